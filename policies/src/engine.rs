@@ -1,0 +1,32 @@
+//! The machinery behind the policies: what a policy author imports.
+//!
+//! The policies themselves stand one folder up, one file each; here are the words they are
+//! written in. Nothing in here acts: no I/O, no runtime, no clock of its own.
+
+pub mod boss;
+pub mod call;
+pub mod chain;
+pub mod clock;
+pub mod fields;
+pub mod kind;
+pub mod ledger;
+pub mod pass;
+pub mod policy;
+pub mod record;
+pub mod rule;
+pub mod services;
+pub mod slots;
+pub mod span;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use call::{Call, Completion, Context, Levels, Outcome};
+pub use chain::{Chain, ExplainLine, Waiting};
+pub use clock::Clock;
+pub use fields::{Fields, Mistake, Wrong};
+pub use kind::{KeyDoc, Kind, Mode};
+pub use pass::Pass;
+pub use policy::{Admitted, Answer, Deadline, Metered, Policy, Rejection, Stage, Verdict};
+pub use record::{AuditDown, AuditSink, Record};
+pub use services::{Meter, Services, Tally};

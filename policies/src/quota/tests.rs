@@ -1,0 +1,488 @@
+//! The quota policy through a chain: what is admitted, what is refused with which words, what a
+//! reload keeps, and that a budget is never exceeded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::engine::boss::{Reading, Settings};
+use crate::engine::ledger::{Bucket, Ledger, LedgerDown, LocalLedger, Quota, Reply, Take};
+use crate::engine::testing::{admit, call, chain, services, tool};
+use crate::engine::{Chain, Services};
+
+fn table(more: &Value) -> Value {
+    let mut table = json!({"type": "quota", "name": "q"});
+    let object = table.as_object_mut().expect("a table");
+    object.extend(more.as_object().expect("a table").clone());
+    table
+}
+
+/// How many of `tries` calls by `agent` are admitted now.
+fn admitted(chain: &Arc<Chain>, agent: &str, tries: usize) -> usize {
+    (0..tries)
+        .filter(|_| admit(chain, call(agent, "files", "tools/call", Some("x"))).is_ok())
+        .count()
+}
+
+#[test]
+fn a_budget_is_spent_refused_and_comes_back_share_by_share() {
+    let (clock, services) = services();
+    let chain = chain(
+        &[table(&json!({"allow": "60/min", "burst": 10}))],
+        &services,
+    );
+    assert_eq!(admitted(&chain, "a", 50), 10);
+    clock.advance(Duration::from_millis(999));
+    assert_eq!(admitted(&chain, "a", 50), 0);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(admitted(&chain, "a", 50), 1);
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(admitted(&chain, "a", 50), 5);
+    clock.advance(Duration::from_hours(1));
+    assert_eq!(
+        admitted(&chain, "a", 50),
+        10,
+        "an unused budget never holds more than its burst"
+    );
+}
+
+#[test]
+fn without_a_burst_the_whole_allowance_may_come_at_once() {
+    let (_, services) = services();
+    assert_eq!(
+        admitted(
+            &chain(&[table(&json!({"allow": "7/h"}))], &services),
+            "a",
+            50
+        ),
+        7
+    );
+}
+
+#[test]
+fn a_refusal_says_which_limit_and_when_to_come_back() {
+    let (_, services) = services();
+    let chain = chain(
+        &[table(&json!({"allow": "2/min", "answer": "http-429"}))],
+        &services,
+    );
+    assert_eq!(admitted(&chain, "a", 2), 2);
+    let rejection = admit(&chain, tool("x")).expect_err("spent");
+    assert_eq!(
+        (rejection.code, rejection.kind, rejection.reason),
+        (42900, "quota", "quota")
+    );
+    assert_eq!(rejection.answer, crate::engine::Answer::Http429);
+    assert!(
+        rejection
+            .message
+            .starts_with("quota exceeded: q (2 per 1m); retry after 3")
+    );
+    let mut data = rejection.to_data().expect("shown");
+    let after = data["retryAfterMs"].take().as_u64().expect("a number");
+    assert!(
+        (30_000..=33_000).contains(&after),
+        "{after}: the share plus at most a tenth"
+    );
+    assert_eq!(
+        data,
+        json!({
+            "type": "chillgate/quota", "policy": "q", "reason": "quota", "limit": 2, "windowS": 60,
+            "remaining": 0, "retryAfterMs": null, "scope": "agent", "retryable": true
+        })
+    );
+}
+
+#[test]
+fn coming_back_when_told_is_always_in_time() {
+    for allow in ["60/min", "7/min", "3/s", "1000/day"] {
+        let (clock, services) = services();
+        let chain = chain(&[table(&json!({"allow": allow, "burst": 1}))], &services);
+        for _ in 0..20 {
+            assert_eq!(admitted(&chain, "a", 1), 1, "{allow}");
+            let after = admit(&chain, tool("x")).expect_err("spent").retry_after;
+            clock.advance(after.expect("a time to come back"));
+        }
+    }
+}
+
+#[test]
+fn what_is_counted_apart_is_what_per_says() {
+    let calls = [
+        ("a", "s", "x"),
+        ("b", "s", "x"),
+        ("a", "t", "x"),
+        ("a", "s", "y"),
+    ];
+    for (per, expected) in [
+        (json!("agent"), [true, true, false, false]),
+        (json!("server"), [true, false, true, false]),
+        (json!("tool"), [true, false, true, true]),
+        (json!(["agent", "tool"]), [true, true, true, true]),
+        (json!(["agent", "server"]), [true, true, true, false]),
+        (json!("all"), [true, false, false, false]),
+    ] {
+        let (_, services) = services();
+        let chain = chain(&[table(&json!({"allow": "1/h", "per": per}))], &services);
+        let got = calls.map(|(agent, server, tool)| {
+            admit(&chain, call(agent, server, "tools/call", Some(tool))).is_ok()
+        });
+        assert_eq!(got, expected, "per {per}");
+    }
+}
+
+#[test]
+fn one_agents_flood_leaves_the_other_its_whole_budget() {
+    let (clock, services) = services();
+    let chain = chain(&[table(&json!({"allow": "100/s", "burst": 20}))], &services);
+    let (mut flood, mut polite) = (0, 0);
+    for _ in 0..1_000 {
+        flood += admitted(&chain, "flood", 10);
+        clock.advance(Duration::from_millis(10));
+        polite += admitted(&chain, "polite", 1);
+    }
+    assert_eq!(polite, 1_000);
+    assert_eq!(flood, 20 + 999, "the burst and one share each 10 ms");
+}
+
+#[test]
+fn a_call_waits_if_its_share_comes_soon_enough_and_is_refused_at_once_if_not() {
+    let (clock, services) = services();
+    let table = table(&json!({"allow": "1/s", "burst": 1, "exceed": {"wait": "2s"}}));
+    let chain = chain(&[table], &services);
+    assert_eq!(admitted(&chain, "a", 1), 1);
+    let mut first = Box::pin(chain.admit(tool("x"), &()));
+    let mut second = Box::pin(chain.admit(tool("x"), &()));
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    let refused = chain
+        .admit(tool("x"), &())
+        .now_or_never()
+        .expect("3 s is too long: at once");
+    assert!(refused.expect_err("refused").retry_after >= Some(Duration::from_secs(3)));
+    clock.advance(Duration::from_secs(1));
+    let pass = first
+        .now_or_never()
+        .expect("its share is there")
+        .expect("admitted");
+    assert_eq!(pass.delayed(), Duration::from_secs(1));
+    assert!(
+        (&mut second).now_or_never().is_none(),
+        "the second has its own moment"
+    );
+    clock.advance(Duration::from_secs(1));
+    assert!(second.now_or_never().expect("its share is there").is_ok());
+    assert_eq!(admitted(&chain, "b", 1), 1);
+}
+
+#[test]
+fn in_shadow_a_spent_budget_refuses_nobody() {
+    let (_, services) = services();
+    let tables = [
+        table(&json!({"allow": "1/h", "mode": "shadow"})),
+        json!({"type": "quota", "name": "w", "allow": "1/h", "exceed": {"wait": "1h"}, "mode": "shadow"}),
+    ];
+    assert_eq!(admitted(&chain(&tables, &services), "a", 30), 30);
+}
+
+#[test]
+fn a_reload_keeps_what_is_spent() {
+    let (clock, services) = services();
+    let load = |allow: &str, burst: u32| {
+        chain(
+            &[table(&json!({"allow": allow, "burst": burst}))],
+            &services,
+        )
+    };
+    assert_eq!(admitted(&load("60/min", 10), "a", 7), 7);
+    assert_eq!(
+        admitted(&load("60/min", 10), "a", 50),
+        3,
+        "the same again refills nothing"
+    );
+    assert_eq!(
+        admitted(&load("60/min", 15), "a", 50),
+        5,
+        "a larger burst adds only the difference"
+    );
+    assert_eq!(
+        admitted(&load("60/min", 5), "a", 50),
+        0,
+        "a smaller one is overspent"
+    );
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(
+        admitted(&load("60/min", 5), "a", 50),
+        1,
+        "15 spent, 11 back, 5 allowed"
+    );
+}
+
+#[test]
+fn a_changed_rate_owes_the_same_number_of_shares() {
+    let (clock, services) = services();
+    let load = |allow: &str| chain(&[table(&json!({"allow": allow, "burst": 10}))], &services);
+    assert_eq!(admitted(&load("60/min"), "a", 10), 10);
+    let slow = load("6/min");
+    assert_eq!(admitted(&slow, "a", 1), 0);
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(admitted(&slow, "a", 1), 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(admitted(&slow, "a", 5), 1);
+}
+
+#[test]
+fn another_name_is_another_budget() {
+    let (_, services) = services();
+    let named = |name: &str| json!({"type": "quota", "name": name, "allow": "1/h"});
+    assert_eq!(admitted(&chain(&[named("q")], &services), "a", 5), 1);
+    assert_eq!(admitted(&chain(&[named("r")], &services), "a", 5), 1);
+}
+
+#[test]
+fn a_mistake_says_what_to_write() {
+    let (_, services) = services();
+    for (more, key, help) in [
+        (json!({}), "", "write allow = \"60/min\""),
+        (
+            json!({"allow": "60 per minute"}),
+            "allow",
+            "write \"60/min\", \"5/s\" or \"1000/day\"",
+        ),
+        (
+            json!({"allow": 60}),
+            "allow",
+            "write \"60/min\", \"5/s\" or \"1000/day\"",
+        ),
+        (
+            json!({"allow": "0/s"}),
+            "allow",
+            "write \"60/min\", \"5/s\" or \"1000/day\"",
+        ),
+        (
+            json!({"allow": "1/day", "burst": 1000}),
+            "allow",
+            "lower `burst`",
+        ),
+        (json!({"allow": "1/s", "burst": 0}), "burst", "from 1 to"),
+        (
+            json!({"allow": "1/s", "per": "user"}),
+            "per",
+            "\"agent\", \"server\", \"tool\"",
+        ),
+        (
+            json!({"allow": "1/s", "per": ["all", "agent"]}),
+            "per",
+            "\"all\" alone",
+        ),
+        (json!({"allow": "1/s", "exceed": "wait"}), "exceed", "{ … }"),
+        (
+            json!({"allow": "1/s", "exceed": {}}),
+            "exceed",
+            "{ wait = \"5s\" }",
+        ),
+        (
+            json!({"allow": "1/s", "exceed": {"wait": "0s"}}),
+            "exceed",
+            "{ wait = \"5s\" }",
+        ),
+        (
+            json!({"allow": "1/s", "exceed": {"wait": "2d"}}),
+            "exceed",
+            "at most 1h",
+        ),
+        (
+            json!({"allow": "1/s", "exceed": {"wiat": "2s"}}),
+            "exceed.wiat",
+            "did you mean `wait`?",
+        ),
+        (
+            json!({"allow": "1/s", "brust": 5}),
+            "brust",
+            "did you mean `burst`?",
+        ),
+        (
+            json!({"allow": "1/s", "match": {"tol": "x"}}),
+            "match.tol",
+            "did you mean `tool`?",
+        ),
+        (
+            json!({"allow": "1/s", "mode": "shadwo"}),
+            "mode",
+            "\"enforce\", \"shadow\"",
+        ),
+        (json!({"allow": "1/s", "name": "a b"}), "name", "name = "),
+        (
+            json!({"allow": "1/s", "type": "quotas"}),
+            "type",
+            "did you mean \"quota\"?",
+        ),
+    ] {
+        let mistakes = Chain::build(&[table(&more)], &services).expect_err("a mistake");
+        let found = mistakes.iter().any(|mistake| {
+            mistake.key.join(".") == key
+                && mistake
+                    .help
+                    .as_deref()
+                    .is_some_and(|text| text.contains(help))
+        });
+        assert!(found, "{more}: {mistakes:#?}");
+    }
+}
+
+/// A shared store that is away.
+#[derive(Debug)]
+struct Away;
+
+impl Ledger for Away {
+    fn take(&self, _: &Bucket, _: Quota, _: u32, _: Duration) -> Reply<Take> {
+        Reply::Later(Box::pin(async {
+            Err(LedgerDown("connection refused".into()))
+        }))
+    }
+
+    fn raise(&self, _: &Bucket, _: Settings, _: u8) -> Reply<Reading> {
+        Reply::Later(Box::pin(async {
+            Err(LedgerDown("connection refused".into()))
+        }))
+    }
+}
+
+/// A shared store that works: the local one, a hop away.
+#[derive(Debug)]
+struct Remote(LocalLedger);
+
+impl Ledger for Remote {
+    fn take(&self, bucket: &Bucket, quota: Quota, n: u32, patience: Duration) -> Reply<Take> {
+        travel(self.0.take(bucket, quota, n, patience))
+    }
+
+    fn raise(&self, bucket: &Bucket, settings: Settings, roll: u8) -> Reply<Reading> {
+        travel(self.0.raise(bucket, settings, roll))
+    }
+}
+
+fn travel<T: Send + 'static>(reply: Reply<T>) -> Reply<T> {
+    let answer: BoxFuture<'static, Result<T, LedgerDown>> = match reply {
+        Reply::Now(now) => Box::pin(async { Ok(now) }),
+        Reply::Later(later) => later,
+    };
+    Reply::Later(answer)
+}
+
+#[test]
+fn a_store_that_answers_later_decides_the_same() {
+    let (clock, services) = services();
+    let ledger = Arc::new(Remote(LocalLedger::new(Arc::new(clock))));
+    let services = Services { ledger, ..services };
+    assert_eq!(
+        admitted(
+            &chain(&[table(&json!({"allow": "5/s"}))], &services),
+            "a",
+            50
+        ),
+        5
+    );
+    assert_eq!(services.local.usage(), []);
+}
+
+#[test]
+fn without_its_store_a_quota_does_what_it_was_told() {
+    for (what, expected) in [("deny", 0), ("local", 5), ("allow", 50)] {
+        let (_, services) = services();
+        let services = Services {
+            ledger: Arc::new(Away),
+            ..services
+        };
+        let chain = chain(
+            &[table(&json!({"allow": "5/s", "on-store-error": what}))],
+            &services,
+        );
+        assert_eq!(admitted(&chain, "a", 50), expected, "{what}");
+        if what == "deny" {
+            let rejection = admit(&chain, tool("x")).expect_err("denied");
+            assert_eq!((rejection.code, rejection.reason), (50303, "store_down"));
+        }
+    }
+}
+
+#[test]
+fn the_ledger_is_bounded_and_forgets_the_longest_unused_first() {
+    let (clock, _) = services();
+    let ledger = LocalLedger::bounded(Arc::new(clock.clone()), 1_600);
+    let quota = Quota::new("1/day".parse().expect("a rate"), 1).expect("a quota");
+    let take = |agent: String| {
+        let key = crate::engine::ledger::Key {
+            agent: Some(agent.into()),
+            ..Default::default()
+        };
+        let bucket = Bucket {
+            name: "q".into(),
+            key,
+        };
+        let Reply::Now(take) = ledger.take(&bucket, quota, 1, Duration::ZERO) else {
+            return false;
+        };
+        take.admitted
+    };
+    for agent in 0..10_000 {
+        clock.advance(Duration::from_millis(1));
+        assert!(take(format!("agent-{agent}")));
+    }
+    assert!(ledger.usage().len() <= 1_600);
+    assert!(!take("agent-9999".into()), "the youngest is remembered");
+    assert!(take("agent-0".into()), "the oldest is forgotten");
+    let known = ledger.usage().len();
+    assert_eq!(ledger.forget("other"), 0);
+    assert_eq!(ledger.forget("q"), known);
+    assert!(take("agent-9999".into()), "a reset gives the budget back");
+}
+
+proptest! {
+    #[test]
+    fn no_pattern_of_calls_exceeds_a_quota(
+        count in 1u32..50, secs in 1u64..100, burst in 1u32..20, patience in 0u64..5,
+        steps in proptest::collection::vec((0u64..3_000, 1usize..6), 1..80),
+    ) {
+        let (clock, services) = services();
+        let mut more = json!({"allow": format!("{count}/{secs}s"), "burst": burst});
+        if patience > 0 {
+            more["exceed"] = json!({"wait": format!("{patience}s")});
+        }
+        let chain = chain(&[table(&more)], &services);
+        // Moments in ms at which calls really went to the server.
+        let mut went: Vec<u64> = Vec::new();
+        let mut waiting = Vec::new();
+        for (pass, tries) in steps {
+            // Waits end at any moment, so time moves in small steps.
+            for _ in 0..pass.div_ceil(10) {
+                clock.advance(Duration::from_millis(10));
+                let now = u64::try_from(clock.passed().as_millis()).expect("small");
+                waiting.retain_mut(|call: &mut BoxFuture<'_, _>| match call.now_or_never() {
+                    Some(pass) => { went.extend(Result::<crate::engine::Pass, _>::ok(pass).map(|_| now)); false }
+                    None => true,
+                });
+            }
+            let now = u64::try_from(clock.passed().as_millis()).expect("small");
+            for _ in 0..tries {
+                let mut call: BoxFuture<'_, _> = Box::pin(chain.admit(tool("x"), &()));
+                match (&mut call).now_or_never() {
+                    Some(pass) => went.extend(pass.ok().map(|_| now)),
+                    None => waiting.push(call),
+                }
+            }
+        }
+        // In any window of w there are at most burst + w / share calls (10 ms of looking apart).
+        for (index, from) in went.iter().enumerate() {
+            for (further, to) in went.iter().enumerate().skip(index) {
+                let window = to - from + 10;
+                let legal = u64::from(burst) + window * u64::from(count) / (secs * 1_000);
+                prop_assert!((further - index + 1) as u64 <= legal, "{} in {window} ms", further - index + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! From a configuration to a running chillgate, and to its end: the only module that knows all
+//! others.
+//!
+//! Everything that can fail is tried before the first host is served: addresses, certificates,
+//! the audit file. The data path is one runtime on the main thread; probes and the audit writer
+//! have threads of their own, so that neither can be held up by the other.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chillgate_policies::engine::{Clock, Services};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::backend::State;
+use crate::clock::TokioClock;
+use crate::config::load::{Loaded, Sources};
+use crate::config::{Config, Front, Health as HealthConfig, Listen, Log, LogFormat, Prefix, Transport};
+use crate::drain::Drain;
+use crate::exchange::Ended;
+use crate::front::stdio;
+use crate::front::streamable_http::listen::Bound;
+use crate::gate::Gate;
+use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
+use crate::reload::{self, Reloader};
+use crate::session::Scope;
+use crate::snapshot::{Fixtures, Live, Snapshot};
+use crate::telemetry::audit::{Audit, Destination};
+use crate::telemetry::logs::{self, LogGuard};
+use crate::telemetry::metrics::{ChillLevels, Metrics, Reload};
+
+/// Where hosts find chillgate when nothing else is configured.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
+/// Where probes find it then.
+pub const DEFAULT_HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+/// How long what runs may go on after SIGTERM.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// How long load balancers take to hear that chillgate is not ready any more.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All fronts of the configuration.
+    Serve,
+    /// One server behind standard input and output, untouched.
+    Wrap(String),
+}
+
+/// Runs until it is told to stop.
+pub fn run(loaded: Loaded, sources: Sources, mode: Mode) -> ExitCode {
+    let metrics = Metrics::new();
+    // Kept to the end: what is logged after it is gone is lost.
+    let _log = match start_log(&loaded.config.log, metrics.clone()) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: log: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    for note in &loaded.notes {
+        info!("{note}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(App::start(loaded, sources, mode, metrics)),
+        Err(error) => Err(format!("the runtime could not be made: {error}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct App {
+    gate: Gate,
+    live: Live,
+    fixtures: Fixtures,
+    audit: Option<Arc<Audit>>,
+    mode: Mode,
+}
+
+impl App {
+    async fn start(
+        loaded: Loaded,
+        sources: Sources,
+        mode: Mode,
+        metrics: Arc<Metrics>,
+    ) -> Result<(), String> {
+        let clock = Arc::new(TokioClock);
+        let audit = match &loaded.config.audit {
+            None => None,
+            Some(audit) => {
+                let to = if audit.file.as_os_str() == "-" {
+                    Destination::Stdout
+                } else {
+                    Destination::File(audit.file.clone())
+                };
+                let audit = Audit::open(to, clock.clone(), &metrics);
+                Some(audit.map_err(|error| format!("error: audit.file: {error}"))?)
+            }
+        };
+        let mut services = Services::new(clock);
+        services.meter = metrics.clone();
+        services.audit = audit.clone().map(|sink| sink as _);
+        let fixtures = Fixtures {
+            services: Arc::new(services),
+            metrics: metrics.clone(),
+            tasks: TaskTracker::new(),
+        };
+        let first = Snapshot::build(loaded.config.clone(), None, &fixtures)
+            .map_err(|unfit| reload::explain(&loaded, unfit).render(false))?;
+        let live = Live::new(first);
+        metrics.config_loaded(Reload::Applied, TokioClock.wall());
+        let levels = live.clone();
+        metrics.chill_from(move || {
+            let levels = levels.pin().levels();
+            levels.into_iter().map(|(agent, stress, alert)| ChillLevels { agent, stress, alert }).collect()
+        });
+        let drain = Drain::default();
+        let budget = crate::budget::Budget::new(loaded.config.limits.memory);
+        let gate = Gate::new(live.clone(), metrics, drain, fixtures.tasks.clone(), budget);
+        let app = Self { gate, live, fixtures, audit, mode };
+        app.serve(&loaded, sources).await
+    }
+
+    async fn serve(self, loaded: &Loaded, sources: Sources) -> Result<(), String> {
+        let config = &loaded.config;
+        let fronts = fronts_of(config, &self.mode);
+        let mut bound = Vec::new();
+        for front in fronts.iter().filter(|front| front.transport == Transport::StreamableHttp) {
+            bound.push(Bound::new(front.clone()).await.map_err(|error| format!("error: {error}"))?);
+        }
+        let heartbeat = Heartbeat::default();
+        let _health = match health_of(config, &self.mode) {
+            None => None,
+            Some(address) => Some(self.probes(address, &heartbeat)?),
+        };
+        let mut running = JoinSet::new();
+        for front in bound {
+            running.spawn(front.serve(self.gate.clone()));
+        }
+        running.spawn({
+            let gate = self.gate.clone();
+            async move { gate.sweep().await }
+        });
+        running.spawn(heartbeat.clone().keep_beating());
+        let reloader = Reloader::new(
+            sources,
+            loaded,
+            self.live.clone(),
+            self.gate.clone(),
+            self.fixtures.clone(),
+            self.audit.clone(),
+        );
+        running.spawn(reloader.run());
+        for server in self.live.pin().routes.all() {
+            let server = server.clone();
+            if matches!(self.mode, Mode::Serve) {
+                self.fixtures.tasks.spawn(async move { server.warm().await });
+            }
+        }
+        let stdio = fronts.iter().find(|front| front.transport == Transport::Stdio);
+        let host = match stdio {
+            None => None,
+            Some(front) => {
+                let scope = match &self.mode {
+                    Mode::Serve => Scope::Merged(front.prefix),
+                    Mode::Wrap(server) => Scope::One(Arc::from(server.as_str())),
+                };
+                Some(stdio::serve(self.gate.clone(), scope))
+            }
+        };
+        self.until_told(host).await;
+        self.stop(running).await;
+        Ok(())
+    }
+
+    fn probes(&self, address: SocketAddr, heartbeat: &Heartbeat) -> Result<health::Serving, String> {
+        let bound = Health::bind(address).map_err(|error| {
+            format!(
+                "error: cannot listen on {address} for probes: {error}\n  \
+                 = help: choose another address with `[health] listen` or `--health`"
+            )
+        })?;
+        let (gate, metrics) = (self.gate.clone(), self.fixtures.metrics.clone());
+        let audit = self.audit.clone();
+        let readiness = move || Readiness {
+            ready: !gate.drain().is_stopping()
+                && audit.as_ref().is_none_or(|audit| audit.trouble().is_none()),
+            draining: gate.drain().is_stopping(),
+            servers: gate.snapshot().routes.all().iter().map(server_state).collect(),
+        };
+        let sources = health::Sources {
+            pulses: vec![heartbeat.clone()],
+            // Probes are answered from the moment on when all fronts are bound.
+            started: Box::new(|| true),
+            readiness: Box::new(readiness),
+            metrics: Box::new(move || metrics.render()),
+        };
+        info!(address = %bound.address(), "Listening for probes.");
+        bound
+            .serve(sources)
+            .map_err(|error| format!("error: the thread for probes: {error}"))
+    }
+
+    /// SIGTERM, SIGINT, or the end of the only host's input.
+    async fn until_told(&self, host: Option<impl Future<Output = std::io::Result<()>>>) {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        let host = async {
+            match host {
+                Some(host) => host.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => info!("Told to stop (SIGTERM)."),
+            _ = interrupt.recv() => info!("Told to stop (SIGINT)."),
+            ended = host => match ended {
+                Ok(()) => info!("The host has closed its end."),
+                Err(error) => warn!(%error, "The host's pipe broke."),
+            },
+        }
+    }
+
+    /// Not ready; then nothing new; then what runs may finish; then servers end.
+    async fn stop(self, mut running: JoinSet<()>) {
+        let drain = self.gate.drain().clone();
+        let (linger, deadline) = self.patience();
+        let second = async {
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        drain.linger();
+        let waiting = async {
+            tokio::time::sleep(linger).await;
+            drain.refuse();
+            drain.until_idle().await;
+        };
+        tokio::select! {
+            () = waiting => {}
+            () = tokio::time::sleep(deadline) => {
+                warn!(running = drain.running(), "The time to finish is used up; the rest is told.");
+            }
+            () = second => warn!(running = drain.running(), "Told to stop twice; the rest is told."),
+        }
+        drain.refuse();
+        for session in self.gate.sessions().all() {
+            self.gate.close(&session, Ended::Drain).await;
+        }
+        // The last answers are still to be written.
+        let _ = tokio::time::timeout(Duration::from_secs(1), drain.until_idle()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        running.shutdown().await;
+        let servers = self.live.pin();
+        let stopping = servers.routes.all().iter().map(|server| server.stop());
+        futures_util::future::join_all(stopping).await;
+        self.fixtures.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(6), self.fixtures.tasks.wait()).await.is_err() {
+            error!("Some tasks did not end.");
+        }
+        if let Some(audit) = &self.audit
+            && let Err(error) = audit.flush(Duration::from_secs(2))
+        {
+            error!(%error, "The audit log is not complete.");
+        }
+        info!("Stopped.");
+    }
+
+    /// Where an orchestrator says how long it waits, its time less 5 s (less 1 s if it is short).
+    fn patience(&self) -> (Duration, Duration) {
+        let grace = std::env::var("TERMINATION_GRACE_PERIOD_SECONDS").ok();
+        let grace = grace.and_then(|text| text.parse::<u64>().ok());
+        let configured = self.live.pin().config.limits.drain;
+        match grace {
+            None => (Duration::ZERO, configured.unwrap_or(DRAIN)),
+            Some(grace) => {
+                let margin = if grace <= 10 { 1 } else { 5 };
+                let deadline = Duration::from_secs(grace.saturating_sub(margin).max(1));
+                let deadline = configured.unwrap_or(deadline);
+                (LINGER.min(deadline / 2), deadline)
+            }
+        }
+    }
+}
+
+/// The operational log. The library under ChillMCP says at `info` what is nobody's business here.
+fn start_log(log: &Log, metrics: Arc<Metrics>) -> Result<LogGuard, logs::LogError> {
+    let format = match log.format {
+        LogFormat::Auto => logs::Format::Auto,
+        LogFormat::Json => logs::Format::Json,
+        LogFormat::Human => logs::Format::Human,
+    };
+    let filter = if log.filter.contains("rmcp") {
+        log.filter.clone()
+    } else {
+        format!("{},rmcp=error", log.filter)
+    };
+    logs::start(format, &filter, move |lines| metrics.telemetry_dropped("logs", lines))
+}
+
+fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {
+    let (state, error) = match server.state() {
+        State::OnDemand => (health::State::Idle, None),
+        State::Starting => (health::State::Starting, None),
+        State::Ready => (health::State::Up, None),
+        State::Broken(cause) => (health::State::Down, Some(cause)),
+    };
+    ServerState { name: server.name().to_string(), state, error }
+}
+
+fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
+    let bare = |transport, listen| Front {
+        transport,
+        listen,
+        prefix: Prefix::Auto,
+        tls: None,
+        allow_anonymous: false,
+        allowed_hosts: Vec::new(),
+        allowed_origins: Vec::new(),
+    };
+    match mode {
+        Mode::Wrap(_) => vec![bare(Transport::Stdio, None)],
+        Mode::Serve if config.front.is_empty() => {
+            vec![bare(Transport::StreamableHttp, Some(Listen::Tcp(DEFAULT_LISTEN)))]
+        }
+        Mode::Serve => config.front.clone(),
+    }
+}
+
+fn health_of(config: &Config, mode: &Mode) -> Option<SocketAddr> {
+    match (&config.health, mode) {
+        (Some(HealthConfig { listen }), _) => Some(*listen),
+        (None, Mode::Serve) => Some(DEFAULT_HEALTH),
+        (None, Mode::Wrap(_)) => None,
+    }
+}

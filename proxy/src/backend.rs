@@ -1,0 +1,113 @@
+//! Towards servers: the seam every transport to a server stands behind.
+//!
+//! A backend carries a request to its server and the answer back, and hands everything else that
+//! the server says to the session or exchange it belongs to. It never sees a policy and never
+//! writes to a host itself.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chillgate_wire::Envelope;
+
+use crate::exchange::Exchange;
+use crate::session::Session;
+
+pub mod builtin;
+pub mod greeting;
+pub mod pipe;
+pub mod pipes;
+pub mod stdio;
+pub mod streamable_http;
+
+/// What the gate knows about an admitted call besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passage {
+    /// A policy has held the call; a built-in server does not hold it again.
+    pub held: bool,
+}
+
+/// One server, whatever it takes to reach it.
+#[async_trait]
+pub trait Backend: Send + Sync + std::fmt::Debug {
+    /// The name under which it is configured.
+    fn name(&self) -> &Arc<str>;
+
+    /// Carries a request to the server and waits for the answer, which bears the host's own id.
+    /// Dropping the future tells the server that the request is cancelled.
+    async fn call(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError>;
+
+    /// Carries a notification of the host.
+    async fn post(&self, session: &Arc<Session>, message: Envelope) -> Result<(), BackendError>;
+
+    /// The session is over: what exists only for it ends.
+    async fn detach(&self, session: &Arc<Session>);
+
+    /// Starts ahead of the first call what can be started then.
+    async fn warm(&self);
+
+    /// For `/readyz`.
+    fn state(&self) -> State;
+
+    /// What it says about itself in its `initialize` result, once it has.
+    fn instructions(&self) -> Option<String> {
+        None
+    }
+
+    /// Ends everything, waiting for children to go.
+    async fn stop(&self);
+}
+
+/// How a server is, in one word and, when it is broken, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing runs yet; it starts with the first call.
+    OnDemand,
+    /// It is being started.
+    Starting,
+    /// It answers.
+    Ready,
+    /// It does not; the sentence says why.
+    Broken(String),
+}
+
+/// Why a server gave no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BackendError {
+    /// It could not be reached or started; the request was not carried out.
+    #[error("server `{server}` is not available: {cause}")]
+    Down {
+        /// Its name.
+        server: Arc<str>,
+        /// What happened and what to do.
+        cause: String,
+    },
+    /// It went away with the request on its way; whether the request was carried out is unknown.
+    #[error("server `{server}` ended before it answered: {cause}")]
+    Lost {
+        /// Its name.
+        server: Arc<str>,
+        /// What happened.
+        cause: String,
+    },
+    /// It answered something that is no answer.
+    #[error("server `{server}` gave no valid answer: {cause}")]
+    Invalid {
+        /// Its name.
+        server: Arc<str>,
+        /// What was wrong.
+        cause: String,
+    },
+    /// It cannot take the message now.
+    #[error("server `{server}` is busy: {cause}")]
+    Busy {
+        /// Its name.
+        server: Arc<str>,
+        /// What is full.
+        cause: String,
+    },
+}

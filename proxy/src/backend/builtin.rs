@@ -1,0 +1,82 @@
+//! Servers inside chillgate: ChillMCP behind a pipe that never leaves the process.
+//!
+//! A built-in is one more server that speaks lines; what sets it apart is that it is told who
+//! asks, under keys of chillgate's own that no host can set and no other server sees.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chillgate_chill::{Chill, AGENT_KEY, HELD_KEY};
+use chillgate_wire::{Edit, json};
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Passage;
+use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::backend::pipes::Opener;
+use crate::line::Line;
+use crate::session::Session;
+
+/// How much may be on its way inside the process before the writer waits.
+const IN_PROCESS: usize = 64 << 10;
+
+/// ChillMCP.
+pub struct Builtin {
+    chill: Chill,
+}
+
+impl std::fmt::Debug for Builtin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Builtin(chill)")
+    }
+}
+
+impl Builtin {
+    /// ChillMCP with this state.
+    pub fn new(chill: Chill) -> Self {
+        Self { chill }
+    }
+}
+
+#[async_trait]
+impl Opener for Builtin {
+    async fn open(
+        &self,
+        terms: &Terms,
+        audience: Audience,
+        tasks: &TaskTracker,
+    ) -> Result<Arc<Pipe>, String> {
+        let (ours, theirs) = tokio::io::duplex(IN_PROCESS);
+        let (reader, writer) = tokio::io::split(ours);
+        let (line, writing) = Line::new(writer);
+        let pipe = Pipe::new(terms, line, audience);
+        let (owned, chill) = (pipe.clone(), self.chill.clone());
+        tasks.spawn(async move {
+            let serving = chill.serve(theirs);
+            let reading = owned.read(reader);
+            let (mut serving, mut reading) = (std::pin::pin!(serving), std::pin::pin!(reading));
+            let mut writing = std::pin::pin!(writing);
+            let mut written = false;
+            let why = loop {
+                tokio::select! {
+                    why = &mut reading => break why,
+                    ended = &mut serving => break match ended {
+                        Ok(()) => "it was stopped".to_owned(),
+                        Err(error) => error.to_string(),
+                    },
+                    _ = &mut writing, if !written => written = true,
+                    () = owned.until_closed() => break "it was stopped".to_owned(),
+                }
+            };
+            owned.finish(why);
+        });
+        Ok(pipe)
+    }
+
+    fn stamp(&self, edit: &mut Edit<'_>, session: &Session, passage: Passage) {
+        let agent = json::quote(&session.agent.name);
+        edit.set(&["params", "_meta", AGENT_KEY], agent.into_bytes());
+        if passage.held {
+            edit.set(&["params", "_meta", HELD_KEY], b"true");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! A server that is reached through pipes: which host gets which pipe, and when one is opened.
+//!
+//! The one place that knows isolation, restarts and backoff. What is behind a pipe (a child, a
+//! built-in) is the [`Opener`]'s; what travels through it is the [`Pipe`]'s.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chillgate_wire::{Edit, Envelope, Limits as WireLimits, json, message};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::backend::greeting::{self, Greeting};
+use crate::backend::pipe::{Audience, Members, Pipe, Terms, severity};
+use crate::backend::{Backend, BackendError, Passage, State};
+use crate::config::Isolation;
+use crate::exchange::Exchange;
+use crate::session::{Scope, Session};
+
+/// Makes the far end of a pipe exist.
+#[async_trait]
+pub trait Opener: Send + Sync + std::fmt::Debug {
+    /// Starts or connects the server; a task of the opener's carries the bytes until the pipe is
+    /// closed or the server ends, and then calls [`Pipe::finish`].
+    async fn open(
+        &self,
+        terms: &Terms,
+        audience: Audience,
+        tasks: &TaskTracker,
+    ) -> Result<Arc<Pipe>, String>;
+
+    /// Changes a request for this server alone, e.g. to say who asks.
+    fn stamp(&self, _edit: &mut Edit<'_>, _session: &Session, _passage: Passage) {}
+}
+
+/// A server behind pipes.
+#[derive(Clone, Debug)]
+pub struct Pipes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    opener: Box<dyn Opener>,
+    isolation: Isolation,
+    start_timeout: Duration,
+    terms: Terms,
+    tasks: TaskTracker,
+    shared: Arc<Slot>,
+    own: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
+    stopped: std::sync::atomic::AtomicBool,
+}
+
+/// A place for one pipe after another.
+#[derive(Debug, Default)]
+struct Slot {
+    pipe: Mutex<Option<Arc<Pipe>>>,
+    opening: tokio::sync::Mutex<Tries>,
+    trouble: Mutex<Option<String>>,
+}
+
+/// What the last attempts to open a pipe came to.
+#[derive(Debug, Default)]
+struct Tries {
+    in_a_row: u32,
+    opened: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+/// A pipe that has lived for so long counts as having worked.
+const WORKED: Duration = Duration::from_secs(10);
+
+impl Slot {
+    fn current(&self) -> Option<Arc<Pipe>> {
+        locked(&self.pipe).as_ref().filter(|pipe| pipe.is_open()).cloned()
+    }
+}
+
+impl Pipes {
+    /// A server that nobody has called yet.
+    pub fn new(
+        opener: Box<dyn Opener>,
+        isolation: Isolation,
+        start_timeout: Duration,
+        terms: Terms,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            opener,
+            isolation,
+            start_timeout,
+            terms,
+            tasks,
+            shared: Arc::default(),
+            own: Mutex::default(),
+            stopped: std::sync::atomic::AtomicBool::new(false),
+        }))
+    }
+
+    /// Hosts that a server may ask something get a pipe of their own, so that its questions
+    /// always have one owner.
+    fn is_own(&self, session: &Session) -> bool {
+        match self.0.isolation {
+            Isolation::Shared => false,
+            Isolation::Session => true,
+            Isolation::Auto => session.declared.any(),
+        }
+    }
+
+    fn slot(&self, session: &Session) -> Arc<Slot> {
+        if !self.is_own(session) {
+            return self.0.shared.clone();
+        }
+        locked(&self.0.own).entry(session.id.clone()).or_default().clone()
+    }
+
+    /// The session's pipe, opened and greeted if there is none.
+    async fn pipe(&self, session: &Arc<Session>) -> Result<Arc<Pipe>, BackendError> {
+        let slot = self.slot(session);
+        if let Some(pipe) = slot.current() {
+            pipe.join(session);
+            return Ok(pipe);
+        }
+        let owner = self.is_own(session).then(|| session.clone());
+        let pipe = self.open(slot, owner, true).await?;
+        pipe.join(session);
+        Ok(pipe)
+    }
+
+    /// Opens a pipe once, however many wait for it; a caller that leaves does not stop it.
+    async fn open(
+        &self,
+        slot: Arc<Slot>,
+        owner: Option<Arc<Session>>,
+        greet: bool,
+    ) -> Result<Arc<Pipe>, BackendError> {
+        let this = self.clone();
+        let opening = self.0.tasks.spawn(async move { this.open_now(&slot, owner, greet).await });
+        opening.await.unwrap_or_else(|_| Err(self.down("starting it failed inside chillgate")))
+    }
+
+    async fn open_now(
+        &self,
+        slot: &Slot,
+        owner: Option<Arc<Session>>,
+        greet: bool,
+    ) -> Result<Arc<Pipe>, BackendError> {
+        let mut tries = slot.opening.lock().await;
+        if let Some(pipe) = slot.current() {
+            return Ok(pipe);
+        }
+        if self.0.stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(self.down("it was taken out of the configuration"));
+        }
+        if let Some(wait) = tries.not_before.and_then(|at| at.checked_duration_since(Instant::now()))
+        {
+            let trouble = locked(&slot.trouble).clone().unwrap_or_default();
+            let again = wait.as_secs_f64();
+            return Err(self.down(&format!("{trouble}; next try in {again:.1} s")));
+        }
+        let restarted = tries.opened.is_some();
+        let audience = match &owner {
+            Some(session) => Audience::One(Arc::downgrade(session)),
+            None => Audience::Many(Mutex::new(Members::default())),
+        };
+        let starting = self.start(audience, owner.as_deref(), greet);
+        let opened = match tokio::time::timeout(self.0.start_timeout, starting).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!(
+                "it did not answer within {} s; is it an MCP server that speaks stdio? \
+                 `start-timeout` allows more",
+                self.0.start_timeout.as_secs()
+            )),
+        };
+        let now = Instant::now();
+        match opened {
+            Ok(pipe) => {
+                tries.opened = Some(now);
+                tries.not_before = None;
+                *locked(&slot.pipe) = Some(pipe.clone());
+                *locked(&slot.trouble) = None;
+                self.0.terms.metrics.child_up(&self.0.terms.server, true);
+                if restarted {
+                    self.0.terms.metrics.child_restarted(&self.0.terms.server, "ended");
+                }
+                info!(server = %self.0.terms.server, "The server is ready.");
+                Ok(pipe)
+            }
+            Err(trouble) => {
+                tries.not_before = Some(now + tries.backoff());
+                *locked(&slot.trouble) = Some(trouble.clone());
+                self.0.terms.metrics.child_up(&self.0.terms.server, false);
+                warn!(server = %self.0.terms.server, cause = %trouble, "The server did not start.");
+                Err(self.down(&trouble))
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        audience: Audience,
+        owner: Option<&Session>,
+        greet: bool,
+    ) -> Result<Arc<Pipe>, String> {
+        let pipe = self.0.opener.open(&self.0.terms, audience, &self.0.tasks).await?;
+        let closing = CloseOnDrop(Some(pipe));
+        let pipe = closing.0.clone().ok_or("unreachable")?;
+        if greet {
+            let params = owner.map_or_else(greeting::params_of_the_gate, greeting::params_of);
+            let answer = pipe.request_own("initialize", &params).await;
+            let greeting = match answer {
+                Ok(answer) => Greeting::read(&answer)?,
+                Err(BackendError::Lost { cause, .. }) => return Err(cause),
+                Err(other) => return Err(other.to_string()),
+            };
+            pipe.greet(greeting);
+            pipe.notify_own("notifications/initialized", b"{}").await.map_err(|e| e.to_string())?;
+        }
+        closing.keep();
+        Ok(pipe)
+    }
+
+    async fn initialize(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let session = &exchange.session;
+        if !self.is_own(session) {
+            let pipe = self.pipe(session).await?;
+            let Some(greeting) = pipe.greeting() else {
+                return Err(self.down("it has not been initialized"));
+            };
+            let result = greeting.for_revision(session.revision.as_str());
+            return self.own_result(exchange, &result);
+        }
+        let slot = self.slot(session);
+        let pipe = self.open(slot.clone(), Some(session.clone()), false).await?;
+        let answer = self.ask(&pipe, exchange, request, passage).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                pipe.close();
+                return Err(error);
+            }
+        };
+        if let Ok(greeting) = Greeting::read(&answer) {
+            pipe.greet(greeting);
+        }
+        Ok(answer)
+    }
+
+    async fn ask(
+        &self,
+        pipe: &Arc<Pipe>,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let mut edit = request.edit();
+        self.0.opener.stamp(&mut edit, &exchange.session, passage);
+        pipe.request(exchange, request, edit).await
+    }
+
+    fn own_result(&self, exchange: &Exchange, result: &[u8]) -> Result<Envelope, BackendError> {
+        let raw = message::result(exchange.id.as_bytes(), result);
+        Envelope::parse(raw, &WireLimits::default()).map_err(|fault| BackendError::Invalid {
+            server: self.0.terms.server.clone(),
+            cause: fault.to_string(),
+        })
+    }
+
+    fn down(&self, cause: &str) -> BackendError {
+        BackendError::Down { server: self.0.terms.server.clone(), cause: cause.to_owned() }
+    }
+
+    /// What a shared server must not be told by every host on its own.
+    async fn call_shared(
+        &self,
+        pipe: &Arc<Pipe>,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let session = &exchange.session;
+        let params = request.params().unwrap_or_default();
+        let text = |name| json::member(params, name).and_then(|at| json::text(&params[at]));
+        match request.method().unwrap_or_default() {
+            "logging/setLevel" => {
+                let level = text("level").and_then(|name| severity(&name));
+                let Some(level) = level else { return self.ask(pipe, exchange, request, passage).await };
+                session.set_log_level(level);
+                if pipe.lower_level(level) {
+                    return self.ask(pipe, exchange, request, passage).await;
+                }
+                self.own_result(exchange, b"{}")
+            }
+            "resources/subscribe" => {
+                let answer = self.ask(pipe, exchange, request, passage).await?;
+                if let (Some(uri), Some(_)) = (text("uri"), answer.result()) {
+                    pipe.subscribe(session, &uri);
+                }
+                Ok(answer)
+            }
+            "resources/unsubscribe" => {
+                let last = text("uri").is_none_or(|uri| pipe.unsubscribe(session, &uri));
+                if last {
+                    return self.ask(pipe, exchange, request, passage).await;
+                }
+                self.own_result(exchange, b"{}")
+            }
+            _ => self.ask(pipe, exchange, request, passage).await,
+        }
+    }
+}
+
+impl Tries {
+    /// 0.1 s, doubled with each failure in a row, at most 30 s; up to a quarter is random so that
+    /// many servers do not come back in step.
+    fn backoff(&mut self) -> Duration {
+        if self.opened.is_some_and(|at| at.elapsed() > WORKED) {
+            self.in_a_row = 0;
+        }
+        let doubled = 100u64 << self.in_a_row.min(9);
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let mut byte = [0u8];
+        let _ = getrandom::fill(&mut byte);
+        let base = doubled.min(30_000);
+        Duration::from_millis(base - base * u64::from(byte[0]) / 1024)
+    }
+}
+
+/// A pipe that could not be put to use is closed again, also when its opening is abandoned.
+struct CloseOnDrop(Option<Arc<Pipe>>);
+
+impl CloseOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(pipe) = &self.0 {
+            pipe.close();
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Pipes {
+    fn name(&self) -> &Arc<str> {
+        &self.0.terms.server
+    }
+
+    async fn call(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        if request.method() == Some("initialize") {
+            return self.initialize(exchange, &request, passage).await;
+        }
+        let pipe = self.pipe(&exchange.session).await?;
+        let answer = if pipe.is_shared() {
+            self.call_shared(&pipe, exchange, &request, passage).await
+        } else {
+            self.ask(&pipe, exchange, &request, passage).await
+        };
+        if let Err(BackendError::Lost { cause, .. }) = &answer {
+            self.note_loss(&exchange.session, cause);
+        }
+        answer
+    }
+
+    async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
+        let slot = self.slot(session);
+        let Some(pipe) = slot.current() else { return Ok(()) };
+        let mine = match note.method().unwrap_or_default() {
+            // A merged session's servers, and a shared one, have been told by chillgate itself.
+            "notifications/initialized" => !pipe.is_shared() && !matches!(session.scope, Scope::Merged(_)),
+            "notifications/roots/list_changed" => !pipe.is_shared(),
+            _ => true,
+        };
+        if mine { pipe.post(&note).await } else { Ok(()) }
+    }
+
+    async fn detach(&self, session: &Arc<Session>) {
+        let slot = locked(&self.0.own).remove(&session.id);
+        if let Some(slot) = slot {
+            // Whoever opens it right now finishes first, so that nothing is left behind.
+            let _tries = slot.opening.lock().await;
+            if let Some(pipe) = locked(&slot.pipe).take() {
+                pipe.close();
+            }
+        }
+        if let Some(pipe) = self.0.shared.current() {
+            pipe.leave(session);
+        }
+    }
+
+    async fn warm(&self) {
+        if self.0.isolation != Isolation::Session && self.0.shared.current().is_none() {
+            // The failure is kept in the slot for `/readyz` and the next caller.
+            let _ = self.open(self.0.shared.clone(), None, true).await;
+        }
+    }
+
+    fn state(&self) -> State {
+        let slot = &self.0.shared;
+        if slot.current().is_some() {
+            return State::Ready;
+        }
+        if let Some(trouble) = locked(&slot.trouble).clone() {
+            return State::Broken(trouble);
+        }
+        let own = locked(&self.0.own);
+        let broken = own.values().find_map(|slot| {
+            if slot.current().is_some() { None } else { locked(&slot.trouble).clone() }
+        });
+        match broken {
+            Some(trouble) => State::Broken(trouble),
+            None if own.values().any(|slot| slot.current().is_some()) => State::Ready,
+            None if slot.opening.try_lock().is_err() => State::Starting,
+            None => State::OnDemand,
+        }
+    }
+
+    fn instructions(&self) -> Option<String> {
+        let pipe = self.0.shared.current()?;
+        let result = &pipe.greeting()?.result;
+        let at = json::member(result, "instructions")?;
+        json::text(&result[at]).map(std::borrow::Cow::into_owned)
+    }
+
+    async fn stop(&self) {
+        self.0.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut slots: Vec<_> = locked(&self.0.own).drain().map(|(_, slot)| slot).collect();
+        slots.push(self.0.shared.clone());
+        let pipes: Vec<_> = slots.iter().filter_map(|slot| locked(&slot.pipe).take()).collect();
+        for pipe in &pipes {
+            pipe.close();
+        }
+        for pipe in &pipes {
+            pipe.until_ended().await;
+        }
+    }
+}
+
+impl Pipes {
+    /// A pipe ended by itself: the reason is kept for `/readyz` until the next one is open.
+    fn note_loss(&self, session: &Session, cause: &str) {
+        let slot = self.slot(session);
+        if slot.current().is_none() {
+            *locked(&slot.trouble) = Some(cause.to_owned());
+            self.0.terms.metrics.child_up(&self.0.terms.server, false);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

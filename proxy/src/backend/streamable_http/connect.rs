@@ -1,0 +1,315 @@
+//! Reaching a remote server: names, TLS, Unix sockets, pooled connections, own credentials.
+//!
+//! Knows HTTP and nothing of MCP. Redirects are not followed: a server that moves is configured
+//! anew, so that credentials never travel to an address nobody wrote down.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hickory_resolver::TokioResolver;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
+use tokio::net::UnixStream;
+use tower_service::Service;
+
+use super::{ACCEPT_BOTH, ACCEPT_EVENTS, CONTENT_TYPE, JSON};
+use crate::config::RemoteServer;
+use crate::config::secret::SecretText;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long an unused connection stays open.
+const IDLE: Duration = Duration::from_secs(60);
+
+type Net = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
+type Unix = Client<UnixDial, Full<Bytes>>;
+
+/// One remote endpoint.
+pub struct Http {
+    client: Dialed,
+    uri: Uri,
+    headers: Vec<(HeaderName, SecretText)>,
+}
+
+enum Dialed {
+    Net(Net),
+    Unix(Unix),
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// No connection could be made; nothing was sent.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// A header's value could not be had; nothing was sent.
+    #[error("{0}")]
+    Secret(String),
+    /// The connection broke; what was sent may have been carried out.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+impl HttpError {
+    fn of(error: &ClientError) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        if error.is_connect() { Self::Connect(text) } else { Self::Broken(text) }
+    }
+}
+
+impl Http {
+    /// Prepares to reach the server; nothing is connected yet.
+    pub fn new(server: &RemoteServer) -> Result<Self, String> {
+        let mut headers = Vec::new();
+        for (name, value) in &server.headers {
+            let name = name.parse().map_err(|_| format!("`{name}` is no header name"))?;
+            headers.push((name, value.clone()));
+        }
+        let builder = || {
+            let mut builder = Client::builder(TokioExecutor::new());
+            builder.pool_idle_timeout(IDLE).pool_timer(hyper_util::rt::TokioTimer::new());
+            builder
+        };
+        if let Some(path) = server.url.strip_prefix("unix:") {
+            let client = Dialed::Unix(builder().build(UnixDial(Arc::new(PathBuf::from(path)))));
+            return Ok(Self { client, uri: Uri::from_static("http://localhost/mcp"), headers });
+        }
+        let uri: Uri =
+            server.url.parse().map_err(|error| format!("`{}` is no URL: {error}", server.url))?;
+        let mut tcp = HttpConnector::new_with_resolver(Names::default());
+        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(trust(server)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        Ok(Self { client: Dialed::Net(builder().build(https)), uri, headers })
+    }
+
+    /// POSTs a message.
+    pub async fn post(
+        &self,
+        body: Bytes,
+        extra: &[(HeaderName, HeaderValue)],
+    ) -> Result<Reply, HttpError> {
+        self.send(Method::POST, body, ACCEPT_BOTH, extra).await
+    }
+
+    /// Opens an event stream.
+    pub async fn get(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
+        self.send(Method::GET, Bytes::new(), ACCEPT_EVENTS, extra).await
+    }
+
+    /// Ends a session.
+    pub async fn delete(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
+        self.send(Method::DELETE, Bytes::new(), ACCEPT_BOTH, extra).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        body: Bytes,
+        accept: HeaderValue,
+        extra: &[(HeaderName, HeaderValue)],
+    ) -> Result<Reply, HttpError> {
+        let is_post = method == Method::POST;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, accept);
+        if is_post {
+            headers.insert(CONTENT_TYPE, JSON);
+        }
+        for (name, value) in extra {
+            headers.insert(name.clone(), value.clone());
+        }
+        for (name, secret) in &self.headers {
+            let value = secret.resolve().map_err(|error| HttpError::Secret(error.to_string()))?;
+            let mut value = HeaderValue::from_str(value.expose_secret())
+                .map_err(|_| HttpError::Secret(format!("the value for {name} is no header value")))?;
+            value.set_sensitive(true);
+            headers.insert(name.clone(), value);
+        }
+        let response = match &self.client {
+            Dialed::Net(client) => client.request(request).await,
+            Dialed::Unix(client) => client.request(request).await,
+        };
+        response.map(Reply).map_err(|error| HttpError::of(&error))
+    }
+}
+
+/// A reply whose body has not been read.
+pub struct Reply(Response<Incoming>);
+
+impl Reply {
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    /// One of its headers.
+    pub fn header(&self, name: &HeaderName) -> Option<HeaderValue> {
+        self.0.headers().get(name).cloned()
+    }
+
+    /// Whether the body is an event stream.
+    pub fn is_events(&self) -> bool {
+        let kind = self.0.headers().get(CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    }
+
+    /// The whole body, at most `cap` bytes.
+    pub async fn body(self, cap: usize) -> Result<Bytes, HttpError> {
+        let body = Limited::new(self.0.into_body(), cap).collect().await;
+        body.map(http_body_util::Collected::to_bytes)
+            .map_err(|error| HttpError::Broken(error.to_string()))
+    }
+
+    /// The body, to be read as it comes.
+    pub fn into_body(self) -> Incoming {
+        self.0.into_body()
+    }
+}
+
+/// The system's certificate authorities, Mozilla's where it has none, and the server's own `ca`.
+fn trust(server: &RemoteServer) -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    if server.url.starts_with("https:") {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+    }
+    if let Some(file) = &server.ca {
+        let fail = |error: &dyn std::fmt::Display| format!("`ca` {}: {error}", file.display());
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| fail(&error))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| fail(&error))?;
+            roots.add(certificate).map_err(|error| fail(&error))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Names to addresses without the C library, so that a static binary resolves them too.
+#[derive(Clone, Debug, Default)]
+struct Names(Arc<std::sync::OnceLock<Result<TokioResolver, String>>>);
+
+impl Service<Name> for Names {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let cell = self.0.clone();
+        Box::pin(async move {
+            let resolver = cell.get_or_init(|| {
+                TokioResolver::builder_tokio()
+                    .and_then(hickory_resolver::ResolverBuilder::build)
+                    .map_err(|error| format!("the system's resolver settings: {error}"))
+            });
+            let resolver = resolver.as_ref().map_err(|cause| std::io::Error::other(cause.clone()))?;
+            let found = resolver.lookup_ip(name.as_str()).await.map_err(std::io::Error::other)?;
+            Ok(found.iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>().into_iter())
+        })
+    }
+}
+
+/// Connects to one Unix socket, whatever the URL says.
+#[derive(Clone)]
+struct UnixDial(Arc<PathBuf>);
+
+/// A Unix socket as the HTTP client wants it.
+struct UnixLink(TokioIo<UnixStream>);
+
+impl Service<Uri> for UnixDial {
+    type Response = UnixLink;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<UnixLink, std::io::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let path = self.0.clone();
+        Box::pin(async move {
+            let stream = UnixStream::connect(&*path).await.map_err(|error| {
+                std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?;
+            Ok(UnixLink(TokioIo::new(stream)))
+        })
+    }
+}
+
+impl Connection for UnixLink {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for UnixLink {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for UnixLink {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

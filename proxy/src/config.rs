@@ -1,0 +1,448 @@
+//! What the user configures, as plain data: one struct per TOML table.
+//!
+//! The doc comments here are the user's documentation of each key. Reading, layering and the
+//! wording of mistakes live in `config/`; nothing here opens a file or knows another module of ours.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+mod cross;
+pub(crate) mod hint;
+pub mod load;
+pub mod report;
+pub mod secret;
+mod server;
+pub mod source;
+pub mod units;
+
+use secret::SecretText;
+use units::{bytes, span, span_opt, word};
+
+/// The whole configuration of one chillgate process.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// A preset to start from: `chill`, `dev`, `team` or `strict`.
+    pub extends: Option<String>,
+    /// Where hosts connect. Empty: one Streamable HTTP front on `127.0.0.1:8800`.
+    #[serde(skip)] // read one by one in `load`, so that each mistake has its place
+    pub front: Vec<Front>,
+    /// Probes and metrics. Absent: `127.0.0.1:9901` for `serve`, nothing for `wrap`.
+    pub health: Option<Health>,
+    /// How an agent is recognised.
+    pub identity: Identity,
+    /// The servers behind the gate, by name.
+    #[serde(skip)] // as `front`
+    pub server: BTreeMap<ServerName, Server>,
+    /// Policies in file order, those of a preset first; `chillgate-policies` compiles them.
+    #[serde(skip)] // joined from all layers in `load`
+    pub policy: Vec<serde_json::Value>,
+    /// Where the audit log goes. Absent: no audit log.
+    pub audit: Option<Audit>,
+    /// Where counters live.
+    pub state: State,
+    /// Bounds on everything that could grow.
+    pub limits: Limits,
+    /// The operational log on stderr.
+    pub log: Log,
+}
+
+/// A server's name: `[a-z0-9-]+`, at most 64 characters, no `__` by construction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ServerName(String);
+
+impl ServerName {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ServerName {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(legal) {
+            return Err(format!(
+                "`{name}` cannot be a server's name\nuse 1 to 64 of the characters a-z, 0-9 and `-`"
+            ));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One listener towards hosts.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Front {
+    /// `streamable-http` (also when absent) or `stdio`.
+    #[serde(default, deserialize_with = "word")]
+    pub transport: Transport,
+    /// `127.0.0.1:8800` or `unix:/run/chillgate/mcp.sock`. Streamable HTTP only.
+    #[serde(default)]
+    pub listen: Option<Listen>,
+    /// Whether tools of the merged endpoint are shown as `server__tool`.
+    #[serde(default, deserialize_with = "word")]
+    pub prefix: Prefix,
+    /// Serve HTTPS with this certificate.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Start on an address other than loopback although nobody has to say who they are.
+    #[serde(default)]
+    pub allow_anonymous: bool,
+    /// `Host` names accepted besides the listening address and, on loopback, `localhost`.
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    /// `Origin` values accepted besides the front's own, e.g. `https://app.example`.
+    #[serde(default)]
+    pub allowed_origins: Vec<String>,
+}
+
+/// A transport towards hosts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// JSON lines on standard input and output.
+    Stdio,
+    /// MCP's Streamable HTTP.
+    #[default]
+    StreamableHttp,
+}
+
+/// When the merged endpoint shows `server__tool` instead of `tool`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prefix {
+    /// When more than one server is configured.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never; two servers offering one name make the config a mistake once it is seen.
+    Never,
+}
+
+/// A TCP address or a Unix socket.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// `127.0.0.1:8800`.
+    Tcp(SocketAddr),
+    /// `unix:/run/chillgate/mcp.sock`.
+    Unix(PathBuf),
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let refuse = |why: &str| {
+            let help = "write \"127.0.0.1:8800\" or \"unix:/run/chillgate/mcp.sock\"";
+            format!("{why}\n{help}")
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            // The kernel's own bound on the path of a socket is 107 bytes.
+            return match path.len() {
+                1..=107 if path.starts_with('/') && !path.contains('\0') => {
+                    Ok(Self::Unix(PathBuf::from(path)))
+                }
+                0..=107 => Err(refuse("a Unix socket is named by its whole path")),
+                _ => Err(refuse("the path of a Unix socket has at most 107 bytes")),
+            };
+        }
+        if let Ok(port) = text.parse::<u16>() {
+            return Err(format!(
+                "an address needs a host\nwrite \"127.0.0.1:{port}\""
+            ));
+        }
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text,
+        };
+        numeric
+            .parse()
+            .map(Self::Tcp)
+            .map_err(|_| refuse("this is no address and port"))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A certificate chain and its key, both PEM files.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tls {
+    /// The certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Probes and metrics over plain HTTP.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Health {
+    /// `127.0.0.1:9901`; in a pod `0.0.0.0:9901`.
+    pub listen: SocketAddr,
+}
+
+/// Who the agent is: key, header, static, else `anonymous`, in this order.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Identity {
+    /// A header that names the agent. Only behind something that sets it itself.
+    pub header: Option<String>,
+    /// Agent to `sha256:…` of its key, or `"file:PATH"` of a TOML file with such lines.
+    pub api_keys: Option<ApiKeys>,
+    /// Everybody is this agent. `${NAME}` takes an environment variable.
+    #[serde(rename = "static")]
+    pub fixed: Option<String>,
+}
+
+/// API keys in the config or in a file of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApiKeys {
+    /// `{ agent-a = "sha256:…" }`.
+    Inline(BTreeMap<String, String>),
+    /// `"file:/etc/chillgate/keys.toml"`.
+    File(String),
+}
+
+/// Whether a text can be an agent's name, which appears in logs, metrics and headers: 1 to 128
+/// bytes, no control character, no space at either end.
+pub fn agent_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && name.trim() == name
+        && !name
+            .chars()
+            .any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}')
+}
+
+/// The 32 bytes of `sha256:` and 64 hexadecimal digits.
+pub fn key_hash(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix("sha256:")?.as_bytes();
+    let mut hash = [0; 32];
+    let nibble = |digit: &u8| char::from(*digit).to_digit(16).map(|value| value as u8);
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if pairs.len() != hash.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+        *byte = nibble(high)? << 4 | nibble(low)?;
+    }
+    Some(hash)
+}
+
+impl<'de> Deserialize<'de> for ApiKeys {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = ApiKeys;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of agents or a \"file:…\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ApiKeys, E> {
+                Ok(ApiKeys::File(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ApiKeys, A::Error> {
+                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(ApiKeys::Inline)
+            }
+        }
+        from.deserialize_any(Keys)
+    }
+}
+
+/// One server behind the gate: exactly one of `builtin`, `command`, `url`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Server {
+    /// A server inside chillgate.
+    Builtin(chillgate_chill::Settings),
+    /// A child process that speaks stdio.
+    Command(CommandServer),
+    /// A Streamable HTTP server somewhere else.
+    Remote(RemoteServer),
+}
+
+/// A child process that speaks MCP on its standard input and output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandServer {
+    /// Program and arguments; never a shell line.
+    pub command: Vec<String>,
+    /// Who shares a process with whom.
+    pub isolation: Isolation,
+    /// Variables set for the process; values may be `file:PATH` or hold `${NAME}`.
+    pub env: BTreeMap<String, SecretText>,
+    /// Variables handed on from chillgate's own environment besides the basic ones.
+    pub inherit: Vec<String>,
+    /// The working directory.
+    pub cwd: Option<PathBuf>,
+    /// How long the first answer may take.
+    pub start_timeout: Duration,
+}
+
+/// Who shares a child process with whom.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Hosts that declare sampling, elicitation or roots get their own process, others share one.
+    #[default]
+    Auto,
+    /// One process for everybody.
+    Shared,
+    /// One process per host session.
+    Session,
+}
+
+/// A Streamable HTTP server somewhere else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteServer {
+    /// `http://…` or `https://…`, or `unix:/path.sock` with the path `/mcp`.
+    pub url: String,
+    /// Headers of chillgate's own towards this server, e.g. `Authorization`.
+    pub headers: BTreeMap<String, SecretText>,
+    /// A PEM file with certificate authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// How long connecting and the first answer may take.
+    pub start_timeout: Duration,
+}
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Audit {
+    /// A file, appended to; `-` is standard output (never with a stdio front).
+    pub file: PathBuf,
+}
+
+/// Where counters live.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct State {
+    /// `memory`.
+    #[serde(deserialize_with = "word")]
+    pub store: Store,
+}
+
+/// A place for counters.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Store {
+    /// This process; gone when it ends.
+    #[default]
+    Memory,
+}
+
+/// Bounds on everything that could grow.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Limits {
+    /// The largest message in either direction.
+    #[serde(deserialize_with = "bytes")]
+    pub message: usize,
+    /// How deep arrays and objects may nest.
+    pub depth: usize,
+    /// The most messages in one 2025-03-26 batch.
+    pub batch: usize,
+    /// All bytes held for hosts and servers at one time; more is refused with 503.
+    #[serde(deserialize_with = "bytes")]
+    pub memory: usize,
+    /// Requests one agent may have in flight.
+    pub in_flight_per_agent: usize,
+    /// Requests one child or remote session may have in flight; more wait.
+    pub in_flight_per_server: usize,
+    /// Host sessions at one time.
+    pub sessions: usize,
+    /// Host sessions of one agent at one time.
+    pub sessions_per_agent: usize,
+    /// A session unused for so long is ended.
+    #[serde(deserialize_with = "span")]
+    pub session_idle: Duration,
+    /// A call without progress for so long is ended, unless a timeout policy says otherwise.
+    #[serde(deserialize_with = "span")]
+    pub call_idle: Duration,
+    /// The longest a call may take in all, unless a timeout policy says otherwise.
+    #[serde(deserialize_with = "span")]
+    pub call_max: Duration,
+    /// Messages that wait for a host that is not reading.
+    pub outbox: usize,
+    /// Connections at one time, on each front.
+    pub connections: usize,
+    /// The time after SIGTERM until what still runs is ended. Absent: 30 s, or
+    /// `TERMINATION_GRACE_PERIOD_SECONDS` less 5 s where that is set.
+    #[serde(deserialize_with = "span_opt")]
+    pub drain: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: 16 << 20,
+            depth: 64,
+            batch: 50,
+            memory: 512 << 20,
+            in_flight_per_agent: 64,
+            in_flight_per_server: 128,
+            sessions: 10_000,
+            sessions_per_agent: 10_000,
+            session_idle: Duration::from_secs(3600),
+            call_idle: Duration::from_secs(60),
+            call_max: Duration::from_secs(1800),
+            outbox: 256,
+            connections: 10_000,
+            drain: None,
+        }
+    }
+}
+
+/// The operational log on stderr.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Log {
+    /// `json`, `human`, or `auto`: human on a terminal, JSON elsewhere.
+    #[serde(deserialize_with = "word")]
+    pub format: LogFormat,
+    /// A filter such as `info` or `chillgate=debug`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object per line.
+    Json,
+    /// For eyes.
+    Human,
+}

@@ -1,0 +1,355 @@
+//! Rules between keys, and ranges of numbers: what single values cannot show.
+//!
+//! Runs once every value has been read. A rule is left out while one of the tables it looks at has a mistake,
+//! so that one slip is not reported twice. It opens no file.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::load::Said;
+use super::secret::expand;
+use super::source::Step;
+use super::{ApiKeys, Config, Front, Listen, Transport, agent_name, hint};
+
+/// Where a front listens that says nothing about it.
+const DEFAULT_FRONT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8800);
+
+/// Everything that is wrong between keys; `wrong` are the tables with mistakes of their own.
+pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
+    let sound = |tables: &[&str]| !tables.iter().any(|table| wrong.contains(*table));
+    let mut found = Vec::new();
+    if sound(&["front"]) {
+        fronts(config, &mut found);
+    }
+    if sound(&["front", "identity"]) {
+        strangers(config, &mut found);
+    }
+    if sound(&["front", "audit"]) {
+        stdout(config, &mut found);
+    }
+    if sound(&["front", "health"]) {
+        health(config, &mut found);
+    }
+    if sound(&["identity"]) {
+        identity(config, &mut found);
+    }
+    if sound(&["limits"]) {
+        limits(config, &mut found);
+    }
+    if sound(&["log"]) && tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
+        let help = "write filter = \"info\" or filter = \"warn,chillgate=debug\"";
+        found.push(Said::at(
+            &["log", "filter"],
+            "`filter` is no log filter",
+            help,
+        ));
+    }
+    found
+}
+
+fn of(index: usize, key: &str) -> Vec<Step> {
+    vec![Step::from("front"), Step::Index(index), Step::from(key)]
+}
+
+/// The address of an HTTP front.
+fn address(front: &Front) -> Option<Listen> {
+    match front.transport {
+        Transport::Stdio => None,
+        Transport::StreamableHttp => {
+            Some(front.listen.clone().unwrap_or(Listen::Tcp(DEFAULT_FRONT)))
+        }
+    }
+}
+
+/// Whether two listeners cannot both be opened. Port 0 is any free port.
+fn clash(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::Unix(a), Listen::Unix(b)) => a == b,
+        (Listen::Tcp(a), Listen::Tcp(b)) => {
+            a.port() != 0
+                && a.port() == b.port()
+                && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+        }
+        _ => false,
+    }
+}
+
+fn fronts(config: &Config, found: &mut Vec<Said>) {
+    let mut stdio = 0;
+    for (index, front) in config.front.iter().enumerate() {
+        if front.transport == Transport::Stdio {
+            stdio += 1;
+            if stdio == 2 {
+                found.push(Said::new(
+                    of(index, "transport"),
+                    "there is only one standard input: a second stdio front cannot be",
+                    "remove this front or write transport = \"streamable-http\"",
+                ));
+            }
+            let given = [
+                ("listen", front.listen.is_some()),
+                ("tls", front.tls.is_some()),
+                ("allow-anonymous", front.allow_anonymous),
+                ("allowed-hosts", !front.allowed_hosts.is_empty()),
+                ("allowed-origins", !front.allowed_origins.is_empty()),
+            ];
+            for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+                found.push(
+                    Said::new(
+                        of(index, key),
+                        format!("`{key}` has no meaning for a stdio front"),
+                        "remove it or write transport = \"streamable-http\"",
+                    )
+                    .of_key(),
+                );
+            }
+        }
+        if matches!(front.listen, Some(Listen::Unix(_))) && front.tls.is_some() {
+            found.push(
+                Said::new(
+                    of(index, "tls"),
+                    "a Unix socket does not speak TLS",
+                    "remove `tls`; the socket's file permissions decide who may connect",
+                )
+                .of_key(),
+            );
+        }
+        for origin in &front.allowed_origins {
+            let rest = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"));
+            if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['/', '*', ' '])) {
+                found.push(Said::new(
+                    of(index, "allowed-origins"),
+                    format!("`{origin}` is no origin"),
+                    "write scheme and host only: allowed-origins = [\"https://app.example\"]",
+                ));
+            }
+        }
+        for host in &front.allowed_hosts {
+            if host.is_empty() || host.contains(['/', '*', ' ', '@']) {
+                found.push(Said::new(
+                    of(index, "allowed-hosts"),
+                    format!("`{host}` is no host name"),
+                    "write the name alone: allowed-hosts = [\"mcp.example\"]",
+                ));
+            }
+        }
+        let Some(listen) = address(front) else {
+            continue;
+        };
+        let earlier = config.front.iter().take(index).filter_map(address);
+        if earlier.into_iter().any(|other| clash(&other, &listen)) {
+            found.push(Said::new(
+                of(index, "listen"),
+                format!("two fronts cannot both listen on {listen}"),
+                "give this front an address of its own, such as listen = \"127.0.0.1:8801\"",
+            ));
+        }
+    }
+}
+
+/// A front that the network reaches needs to know who calls.
+fn strangers(config: &Config, found: &mut Vec<Said>) {
+    if config.identity.api_keys.is_some() || config.identity.header.is_some() {
+        return;
+    }
+    for (index, front) in config.front.iter().enumerate() {
+        let Some(Listen::Tcp(address)) = address(front) else {
+            continue;
+        };
+        if address.ip().is_loopback() || front.allow_anonymous {
+            continue;
+        }
+        found.push(Said::new(
+            of(index, "listen"),
+            format!(
+                "anybody who reaches {address} could call every server: no identity is configured"
+            ),
+            "make keys with `chillgate key AGENT` and add them under [identity] api-keys,\n\
+             or listen on 127.0.0.1, or write allow-anonymous = true in this [[front]]",
+        ));
+    }
+}
+
+/// Standard output belongs to the protocol on a stdio front.
+fn stdout(config: &Config, found: &mut Vec<Said>) {
+    let stdio = config
+        .front
+        .iter()
+        .any(|front| front.transport == Transport::Stdio);
+    if stdio
+        && config
+            .audit
+            .as_ref()
+            .is_some_and(|audit| audit.file == Path::new("-"))
+    {
+        found.push(Said::at(
+            &["audit", "file"],
+            "the audit log cannot go to standard output: the stdio front speaks there",
+            "write file = \"/var/log/chillgate/audit.jsonl\" or remove [audit]",
+        ));
+    }
+}
+
+fn health(config: &Config, found: &mut Vec<Said>) {
+    let Some(health) = &config.health else { return };
+    let own = Listen::Tcp(health.listen);
+    if config
+        .front
+        .iter()
+        .filter_map(address)
+        .any(|front| clash(&front, &own))
+    {
+        found.push(Said::at(
+            &["health", "listen"],
+            format!("a front and [health] cannot both listen on {own}"),
+            "write listen = \"127.0.0.1:9901\"",
+        ));
+    }
+}
+
+fn identity(config: &Config, found: &mut Vec<Said>) {
+    let identity = &config.identity;
+    if let Some(name) = &identity.header {
+        let legal = http::HeaderName::from_bytes(name.as_bytes());
+        let reserved = ["authorization", "cookie", "host", "origin"];
+        match legal {
+            Ok(name) if !reserved.contains(&name.as_str()) => {}
+            Ok(_) => found.push(Said::at(
+                &["identity", "header"],
+                format!("`{name}` is not a header that names an agent"),
+                "write header = \"x-agent-id\"; keys are [identity] api-keys",
+            )),
+            Err(_) => found.push(Said::at(
+                &["identity", "header"],
+                "this is no HTTP header name",
+                "write header = \"x-agent-id\"",
+            )),
+        }
+    }
+    if let Some(text) = &identity.fixed {
+        match expand(text) {
+            Ok(agent) if agent_name(&agent) => {}
+            Ok(_) => found.push(Said::at(
+                &["identity", "static"],
+                "an agent's name is 1 to 128 characters without spaces at its ends",
+                "write static = \"agent-a\"",
+            )),
+            Err(error) => found.push(Said::at(
+                &["identity", "static"],
+                error.to_string(),
+                "set the variable or write the agent's name",
+            )),
+        }
+    }
+    match &identity.api_keys {
+        None => {}
+        Some(ApiKeys::File(text)) => {
+            if text.strip_prefix("file:").is_none_or(str::is_empty) {
+                found.push(Said::at(
+                    &["identity", "api-keys"],
+                    "`api-keys` is neither a table nor a file",
+                    "write api-keys = \"file:/etc/chillgate/keys.toml\"",
+                ));
+            }
+        }
+        Some(ApiKeys::Inline(keys)) => {
+            for (agent, hash) in keys {
+                if super::key_hash(hash).is_none() {
+                    found.push(Said::at(
+                        &["identity", "api-keys", agent],
+                        "a key is given by its hash: \"sha256:\" and 64 hexadecimal digits",
+                        format!("`chillgate key {agent}` makes a key and prints this line"),
+                    ));
+                }
+                if !agent_name(agent) {
+                    found.push(
+                        Said::at(
+                            &["identity", "api-keys", agent],
+                            "an agent's name is 1 to 128 characters without spaces at its ends",
+                            "write a name such as agent-a",
+                        )
+                        .of_key(),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The default of a limit, as a line.
+fn right(key: &str) -> String {
+    format!(
+        "write {}",
+        hint::line(&format!("limits.{key}")).unwrap_or(key)
+    )
+}
+
+fn limits(config: &Config, found: &mut Vec<Said>) {
+    let limits = &config.limits;
+    let counts = [
+        ("depth", limits.depth, 1, 512),
+        ("batch", limits.batch, 1, 1000),
+        (
+            "in-flight-per-agent",
+            limits.in_flight_per_agent,
+            1,
+            1_000_000,
+        ),
+        (
+            "in-flight-per-server",
+            limits.in_flight_per_server,
+            1,
+            1_000_000,
+        ),
+        ("sessions", limits.sessions, 1, 10_000_000),
+        (
+            "sessions-per-agent",
+            limits.sessions_per_agent,
+            1,
+            10_000_000,
+        ),
+        ("outbox", limits.outbox, 1, 1_000_000),
+        ("connections", limits.connections, 1, 10_000_000),
+    ];
+    for (key, value, least, most) in counts {
+        if !(least..=most).contains(&value) {
+            found.push(Said::at(
+                &["limits", key],
+                format!("`{key}` must be from {least} to {most}, not {value}"),
+                right(key),
+            ));
+        }
+    }
+    if !((1 << 10)..=(1 << 30)).contains(&limits.message) {
+        found.push(Said::at(
+            &["limits", "message"],
+            "`message` must be from 1KiB to 1GiB",
+            "write message = \"16MiB\"",
+        ));
+    } else if limits.memory < limits.message {
+        found.push(Said::at(
+            &["limits", "memory"],
+            "`memory` is less than one message may have",
+            "write memory = \"512MiB\" or a smaller `message`",
+        ));
+    }
+    let spans = [
+        ("session-idle", limits.session_idle),
+        ("call-idle", limits.call_idle),
+        ("call-max", limits.call_max),
+    ];
+    for (key, span) in spans {
+        if span < Duration::from_millis(1) {
+            found.push(Said::at(
+                &["limits", key],
+                format!("`{key}` of zero would end everything at once"),
+                right(key),
+            ));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What to type instead: the nearest known word, and a correct line for each key.
+//!
+//! Shared by the configuration's reports and the command line. Only texts: nothing here decides
+//! whether something is a mistake.
+
+/// The known word nearest to `word`, if it is near enough to be a slip of the fingers.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let plain = |text: &str| text.to_ascii_lowercase().replace('_', "-");
+    let word = plain(word);
+    let reach = match word.chars().count() {
+        0..=2 => 1,
+        3..=5 => 2,
+        _ => 3,
+    };
+    known
+        .into_iter()
+        .map(|candidate| (distance(&word, &plain(candidate)), candidate))
+        .filter(|(distance, candidate)| *distance <= reach && *distance < candidate.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut older: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            // Every row has `b.len() + 1` entries; `j` and `j + 1` are always within.
+            let change = last[j] + usize::from(x != y);
+            let mut best = change.min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i - 1] == *y && *x == b[j - 1] {
+                best = best.min(older[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        older = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or(usize::MAX)
+}
+
+/// `a, b or c`, each in backticks, at most twelve.
+pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<String> = words
+        .into_iter()
+        .take(12)
+        .map(|word| format!("`{word}`"))
+        .collect();
+    match words.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [some @ .., last] => format!("{} or {last}", some.join(", ")),
+    }
+}
+
+/// A correct line for the key at `path` (`*` stands for a server's name or a list's element).
+pub(super) fn line(path: &str) -> Option<&'static str> {
+    LINES
+        .iter()
+        .find(|(known, _)| *known == path)
+        .map(|(_, line)| *line)
+}
+
+/// Every key that wants more than a word, with a line that is right.
+pub(super) const LINES: &[(&str, &str)] = &[
+    ("extends", r#"extends = "team""#),
+    ("front.*.transport", r#"transport = "streamable-http""#),
+    ("front.*.listen", r#"listen = "127.0.0.1:8800""#),
+    ("front.*.prefix", r#"prefix = "auto""#),
+    (
+        "front.*.tls",
+        r#"tls = { certificate = "/etc/tls/tls.crt", key = "/etc/tls/tls.key" }"#,
+    ),
+    (
+        "front.*.tls.certificate",
+        r#"certificate = "/etc/tls/tls.crt""#,
+    ),
+    ("front.*.tls.key", r#"key = "/etc/tls/tls.key""#),
+    ("front.*.allow-anonymous", "allow-anonymous = true"),
+    (
+        "front.*.allowed-hosts",
+        r#"allowed-hosts = ["mcp.example"]"#,
+    ),
+    (
+        "front.*.allowed-origins",
+        r#"allowed-origins = ["https://app.example"]"#,
+    ),
+    ("health", "[health]"),
+    ("health.listen", r#"listen = "127.0.0.1:9901""#),
+    ("identity", "[identity]"),
+    ("identity.header", r#"header = "x-agent-id""#),
+    (
+        "identity.api-keys",
+        r#"api-keys = { agent-a = "sha256:…" }, which `chillgate key agent-a` makes"#,
+    ),
+    ("identity.static", r#"static = "${POD_NAME}""#),
+    ("server.*.builtin", r#"builtin = "chill""#),
+    ("server.*.boss-alertness", "boss-alertness = 50"),
+    (
+        "server.*.boss-alertness-cooldown",
+        r#"boss-alertness-cooldown = "300s""#,
+    ),
+    ("server.*.hold", r#"hold = "20s""#),
+    ("server.*.effects", r#"effects = "uniform""#),
+    ("server.*.scope", r#"scope = "agent""#),
+    ("server.*.lang", r#"lang = "en""#),
+    ("server.*.stress", "stress = 50"),
+    (
+        "server.*.command",
+        r#"command = ["npx", "-y", "some-server"]"#,
+    ),
+    ("server.*.isolation", r#"isolation = "auto""#),
+    (
+        "server.*.env",
+        r#"env = { TOKEN = "file:/run/secrets/token" }"#,
+    ),
+    ("server.*.inherit", r#"inherit = ["HTTPS_PROXY"]"#),
+    ("server.*.cwd", r#"cwd = "/data""#),
+    ("server.*.url", r#"url = "https://mcp.example/mcp""#),
+    (
+        "server.*.headers",
+        r#"headers = { Authorization = "Bearer ${TOKEN}" }"#,
+    ),
+    ("server.*.ca", r#"ca = "/etc/tls/ca.crt""#),
+    ("server.*.era", r#"era = "auto""#),
+    ("server.*.start-timeout", r#"start-timeout = "60s""#),
+    ("audit", "[audit]"),
+    ("audit.file", r#"file = "/var/log/chillgate/audit.jsonl""#),
+    ("state", "[state]"),
+    ("state.store", r#"store = "memory""#),
+    ("limits", "[limits]"),
+    ("limits.message", r#"message = "16MiB""#),
+    ("limits.depth", "depth = 64"),
+    ("limits.batch", "batch = 50"),
+    ("limits.memory", r#"memory = "512MiB""#),
+    ("limits.in-flight-per-agent", "in-flight-per-agent = 64"),
+    ("limits.in-flight-per-server", "in-flight-per-server = 128"),
+    ("limits.sessions", "sessions = 10000"),
+    ("limits.sessions-per-agent", "sessions-per-agent = 10000"),
+    ("limits.session-idle", r#"session-idle = "1h""#),
+    ("limits.call-idle", r#"call-idle = "60s""#),
+    ("limits.call-max", r#"call-max = "30m""#),
+    ("limits.outbox", "outbox = 256"),
+    ("limits.connections", "connections = 10000"),
+    ("limits.drain", r#"drain = "25s""#),
+    ("log", "[log]"),
+    ("log.format", r#"format = "auto""#),
+    ("log.filter", r#"filter = "info""#),
+];
+
+/// Keys of chillgate's configuration that this version does not have, with what to do instead.
+pub(super) fn not_yet(path: &str) -> Option<&'static str> {
+    let known = [
+        (
+            "admin",
+            "remove [admin]; probes and metrics are [health]'s, and an edited file is reloaded by itself",
+        ),
+        (
+            "identity.jwt",
+            "use `api-keys`, or `header` behind something that checks the token",
+        ),
+        (
+            "server.*.idle",
+            "remove the line; a child stays until chillgate ends",
+        ),
+        (
+            "server.*.limits",
+            "remove the line; bound the memory of the container instead",
+        ),
+        (
+            "front.*.http-sse",
+            "remove the line; fronts speak Streamable HTTP and stdio",
+        ),
+    ];
+    known
+        .iter()
+        .find(|(key, _)| *key == path)
+        .map(|(_, help)| *help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_fingers_is_recognised() {
+        let keys = ["listen", "transport", "allow-anonymous", "prefix", "tls"];
+        assert_eq!(nearest("lisen", keys), Some("listen"));
+        assert_eq!(nearest("lsiten", keys), Some("listen"));
+        assert_eq!(nearest("allow_anonymous", keys), Some("allow-anonymous"));
+        assert_eq!(nearest("TLS", keys), Some("tls"));
+        assert_eq!(nearest("colour", keys), None);
+        assert_eq!(nearest("", keys), None);
+        assert_eq!(nearest(&"x".repeat(10_000), keys), None);
+    }
+
+    #[test]
+    fn the_distance_counts_single_changes() {
+        for (a, b, changes) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("ab", "ba", 1),
+            ("kitten", "sitting", 3),
+            ("값", "값", 0),
+        ] {
+            assert_eq!(distance(a, b), changes, "{a} {b}");
+            assert_eq!(distance(b, a), changes, "{b} {a}");
+        }
+    }
+}

@@ -1,0 +1,485 @@
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chillgate_policies::engine::{Chain, Services};
+use chillgate_policies::presets;
+use proptest::prelude::*;
+
+use super::super::{Isolation, Listen, LogFormat, Transport};
+use super::*;
+use crate::clock::TokioClock;
+
+/// A configuration read from a text, variables and flags; its mistakes include those of the policies.
+fn attempted(text: &str, environment: &[(&str, &str)], set: &[(&str, &str)]) -> Attempt {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("chillgate.toml");
+    fs::write(&path, text).expect("writing");
+    let pair = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
+    let set = set.iter().map(pair).collect();
+    let sources = Sources {
+        file: Some(path),
+        preset: None,
+        set,
+    };
+    let environment = environment
+        .iter()
+        .map(pair)
+        .map(|(name, value)| (name, Some(value)));
+    let attempt = attempt_with(&sources, environment);
+    let services = Services::new(Arc::new(TokioClock));
+    let policies = match Chain::build(&attempt.loaded.config.policy, &services) {
+        Ok(_) => Report::default(),
+        Err(mistakes) => attempt.loaded.policy_mistakes(&mistakes),
+    };
+    Attempt {
+        report: attempt.report.and(policies),
+        ..attempt
+    }
+}
+
+fn good(text: &str, environment: &[(&str, &str)], set: &[(&str, &str)]) -> Config {
+    let attempt = attempted(text, environment, set);
+    assert!(attempt.report.is_empty(), "{text}\n{}", attempt.report);
+    attempt.loaded.config
+}
+
+const SERVER: &str = "[server.a]\ncommand = [\"a\"]\n";
+
+/// `reports/*.txt`: a configuration, `----`, and what is said about it. `UPDATE=1` rewrites them.
+#[test]
+fn reports_read_as_their_goldens() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/reports");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("the folder of goldens") {
+        let path = entry.expect("an entry").path();
+        let golden = fs::read_to_string(&path).expect("readable");
+        let (toml, expected) = golden.split_once("----\n").expect("a line of dashes");
+        let lines = |mark: &'static str| {
+            toml.lines()
+                .filter_map(move |line| line.strip_prefix(mark)?.split_once('='))
+        };
+        let environment: Vec<_> = lines("# env: ").collect();
+        let set: Vec<_> = lines("# set: ").collect();
+        let report = attempted(toml, &environment, &set).report;
+        let said = report.to_string();
+        let said: Vec<_> = said.lines().map(without_folder).collect();
+        let said = format!("{}\n", said.join("\n"));
+        assert!(!report.is_empty(), "{} has no mistake", path.display());
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, format!("{toml}----\n{said}")).expect("writing");
+        } else {
+            assert_eq!(said, expected, "{}", path.display());
+        }
+        count += 1;
+    }
+    assert!(count >= 15, "only {count} goldens");
+}
+
+/// `┌─ /tmp/x/chillgate.toml:1:1` without the folder, which differs from run to run.
+fn without_folder(line: &str) -> String {
+    match line.split_once("┌─ /") {
+        Some((lead, rest)) => {
+            let at = rest.find("chillgate.toml").unwrap_or_default();
+            format!("{lead}┌─ {}", &rest[at..])
+        }
+        None => line.to_owned(),
+    }
+}
+
+#[test]
+fn a_later_layer_overrides_key_by_key() {
+    let text = format!("{SERVER}[limits]\ndepth = 10\nbatch = 10\nsessions = 10\n");
+    let environment = [
+        ("CHILLGATE__LIMITS__BATCH", "20"),
+        ("CHILLGATE__LIMITS__SESSIONS", "20"),
+    ];
+    let limits = good(&text, &environment, &[("limits.sessions", "30")]).limits;
+    assert_eq!((limits.depth, limits.batch, limits.sessions), (10, 20, 30));
+    assert_eq!(limits.outbox, 256);
+}
+
+#[test]
+fn a_preset_lies_under_the_file() {
+    let text = "extends = \"chill\"\n[server.chill]\nboss-alertness = 80\n";
+    let config = good(text, &[], &[]);
+    let chill = config.server.values().next().expect("the preset's server");
+    assert!(
+        matches!(chill, Server::Builtin(settings) if settings.alertness == 80),
+        "{chill:?}"
+    );
+    let other = good(
+        &format!("extends = \"chill\"\n{SERVER}"),
+        &[("CHILLGATE__EXTENDS", "dev")],
+        &[],
+    );
+    assert_eq!(other.extends.as_deref(), Some("dev"));
+}
+
+#[test]
+fn a_file_without_extends_gets_no_preset_and_no_file_gets_the_given_one() {
+    let sources = Sources {
+        preset: Some("chill"),
+        ..Sources::default()
+    };
+    let attempt = attempt_with(&sources, std::iter::empty());
+    assert!(attempt.report.is_empty(), "{}", attempt.report);
+    assert_eq!(attempt.loaded.config.server.len(), 1);
+    assert_eq!(attempt.loaded.notes.len(), 1);
+    assert_eq!(
+        good(SERVER, &[], &[]).policy,
+        Vec::<serde_json::Value>::new()
+    );
+}
+
+#[test]
+fn policies_of_a_preset_come_first_and_the_same_name_replaces_one() {
+    let layer = |text: &str| {
+        let name = text.to_owned();
+        let (document, _) = super::super::source::Document::parse(name, text.to_owned());
+        document
+    };
+    let mut layers = layers::Layers::default();
+    layers.source.documents = vec![
+        layer(
+            "[[policy]]\nname = \"a\"\nn = 1\n[[policy]]\nname = \"b\"\nn = 2\n[[policy]]\ntype = \"quota\"\nper = \"agent\"\nn = 3\n",
+        ),
+        layer(
+            "[[policy]]\nname = \"c\"\nn = 4\n[[policy]]\nname = \"b\"\nn = 5\n[[policy]]\ntype = \"quota\"\nper = \"agent\"\nn = 6\n[[policy]]\nname = \"c\"\nn = 7\n",
+        ),
+    ];
+    layers.stack();
+    let numbers: Vec<_> = layers
+        .policies
+        .iter()
+        .map(|policy| policy.find_ref("n").and_then(Value::to_i128))
+        .collect();
+    assert_eq!(numbers, [1, 5, 6, 4, 7].map(Some));
+    assert_eq!(
+        layers.source.policies,
+        [(0, 0), (1, 1), (1, 2), (1, 0), (1, 3)]
+    );
+}
+
+#[test]
+fn variables_name_keys_and_everything_else_of_the_same_name_is_ignored() {
+    let environment = [
+        ("CHILLGATE__IDENTITY__STATIC", "007"),
+        ("CHILLGATE__LIMITS__IN_FLIGHT_PER_AGENT", "7"),
+        (
+            "CHILLGATE__SERVER__MY_FILES__COMMAND",
+            "[\"files\", 8080, \"--x=1\"]",
+        ),
+        ("CHILLGATE__SERVER__MY_FILES__ENV__API__Key", "true"),
+        ("CHILLGATE__SERVER__MY_FILES__ISOLATION", "session"),
+        ("CHILLGATE__FRONT__0__LISTEN", "127.0.0.1:9000"),
+        ("CHILLGATE__LOG__FORMAT", "json"),
+        ("CHILLGATE_PORT", "tcp://10.0.0.1:8800"),
+        ("CHILLGATE_SERVICE_HOST", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    let config = good(SERVER, &environment, &[]);
+    assert_eq!(config.identity.fixed.as_deref(), Some("007"));
+    assert_eq!(config.limits.in_flight_per_agent, 7);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(
+        config.front[0].listen,
+        Listen::try_from("127.0.0.1:9000".to_owned()).ok()
+    );
+    assert_eq!(config.front[0].transport, Transport::StreamableHttp);
+    let name = ServerName::try_from("my-files".to_owned()).expect("legal");
+    let Some(Server::Command(child)) = config.server.get(&name) else {
+        panic!("no such child")
+    };
+    assert_eq!(child.command, ["files", "8080", "--x=1"]);
+    assert_eq!(child.isolation, Isolation::Session);
+    assert_eq!(child.env.get("API__Key"), Some(&"true".into()));
+}
+
+#[test]
+fn flags_made_by_the_helpers_arrive_as_they_were() {
+    let words = ["npx", "-y", "a \"b\" \\ 'c'\n", "", "[1]", "한국"];
+    let (command, name) = (list(words), text("true"));
+    let config = good(
+        "[log]\nfilter = \"info\"\n",
+        &[],
+        &[
+            ("front", "[{ transport = \"stdio\" }]"),
+            ("server.a.command", &command),
+            ("identity.static", &name),
+        ],
+    );
+    let Some(Server::Command(child)) = config.server.values().next() else {
+        panic!("no child")
+    };
+    assert_eq!(child.command, words);
+    assert_eq!(config.identity.fixed.as_deref(), Some("true"));
+    assert_eq!(config.front[0].transport, Transport::Stdio);
+}
+
+#[test]
+fn everything_of_the_guide_can_be_written() {
+    let hash = format!("sha256:{}", "ab".repeat(32));
+    let text = format!(
+        r#"
+[[front]]
+transport = "streamable-http"
+listen = "0.0.0.0:8800"
+prefix = "never"
+tls = {{ certificate = "/etc/tls/tls.crt", key = "/etc/tls/tls.key" }}
+allowed-hosts = ["mcp.example"]
+allowed-origins = ["https://app.example"]
+[[front]]
+listen = "unix:/run/chillgate/mcp.sock"
+[health]
+listen = "127.0.0.1:9901"
+[identity]
+header = "x-agent-id"
+api-keys = {{ agent-a = "{hash}" }}
+[server.chill]
+builtin = "chill"
+boss-alertness = 80
+boss-alertness-cooldown = "5m"
+hold = "1s"
+effects = "graded"
+scope = "shared"
+lang = "ko"
+stress = 0
+[server.files]
+command = ["npx", "-y", "server"]
+isolation = "shared"
+env = {{ TOKEN = "file:/run/secrets/token" }}
+inherit = ["HTTPS_PROXY"]
+cwd = "/data"
+start-timeout = "30s"
+era = "legacy"
+[server.search]
+url = "https://mcp.example/mcp"
+headers = {{ Authorization = "file:/run/secrets/search" }}
+ca = "/etc/tls/ca.crt"
+[audit]
+file = "-"
+[state]
+store = "memory"
+[limits]
+message = "1MiB"
+memory = 1073741824
+drain = "0s"
+[log]
+format = "human"
+filter = "warn,chillgate=debug"
+"#
+    );
+    let config = good(&text, &[], &[]);
+    assert_eq!((config.front.len(), config.server.len()), (2, 3));
+    assert_eq!(
+        (config.limits.memory, config.limits.drain),
+        (1 << 30, Some(Duration::ZERO))
+    );
+}
+
+#[test]
+fn every_line_that_help_proposes_is_right() {
+    for (path, line) in hint::LINES {
+        let Some((key, _)) = line.split_once(" = ") else {
+            continue;
+        };
+        assert!(path.ends_with(key), "{path}: {line}");
+        if line.contains('…') || line.contains("${") {
+            continue;
+        }
+        let parts: Vec<&str> = path.split('.').collect();
+        let builtin = [
+            "boss-alertness",
+            "boss-alertness-cooldown",
+            "hold",
+            "effects",
+            "scope",
+            "lang",
+            "stress",
+        ];
+        let text = match parts.as_slice() {
+            [_] => format!("{line}\n{SERVER}"),
+            [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
+            ["front", _, "transport" | "listen"] => format!("{SERVER}[[front]]\n{line}\n"),
+            ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
+            ["front", _, "tls", _] => continue, // both at once stand in the line of `tls`
+            ["server", _, "builtin" | "command" | "url"] => format!("[server.a]\n{line}\n"),
+            ["server", _, "headers" | "ca" | "era"] => {
+                format!("[server.a]\nurl = \"https://mcp.example\"\n{line}\n")
+            }
+            ["server", _, key] if builtin.contains(key) => {
+                format!("[server.a]\nbuiltin = \"chill\"\n{line}\n")
+            }
+            ["server", _, _] => format!("{SERVER}{line}\n"),
+            other => panic!("{other:?}"),
+        };
+        good(&text, &[], &[]);
+    }
+}
+
+#[test]
+fn every_preset_loads_compiles_and_extends_no_other() {
+    for name in presets::names() {
+        let sources = Sources {
+            preset: Some(name),
+            ..Sources::default()
+        };
+        let attempt = attempt_with(&sources, std::iter::empty());
+        assert!(attempt.report.is_empty(), "{name}: {}", attempt.report);
+        assert_eq!(attempt.loaded.config.extends, None, "{name}");
+        let services = Services::new(Arc::new(TokioClock));
+        let chain = Chain::build(&attempt.loaded.config.policy, &services);
+        let chain = chain.map_err(|mistakes| attempt.loaded.policy_mistakes(&mistakes).to_string());
+        assert!(chain.is_ok(), "{name}: {chain:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_say_why() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let said = |bytes: Option<&[u8]>| {
+        let path = dir.path().join("a.toml");
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).expect("writing"),
+            None => fs::remove_file(&path).expect("removing"),
+        }
+        let sources = Sources {
+            file: Some(path),
+            ..Sources::default()
+        };
+        attempt_with(&sources, std::iter::empty())
+            .report
+            .to_string()
+    };
+    assert!(said(Some(b"a = 1\n# \xff\n")).contains("line 2 is not valid UTF-8"));
+    assert!(said(Some(&vec![b'\n'; 2 << 20])).contains("larger than 1 MiB"));
+    assert!(
+        said(Some(b"\xef\xbb\xbf[limits]\ndepth = 9\n")).is_empty(),
+        "a byte order mark"
+    );
+    assert!(said(None).contains("No such file"));
+    let sources = Sources {
+        file: Some(dir.path().to_owned()),
+        ..Sources::default()
+    };
+    assert!(
+        !attempt_with(&sources, std::iter::empty()).report.is_empty(),
+        "a folder"
+    );
+}
+
+#[test]
+fn a_mistake_found_later_is_shown_at_its_line() {
+    let loaded = attempted(
+        &format!("{SERVER}[health]\nlisten = \"127.0.0.1:9901\"\n"),
+        &[],
+        &[],
+    )
+    .loaded;
+    let path = ["health".into(), "listen".into()];
+    let report = loaded.mistake(&path, "the address is in use", Some("choose another"));
+    let headline = report.headline();
+    assert!(
+        headline.ends_with("chillgate.toml:4:10: the address is in use"),
+        "{headline}"
+    );
+    assert!(loaded.require_server().is_ok());
+    let none = attempted("[limits]\ndepth = 9\n", &[], &[]).loaded;
+    assert!(
+        none.require_server()
+            .is_err_and(|r| r.to_string().contains("no server is configured"))
+    );
+}
+
+#[test]
+fn the_working_directory_is_never_looked_at() {
+    let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/a"));
+    let places_of = |variable: &dyn Fn(&str) -> Option<PathBuf>| places(variable);
+    assert_eq!(
+        places_of(&home),
+        [
+            PathBuf::from("/home/a/.config/chillgate/chillgate.toml"),
+            PathBuf::from("/etc/chillgate/chillgate.toml")
+        ]
+    );
+    let odd = |name: &str| (name == "XDG_CONFIG_HOME").then(|| PathBuf::from("here"));
+    assert_eq!(
+        places_of(&odd),
+        [PathBuf::from("/etc/chillgate/chillgate.toml")]
+    );
+}
+
+/// Well-formed pieces that mutation takes apart.
+const PIECES: &[&str] = &[
+    "[server.a]",
+    "[[front]]",
+    "[[policy]]",
+    "[policy]",
+    "[limits]",
+    "[identity]",
+    "extends = \"chill\"",
+    "command = [\"npx\", \"x\"]",
+    "builtin = \"chill\"",
+    "url = \"https://a/\"",
+    "listen = \"127.0.0.1:1\"",
+    "depth = 5",
+    "depth = -5",
+    "message = \"1MiB\"",
+    "type = \"quota\"",
+    "allow = \"5/s\"",
+    "match = { tool = \"a*\" }",
+    "env = { A = \"${X}\" }",
+    "api-keys = { a = 5 }",
+    "x = 1979-05-27",
+    "x = nan",
+    "x = { y = [[1], {}] }",
+    "\"한글\" = \"값\"",
+    "___figment_value_id = 5",
+    "___figment_value_value = 5",
+    "= = =",
+    "[",
+    "\"",
+    "\u{0}",
+    "\r",
+    "server = 5",
+    "front = [5]",
+    "policy = [1, {}]",
+    "static = '''",
+    "isolation = { pool = 4 }",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutated_configuration_makes_it_panic(
+        picks in proptest::collection::vec(0..PIECES.len(), 0..12),
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), any::<char>(), 0..3u8), 0..4),
+        variable in "[A-Z_]{0,12}",
+        value in "\\PC{0,12}",
+    ) {
+        let mut text: Vec<char> =
+            picks.iter().flat_map(|pick| PIECES[*pick].chars().chain(['\n'])).collect();
+        for (at, with, how) in cuts {
+            if text.is_empty() {
+                break;
+            }
+            let at = at.index(text.len());
+            match how {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, with),
+                _ => text.truncate(at),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let name = format!("CHILLGATE__{variable}");
+        let attempt = attempted(&text, &[(&name, &value)], &[(&variable.to_lowercase(), &value)]);
+        for mistake in attempt.report.mistakes() {
+            prop_assert!(!mistake.message.is_empty());
+        }
+        prop_assert!(!attempt.report.render(false).contains('\u{1b}'));
+        prop_assert_eq!(attempt.report.render(true).is_empty(), attempt.report.is_empty());
+    }
+}

@@ -1,0 +1,456 @@
+//! A `[server.NAME]` table as typed, and the server it means.
+//!
+//! The three kinds share one table in TOML and nothing in the program; this file is where a key
+//! of one kind on a server of another is found. It knows neither files nor layers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chillgate_chill::{Effects, Lang, Scope, Settings};
+use http::{HeaderName, Uri};
+use serde::Deserialize;
+
+use super::secret::SecretText;
+use super::units::{span_opt, word_opt};
+use super::{CommandServer, Isolation, RemoteServer, Server, hint};
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Every key a server may have, each where some kind wants it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawServer {
+    builtin: Option<String>,
+    boss_alertness: Option<i64>,
+    #[serde(deserialize_with = "span_opt")]
+    boss_alertness_cooldown: Option<Duration>,
+    #[serde(deserialize_with = "span_opt")]
+    hold: Option<Duration>,
+    #[serde(deserialize_with = "word_opt")]
+    effects: Option<Effects>,
+    #[serde(deserialize_with = "word_opt")]
+    scope: Option<Scope>,
+    #[serde(deserialize_with = "word_opt")]
+    lang: Option<Lang>,
+    stress: Option<i64>,
+    command: Option<Vec<String>>,
+    #[serde(deserialize_with = "word_opt")]
+    isolation: Option<Isolation>,
+    env: Option<BTreeMap<String, SecretText>>,
+    inherit: Option<Vec<String>>,
+    cwd: Option<PathBuf>,
+    url: Option<String>,
+    headers: Option<BTreeMap<String, SecretText>>,
+    ca: Option<PathBuf>,
+    era: Option<String>,
+    #[serde(deserialize_with = "span_opt")]
+    start_timeout: Option<Duration>,
+}
+
+/// A mistake in one server's table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// The way from the server's table; empty for the table itself.
+    pub(super) path: Vec<String>,
+    /// Whether the key is wrong rather than its value.
+    pub(super) key: bool,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+/// What a key belongs to.
+const KINDS: [(&str, &[&str]); 3] = [
+    (
+        "builtin",
+        &[
+            "boss-alertness",
+            "boss-alertness-cooldown",
+            "hold",
+            "effects",
+            "scope",
+            "lang",
+            "stress",
+        ],
+    ),
+    (
+        "command",
+        &["isolation", "env", "inherit", "cwd", "start-timeout"],
+    ),
+    ("url", &["headers", "ca", "start-timeout"]),
+];
+
+/// What is wrong with the choice of keys: no kind, two kinds, keys of another kind.
+pub(super) fn kind_mistakes(keys: &[&str]) -> Vec<Wrong> {
+    let given: Vec<_> = KINDS
+        .iter()
+        .filter(|(kind, _)| keys.contains(kind))
+        .collect();
+    match given.as_slice() {
+        [] => vec![wrong(
+            &[],
+            false,
+            "the server has none of `builtin`, `command` and `url`",
+            "add one, such as command = [\"npx\", \"-y\", \"some-server\"] or url = \"https://mcp.example/mcp\"",
+        )],
+        [(kind, own)] => keys
+            .iter()
+            .filter(|key| !own.contains(key))
+            .filter_map(|key| Some((key, owners(key)?)))
+            .map(|(key, owners)| {
+                wrong(
+                    &[key],
+                    true,
+                    format!("`{key}` has no meaning for a server with `{kind}`"),
+                    format!("remove it; it belongs to a server with {owners}"),
+                )
+            })
+            .collect(),
+        [(first, _), more @ ..] => more
+            .iter()
+            .map(|(kind, _)| {
+                wrong(
+                    &[kind],
+                    true,
+                    format!("a server cannot have both `{first}` and `{kind}`"),
+                    "keep one of the two; the other can be a [server.NAME] of its own",
+                )
+            })
+            .collect(),
+    }
+}
+
+/// The kinds a key belongs to; `None` for the kinds themselves, `era` and unknown keys.
+fn owners(key: &str) -> Option<String> {
+    let owners: Vec<_> = KINDS
+        .iter()
+        .filter(|(_, keys)| keys.contains(&key))
+        .map(|(kind, _)| *kind)
+        .collect();
+    if owners.is_empty() {
+        None
+    } else {
+        Some(hint::list(owners))
+    }
+}
+
+impl RawServer {
+    /// Whether some server may have this key.
+    pub(super) fn knows(key: &str) -> bool {
+        key == "era"
+            || KINDS
+                .iter()
+                .any(|(kind, keys)| *kind == key || keys.contains(&key))
+    }
+
+    /// Whether a kind is left after wrong values were taken out.
+    pub(super) fn has_kind(&self) -> bool {
+        self.builtin.is_some() || self.command.is_some() || self.url.is_some()
+    }
+
+    /// The server it means, or everything that is wrong with its values.
+    pub(super) fn into_server(self) -> Result<Server, Vec<Wrong>> {
+        let mut found = Vec::new();
+        if self.start_timeout == Some(Duration::ZERO) {
+            found.push(wrong(
+                &["start-timeout"],
+                false,
+                "`start-timeout` of zero leaves no time to start",
+                "write start-timeout = \"60s\"",
+            ));
+        }
+        match self.era.as_deref() {
+            None | Some("auto" | "legacy") => {}
+            Some("modern") => found.push(wrong(
+                &["era"],
+                false,
+                "servers that only speak the modern era need the era bridge, which this version has not",
+                "write era = \"auto\"; a server of both eras is spoken to in the legacy one",
+            )),
+            Some(_) => found.push(wrong(
+                &["era"],
+                false,
+                "`era` must be \"auto\" or \"legacy\"",
+                "write era = \"auto\"",
+            )),
+        }
+        let server = if self.builtin.is_some() {
+            Server::Builtin(self.settings(&mut found))
+        } else if self.command.is_some() {
+            Server::Command(self.child(&mut found))
+        } else {
+            Server::Remote(self.remote(&mut found))
+        };
+        if found.is_empty() {
+            Ok(server)
+        } else {
+            Err(found)
+        }
+    }
+
+    fn settings(self, found: &mut Vec<Wrong>) -> Settings {
+        if let Some(name) = self.builtin.filter(|name| name != "chill") {
+            found.push(wrong(
+                &["builtin"],
+                false,
+                format!("there is no built-in server `{name}`"),
+                "write builtin = \"chill\"",
+            ));
+        }
+        let mut percent = |key: &str, value: Option<i64>, default: u8| match value {
+            None => default,
+            Some(value) => u8::try_from(value)
+                .ok()
+                .filter(|v| *v <= 100)
+                .unwrap_or_else(|| {
+                    found.push(wrong(
+                        &[key],
+                        false,
+                        format!("`{key}` must be from 0 to 100, not {value}"),
+                        format!("write {key} = {default}"),
+                    ));
+                    default
+                }),
+        };
+        let default = Settings::default();
+        Settings {
+            alertness: percent("boss-alertness", self.boss_alertness, default.alertness),
+            stress: percent("stress", self.stress, default.stress),
+            cooldown: self.boss_alertness_cooldown.unwrap_or(default.cooldown),
+            hold: self.hold.unwrap_or(default.hold),
+            effects: self.effects.unwrap_or(default.effects),
+            scope: self.scope.unwrap_or(default.scope),
+            lang: self.lang.unwrap_or(default.lang),
+            ..default
+        }
+    }
+
+    fn child(self, found: &mut Vec<Wrong>) -> CommandServer {
+        let command = self.command.unwrap_or_default();
+        match command.first() {
+            None => found.push(wrong(
+                &["command"],
+                false,
+                "`command` names no program",
+                "write command = [\"npx\", \"-y\", \"some-server\"]",
+            )),
+            Some(program) if program.trim().is_empty() => found.push(wrong(
+                &["command"],
+                false,
+                "the program of `command` is empty",
+                "write command = [\"npx\", \"-y\", \"some-server\"]",
+            )),
+            Some(program) if command.len() == 1 && program.contains(' ') => {
+                let words: Vec<_> = program
+                    .split_whitespace()
+                    .map(|word| format!("{word:?}"))
+                    .collect();
+                found.push(wrong(
+                    &["command"],
+                    false,
+                    "`command` is a program and its arguments, each a string of its own",
+                    format!("write command = [{}]", words.join(", ")),
+                ));
+            }
+            Some(_) if command.iter().any(|word| word.contains('\0')) => found.push(wrong(
+                &["command"],
+                false,
+                "an argument of a program cannot hold a NUL character",
+                "remove it",
+            )),
+            Some(_) => {}
+        }
+        let env = self.env.unwrap_or_default();
+        let legal = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        for name in env.keys().filter(|name| !legal(name)) {
+            found.push(wrong(
+                &["env", name],
+                true,
+                "an environment variable cannot have this name",
+                "write a name of letters, digits and `_`",
+            ));
+        }
+        secrets("env", &env, found);
+        let inherit = self.inherit.unwrap_or_default();
+        if inherit.iter().any(|name| !legal(name)) {
+            found.push(wrong(
+                &["inherit"],
+                false,
+                "`inherit` takes names of environment variables, without values",
+                "write inherit = [\"HTTPS_PROXY\"]; values belong into `env`",
+            ));
+        }
+        CommandServer {
+            command,
+            isolation: self.isolation.unwrap_or_default(),
+            env,
+            inherit,
+            cwd: self.cwd,
+            start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+        }
+    }
+
+    fn remote(self, found: &mut Vec<Wrong>) -> RemoteServer {
+        let url = self.url.unwrap_or_default();
+        if let Err((message, help)) = url_mistake(&url) {
+            found.push(wrong(&["url"], false, message, help));
+        }
+        let headers = self.headers.unwrap_or_default();
+        for name in headers.keys() {
+            if let Err((message, help)) = header_mistake(name) {
+                found.push(wrong(&["headers", name], true, message, help));
+            }
+        }
+        secrets("headers", &headers, found);
+        RemoteServer {
+            url,
+            headers,
+            ca: self.ca,
+            start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+        }
+    }
+}
+
+fn secrets(table: &str, values: &BTreeMap<String, SecretText>, found: &mut Vec<Wrong>) {
+    for (name, value) in values {
+        if let Err(error) = value.check() {
+            found.push(wrong(
+                &[table, name],
+                false,
+                error.to_string(),
+                "set the variable, or write \"file:/run/secrets/NAME\" to read a file",
+            ));
+        }
+    }
+}
+
+type Said = (String, &'static str);
+
+fn url_mistake(url: &str) -> Result<(), Said> {
+    const LINE: &str = "write url = \"https://mcp.example/mcp\" or url = \"unix:/run/server.sock\"";
+    if let Some(path) = url.strip_prefix("unix:") {
+        if path.starts_with('/') && !path.contains('\0') {
+            return Ok(());
+        }
+        return Err(("a Unix socket is named by its whole path".to_owned(), LINE));
+    }
+    let parsed: Uri = url
+        .parse()
+        .map_err(|_| ("`url` is not a URL".to_owned(), LINE))?;
+    match parsed.scheme_str() {
+        Some("http" | "https") => {}
+        Some(_) => {
+            return Err((
+                "`url` must begin with http://, https:// or unix:".to_owned(),
+                LINE,
+            ));
+        }
+        None => return Err(("`url` has no scheme".to_owned(), LINE)),
+    }
+    match parsed.authority().map(http::uri::Authority::as_str) {
+        Some(authority) if authority.contains('@') => Err((
+            "`url` holds a user or a password".to_owned(),
+            "take it out and write headers = { Authorization = \"file:/run/secrets/NAME\" }",
+        )),
+        Some(_) if parsed.host().is_some_and(|host| !host.is_empty()) => Ok(()),
+        _ => Err(("`url` names no host".to_owned(), LINE)),
+    }
+}
+
+/// Whether a header may be set towards a server.
+fn header_mistake(name: &str) -> Result<(), Said> {
+    const OWN: [&str; 11] = [
+        "accept",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "last-event-id",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        (
+            format!("`{name}` is no HTTP header name"),
+            "write a name such as Authorization",
+        )
+    })?;
+    if OWN.contains(&parsed.as_str()) {
+        return Err((
+            format!("chillgate sets the header `{parsed}` itself"),
+            "remove the line",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn wrong(
+    path: &[&str],
+    key: bool,
+    message: impl Into<String>,
+    help: impl Into<String>,
+) -> Wrong {
+    Wrong {
+        path: path.iter().map(|&step| step.to_owned()).collect(),
+        key,
+        message: message.into(),
+        help: help.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_http_https_or_a_socket_and_hold_no_password() {
+        for good in [
+            "http://127.0.0.1:9000/mcp",
+            "https://mcp.example",
+            "unix:/run/a.sock",
+            "http://[::1]:1/",
+        ] {
+            assert!(url_mistake(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "mcp.example/mcp",
+            "ftp://a/",
+            "file:///etc/passwd",
+            "unix:run.sock",
+            "https://",
+            "http://me:pw@a/",
+            "http://a b/",
+        ] {
+            assert!(url_mistake(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_of_the_transport_are_not_the_users() {
+        assert!(header_mistake("Authorization").is_ok());
+        assert!(header_mistake("X-Api-Key").is_ok());
+        for bad in ["", "a b", "Mcp-Session-Id", "Host", "x\r\ny"] {
+            assert!(header_mistake(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_named_with_its_owner() {
+        let found = kind_mistakes(&["command", "boss-alertness", "headers", "start-timeout"]);
+        let said: Vec<_> = found
+            .iter()
+            .map(|w| (w.path.join("."), w.help.as_str()))
+            .collect();
+        assert_eq!(said[0].0, "boss-alertness");
+        assert!(said[0].1.ends_with("a server with `builtin`"));
+        assert_eq!(said[1].0, "headers");
+        assert_eq!(said.len(), 2);
+        assert_eq!(kind_mistakes(&["url", "start-timeout", "era"]), []);
+        assert_eq!(kind_mistakes(&[]).len(), 1);
+        assert_eq!(kind_mistakes(&["url", "command", "builtin"]).len(), 2);
+    }
+}

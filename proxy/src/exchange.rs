@@ -1,0 +1,327 @@
+//! One request on its way, and everything that travels beside it until its answer.
+//!
+//! An exchange is made by a front before any policy sees the request, so that a held call can
+//! already speak (progress) and be cancelled. It knows no transport: a front reads the mailbox or
+//! hands in a line sink. It never decides anything.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chillgate_policies::engine::Waiting;
+use chillgate_wire::{Envelope, Id, json, message};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::session::Session;
+
+/// Messages that wait for one reader, bounded in number and bytes.
+#[derive(Debug)]
+pub struct Mailbox {
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Envelope>,
+    bytes: usize,
+    most: usize,
+    closed: bool,
+}
+
+/// The mailbox cannot take the message: it is full, or nobody will ever read it.
+#[derive(Debug)]
+pub struct Refused;
+
+/// How many bytes may wait for a reader before further messages are refused.
+const MAILBOX_BYTES: usize = 1 << 20;
+
+impl Mailbox {
+    /// A mailbox for at most `most` messages.
+    pub fn new(most: usize) -> Self {
+        let queue = Queue { most, ..Queue::default() };
+        Self { queue: Mutex::new(queue), wake: Notify::new() }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a message; one larger than the byte bound is taken when nothing else waits.
+    pub fn push(&self, message: Envelope) -> Result<(), Refused> {
+        let mut queue = self.locked();
+        let size = message.raw().len();
+        let full = queue.messages.len() >= queue.most
+            || (!queue.messages.is_empty() && queue.bytes + size > MAILBOX_BYTES);
+        if queue.closed || full {
+            return Err(Refused);
+        }
+        queue.bytes += size;
+        queue.messages.push_back(message);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Whether an equal notification already waits, so that list changes coalesce.
+    pub fn holds(&self, method: &str) -> bool {
+        self.locked().messages.iter().any(|waiting| waiting.method() == Some(method))
+    }
+
+    /// The next message without waiting.
+    pub fn take(&self) -> Option<Envelope> {
+        let mut queue = self.locked();
+        let message = queue.messages.pop_front()?;
+        queue.bytes -= message.raw().len();
+        Some(message)
+    }
+
+    /// Waits for the next message; `None` once closed and empty. Safe to cancel.
+    pub async fn next(&self) -> Option<Envelope> {
+        loop {
+            let woken = self.wake.notified();
+            if let Some(message) = self.take() {
+                return Some(message);
+            }
+            if self.locked().closed {
+                return None;
+            }
+            woken.await;
+        }
+    }
+
+    /// Like [`Mailbox::next`], but returns `Some(None)` whenever it was woken, so that a reader
+    /// can look whether it still is the one before it takes a message.
+    pub async fn next_or_nudge(&self) -> Option<Option<Envelope>> {
+        let woken = self.wake.notified();
+        if let Some(message) = self.take() {
+            return Some(Some(message));
+        }
+        if self.locked().closed {
+            return None;
+        }
+        woken.await;
+        Some(None)
+    }
+
+    /// Wakes every reader, so that each sees whether it is still the one.
+    pub fn nudge(&self) {
+        self.wake.notify_waiters();
+    }
+
+    /// Takes no more messages; the reader gets what is left, then the end.
+    pub fn close(&self) {
+        self.locked().closed = true;
+        self.wake.notify_waiters();
+        self.wake.notify_one();
+    }
+}
+
+/// Why an exchange ended before its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The host said `notifications/cancelled`.
+    ByHost,
+    /// The session is over.
+    Session,
+    /// chillgate is stopping and the time to finish is used up.
+    Drain,
+}
+
+/// One request of a host, from before admission to its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The request's id, to the letter.
+    pub id: Id,
+    /// Who asks.
+    pub session: Arc<Session>,
+    /// Where its own notifications and server requests wait for the front. Unused on stdio.
+    pub mailbox: Mailbox,
+    /// When the request arrived.
+    pub began: Instant,
+    token: Mutex<Option<Bytes>>,
+    ended: Mutex<Option<Ended>>,
+    stop: Notify,
+    detached: AtomicBool,
+    aside: AtomicBool,
+    activity: AtomicU64,
+    questions: AtomicU32,
+    hold: Mutex<Option<Hold>>,
+    steps: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Hold {
+    policy: String,
+    span: Duration,
+    since: Instant,
+}
+
+impl Exchange {
+    /// A request with this id has arrived; at most `outbox` messages may wait for its host.
+    pub fn new(id: Id, session: Arc<Session>, outbox: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            session,
+            mailbox: Mailbox::new(outbox),
+            began: Instant::now(),
+            token: Mutex::new(None),
+            ended: Mutex::new(None),
+            stop: Notify::new(),
+            detached: AtomicBool::new(false),
+            aside: AtomicBool::new(false),
+            activity: AtomicU64::new(0),
+            questions: AtomicU32::new(0),
+            hold: Mutex::new(None),
+            steps: AtomicU64::new(0),
+        })
+    }
+
+    /// Remembers the host's progress token, to the letter.
+    pub fn set_token(&self, token: Bytes) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// The host's progress token, to the letter.
+    pub fn token(&self) -> Option<Bytes> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a message to the host on this request's own stream.
+    pub fn send(&self, message: Envelope) -> Result<(), Refused> {
+        self.touch();
+        match self.session.line() {
+            Some(line) => line.offer(message),
+            None if self.aside.load(Ordering::Relaxed) => self.session.tell(message),
+            None => self.mailbox.push(message),
+        }
+    }
+
+    /// The request has no stream of its own (a batch): what belongs to it goes to the session's.
+    pub fn speak_aside(&self) {
+        self.aside.store(true, Ordering::Relaxed);
+    }
+
+    /// The server has shown that it still works on this request.
+    pub fn touch(&self) {
+        self.activity.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The server asks the host something; until the host has answered, time does not count.
+    pub fn asked(&self) {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// The host has answered one question.
+    pub fn answered(&self) {
+        let _ = self.questions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        self.touch();
+    }
+
+    /// Ends the exchange early. The first reason stays.
+    pub fn end(&self, why: Ended) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.stop.notify_waiters();
+        self.stop.notify_one();
+    }
+
+    /// Why the exchange was ended early, if it was.
+    pub fn ended(&self) -> Option<Ended> {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the exchange is ended early. Safe to cancel.
+    pub async fn until_ended(&self) -> Ended {
+        loop {
+            let stopped = self.stop.notified();
+            if let Some(why) = self.ended() {
+                return why;
+            }
+            stopped.await;
+        }
+    }
+
+    /// The host's connection is gone; in the legacy eras the call goes on without it.
+    pub fn detach(&self) {
+        self.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody still waits for the answer on this request's own stream.
+    pub fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when nothing was heard for `idle`, or `max` has passed since the start.
+    /// Time in which the server waits for the host does not count towards `idle`.
+    pub async fn until_overdue(&self, idle: Option<Duration>, max: Option<Duration>) -> Duration {
+        let begun = self.began.elapsed();
+        self.touch();
+        loop {
+            let now = self.began.elapsed();
+            let quiet_since = if self.questions.load(Ordering::Relaxed) > 0 {
+                now
+            } else {
+                Duration::from_millis(self.activity.load(Ordering::Relaxed))
+            };
+            let idle_left = idle.map(|idle| (quiet_since + idle).saturating_sub(now));
+            let max_left = max.map(|max| (begun + max).saturating_sub(now));
+            let Some(left) = idle_left.into_iter().chain(max_left).min() else {
+                return std::future::pending().await;
+            };
+            if left.is_zero() {
+                return now.saturating_sub(begun);
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// While a policy holds the call: tells the host once a second, if it asked for progress.
+    pub async fn report_hold(&self) {
+        loop {
+            let holding = self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let (Some(hold), Some(token)) = (holding, self.token()) {
+                let waited = hold.since.elapsed().as_secs_f64().floor();
+                let step = self.steps.fetch_add(1, Ordering::Relaxed);
+                let total = hold.span.as_secs_f64();
+                let text = format!(
+                    "Held by policy {}: {:.0} s of {total:.0} s",
+                    hold.policy,
+                    waited.min(total)
+                );
+                // Progress must rise with each notification, whatever the clock says.
+                let progress = waited.min(total).max(0.0) + step as f64 * 1e-3;
+                let params = format!(
+                    r#"{{"progressToken":{},"progress":{progress:.3},"total":{total:.3},"message":{}}}"#,
+                    String::from_utf8_lossy(&token),
+                    json::quote(&text),
+                );
+                let note = message::notification("notifications/progress", Some(params.as_bytes()));
+                if let Ok(note) = Envelope::parse(note, &chillgate_wire::Limits::default()) {
+                    // A host that does not read loses progress, never its answer.
+                    let _ = self.send(note);
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Whether a policy holds the call right now.
+    pub fn is_held(&self) -> bool {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+impl Waiting for Exchange {
+    fn waiting(&self, policy: &str, span: Duration) {
+        let hold = Hold { policy: policy.to_owned(), span, since: Instant::now() };
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+    }
+
+    fn done_waiting(&self) {
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,8 @@
+//! Towards hosts: the seam every transport from a host stands behind.
+//!
+//! A front turns bytes into checked envelopes, opens and ends sessions, and writes answers. It
+//! never sees a policy or a server; both stand behind the gate.
+
+pub mod origin;
+pub mod stdio;
+pub mod streamable_http;

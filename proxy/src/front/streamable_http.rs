@@ -1,0 +1,422 @@
+//! Streamable HTTP towards hosts, revisions 2025-03-26 to 2025-11-25.
+//!
+//! POST brings one message (or a 2025-03-26 batch), answered as JSON or as an event stream; GET
+//! opens the session's own stream; DELETE ends the session. A host that goes away has not
+//! cancelled anything: its call runs on. The order of checks is: path, `Host` and `Origin`,
+//! identity, headers, size, JSON, era, session. Listening and TLS are in `streamable_http/listen`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chillgate_wire::{Envelope, Era, Fault, Id, Kind, Revision, batch as batches, classify, code, message};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::config::{Front, Prefix};
+use crate::era::host::not_spoken;
+use crate::exchange::{Ended, Exchange};
+use crate::front::origin::Origins;
+use crate::gate::{Answer, Gate, Refusal};
+use crate::identity::Denied;
+use crate::session::{Opening, Scope, Session};
+
+pub mod body;
+pub mod listen;
+pub mod read;
+pub mod running;
+
+use body::Body;
+use running::Running;
+
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A quiet answer turns into an event stream after so long, so that nothing between the host and
+/// chillgate takes the silence for the end; comments follow at the same pace.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What all connections of one front share.
+#[derive(Debug)]
+pub struct Endpoint {
+    gate: Gate,
+    origins: Origins,
+    prefix: Prefix,
+}
+
+/// A reply that says why there is no better one.
+type Reply = Response<Body>;
+
+impl Endpoint {
+    /// An endpoint that checks `Host` and `Origin` against `origins`.
+    pub fn new(gate: Gate, origins: Origins, front: &Front) -> Self {
+        Self { gate, origins, prefix: front.prefix }
+    }
+
+    /// One HTTP request.
+    pub async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Option<Arc<str>>,
+    ) -> Result<Reply, Infallible> {
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let origin = match self.origins.check(request.headers(), authority) {
+            Ok(origin) => origin,
+            Err(foreign) => {
+                return Ok(refuse(StatusCode::FORBIDDEN, code::INVALID_REQUEST, &foreign.to_string()));
+            }
+        };
+        let mut reply = self.route(request, peer).await.unwrap_or_else(|refused| *refused);
+        if let Some(origin) = origin {
+            let headers = reply.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("mcp-session-id"),
+            );
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+        Ok(reply)
+    }
+
+    async fn route(&self, request: Request<Incoming>, peer: Option<Arc<str>>) -> Result<Reply, Box<Reply>> {
+        let scope = self.scope(request.uri().path())?;
+        if request.method() == Method::OPTIONS {
+            return Ok(preflight(request.headers()));
+        }
+        let who = self.gate.snapshot().identities.of(request.headers());
+        let agent = who.map_err(|denied| Box::new(unauthorized(denied)))?;
+        match *request.method() {
+            Method::POST => self.post(request, scope, agent, peer).await,
+            Method::GET => self.get(&request, &scope, &agent),
+            Method::DELETE => {
+                let session = self.session(request.headers(), &scope, &agent, None)?;
+                self.gate.close(&session, Ended::Session).await;
+                Ok(plain(StatusCode::OK, Body::empty()))
+            }
+            _ => {
+                let text = "this endpoint takes POST, GET and DELETE";
+                let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, code::INVALID_REQUEST, text);
+                let allow = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
+                reply.headers_mut().insert(header::ALLOW, allow);
+                Err(Box::new(reply))
+            }
+        }
+    }
+
+    fn scope(&self, path: &str) -> Result<Scope, Box<Reply>> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if path == "/mcp" {
+            return Ok(Scope::Merged(self.prefix));
+        }
+        let name = path.strip_prefix("/server/").and_then(|rest| rest.strip_suffix("/mcp"));
+        let snapshot = self.gate.snapshot();
+        if let Some(server) = name.and_then(|name| snapshot.routes.get(name)) {
+            return Ok(Scope::One(server.name().clone()));
+        }
+        let servers: Vec<String> = snapshot
+            .routes
+            .all()
+            .iter()
+            .map(|server| format!("/server/{}/mcp", server.name()))
+            .collect();
+        let text = format!("nothing is served at {path}; there is /mcp and {}", servers.join(", "));
+        Err(Box::new(refuse(StatusCode::NOT_FOUND, code::INVALID_REQUEST, &text)))
+    }
+
+    async fn post(
+        &self,
+        request: Request<Incoming>,
+        scope: Scope,
+        agent: Arc<str>,
+        peer: Option<Arc<str>>,
+    ) -> Result<Reply, Box<Reply>> {
+        read::check_headers(request.headers())?;
+        let snapshot = self.gate.snapshot();
+        let (head, body) = request.into_parts();
+        let (raw, _held) =
+            read::whole(body, &head.headers, snapshot.wire.message, self.gate.budget()).await?;
+        if batches::is_batch(&raw) {
+            return self.post_batch(&head.headers, raw, &scope, &agent).await;
+        }
+        let message = Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
+        let version = head.headers.get(PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or("?"));
+        if classify(&message, version) == Era::Modern {
+            return Err(Box::new(modern(&message)));
+        }
+        check_version(version, message.id().as_ref())?;
+        if message.method() == Some("initialize") && message.kind() == Kind::Request {
+            return self.initialize(message, scope, agent, peer).await;
+        }
+        let session = self.session(&head.headers, &scope, &agent, message.id().as_ref())?;
+        if message.kind() == Kind::Request {
+            let exchange = self.exchange(&message, &session)?;
+            let answer = self.run(exchange, message).await;
+            return Ok(answer);
+        }
+        match self.gate.hear(&session, message).await {
+            Ok(()) => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
+            Err(refusal) => Err(Box::new(worded(StatusCode::BAD_REQUEST, None, &refusal))),
+        }
+    }
+
+    fn exchange(&self, message: &Envelope, session: &Arc<Session>) -> Result<Arc<Exchange>, Box<Reply>> {
+        let outbox = self.gate.snapshot().config.limits.outbox;
+        match message.id() {
+            Some(id) => Ok(Exchange::new(id, session.clone(), outbox)),
+            None => Err(Box::new(refuse(
+                StatusCode::BAD_REQUEST,
+                code::INVALID_REQUEST,
+                "the request has no id",
+            ))),
+        }
+    }
+
+    /// Opens a session; if its `initialize` fails there is none.
+    async fn initialize(
+        &self,
+        message: Envelope,
+        scope: Scope,
+        agent: Arc<str>,
+        peer: Option<Arc<str>>,
+    ) -> Result<Reply, Box<Reply>> {
+        let id = message.id();
+        let opening = Opening {
+            agent,
+            scope,
+            greeting: Bytes::copy_from_slice(message.params().unwrap_or(b"{}")),
+            transport: "streamable-http",
+            peer: peer.map(|peer| peer.to_string()),
+            line: None,
+        };
+        let session = self.gate.open(opening).map_err(|refusal| {
+            Box::new(worded(StatusCode::SERVICE_UNAVAILABLE, id.as_ref(), &refusal))
+        })?;
+        let exchange = self.exchange(&message, &session)?;
+        let answer = self.gate.handle(exchange.clone(), message).await;
+        let is_open = answer.message.as_ref().is_some_and(|answer| answer.result().is_some());
+        let mut reply = self.reply(answer);
+        if is_open {
+            let id = HeaderValue::from_str(&session.id).expect("a session id is visible ASCII");
+            reply.headers_mut().insert(SESSION_ID, id);
+        } else {
+            self.gate.close(&session, Ended::Session).await;
+        }
+        Ok(reply)
+    }
+
+    /// Runs a request: a plain JSON answer if nothing comes before it, else an event stream.
+    async fn run(&self, exchange: Arc<Exchange>, message: Envelope) -> Reply {
+        let mut running = Running::new(self.gate.clone(), exchange.clone(), message);
+        tokio::select! {
+            biased;
+            answer = &mut running => match exchange.mailbox.take() {
+                None => self.reply(answer),
+                Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
+            },
+            first = exchange.mailbox.next() => events(body::answer_stream(running, first, None)),
+            () = tokio::time::sleep(KEEP_ALIVE) => events(body::answer_stream(running, None, None)),
+        }
+    }
+
+    fn reply(&self, answer: Answer) -> Reply {
+        let Some(message) = answer.message else {
+            // Cancelled: JSON-RPC gives no answer, so the stream just ends.
+            return events(Body::empty());
+        };
+        let mut reply = plain(answer.status, Body::full(message.raw().clone()));
+        if answer.status != StatusCode::OK
+            && let Some(after) = answer.retry_after
+        {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        reply
+    }
+
+    async fn post_batch(
+        &self,
+        headers: &HeaderMap,
+        raw: Bytes,
+        scope: &Scope,
+        agent: &str,
+    ) -> Result<Reply, Box<Reply>> {
+        let session = self.session(headers, scope, agent, None)?;
+        if !session.batches() {
+            let text = "batches exist only in revision 2025-03-26; send one message per POST";
+            return Err(Box::new(refuse(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text)));
+        }
+        let messages = batches::split(raw, &self.gate.snapshot().wire)
+            .map_err(|fault| Box::new(faulty(&fault)))?;
+        match batch(&self.gate, &session, messages).await {
+            Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
+            None => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
+        }
+    }
+
+    /// The session's own stream, for what belongs to no request.
+    fn get(&self, request: &Request<Incoming>, scope: &Scope, agent: &str) -> Result<Reply, Box<Reply>> {
+        if !read::accepts(request.headers(), "text/event-stream") {
+            let text = "GET opens an event stream: send `Accept: text/event-stream`";
+            return Err(Box::new(refuse(StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, text)));
+        }
+        let session = self.session(request.headers(), scope, agent, None)?;
+        let open = self.gate.stream();
+        Ok(events(body::session_stream(session.listen(), self.gate.drain().clone(), open)))
+    }
+
+    /// The agent's session, on the path it was opened on.
+    fn session(
+        &self,
+        headers: &HeaderMap,
+        scope: &Scope,
+        agent: &str,
+        id: Option<&Id>,
+    ) -> Result<Arc<Session>, Box<Reply>> {
+        let Some(name) = headers.get(SESSION_ID) else {
+            let text = "the header `Mcp-Session-Id` is missing; `initialize` gives one";
+            return Err(Box::new(refuse_id(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, text)));
+        };
+        let found = name.to_str().ok().and_then(|name| self.gate.sessions().find(name, agent));
+        match found.filter(|session| session.scope == *scope) {
+            Some(session) => Ok(session),
+            None => {
+                let text = "no such session; it has ended or never was: `initialize` again";
+                Err(Box::new(refuse_id(StatusCode::NOT_FOUND, id, code::INVALID_REQUEST, text)))
+            }
+        }
+    }
+}
+
+/// Carries out the messages of a batch together; the answers as one JSON array, if there are any.
+pub(crate) async fn batch(
+    gate: &Gate,
+    session: &Arc<Session>,
+    messages: Vec<Result<Envelope, Fault>>,
+) -> Option<Vec<u8>> {
+    let each = messages.into_iter().map(|message| async {
+        let message = match message {
+            Ok(message) => message,
+            Err(fault) => {
+                let id = fault.id.as_ref().map(Id::as_bytes);
+                return Some(message::error(id, fault.code, &fault.to_string(), None));
+            }
+        };
+        match (message.kind(), message.id()) {
+            (Kind::Request, Some(id)) => {
+                let exchange = Exchange::new(id, session.clone(), 1);
+                exchange.speak_aside();
+                gate.handle(exchange, message).await.message.map(|answer| answer.raw().clone())
+            }
+            _ => {
+                // What cannot be taken has nobody to tell.
+                let _ = gate.hear(session, message).await;
+                None
+            }
+        }
+    });
+    let answers = futures_util::future::join_all(each).await;
+    let answers: Vec<Bytes> = answers.into_iter().flatten().collect();
+    if answers.is_empty() {
+        return None;
+    }
+    let mut whole = vec![b'['];
+    for (at, answer) in answers.iter().enumerate() {
+        if at > 0 {
+            whole.push(b',');
+        }
+        whole.extend_from_slice(answer);
+    }
+    whole.push(b']');
+    Some(whole)
+}
+
+fn check_version(version: Option<&str>, id: Option<&Id>) -> Result<(), Box<Reply>> {
+    match version {
+        None => Ok(()),
+        Some(name) if Revision::known(name.trim()).is_some_and(|known| known.era() == Era::Legacy) => Ok(()),
+        Some(name) => {
+            let known: Vec<&str> = Revision::LEGACY.iter().map(|revision| revision.as_str()).collect();
+            let text = format!(
+                "`MCP-Protocol-Version: {}` is not supported; this endpoint speaks {}",
+                name.escape_debug(),
+                known.join(", ")
+            );
+            Err(Box::new(refuse_id(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, &text)))
+        }
+    }
+}
+
+fn modern(message: &Envelope) -> Reply {
+    worded(StatusCode::BAD_REQUEST, message.id().as_ref(), &not_spoken(message))
+}
+
+fn worded(status: StatusCode, id: Option<&Id>, refusal: &Refusal) -> Reply {
+    let (code, text, data) = refusal.words();
+    let data = data.map(|data| data.to_string());
+    let raw = message::error(id.map(Id::as_bytes), code, &text, data.as_deref().map(str::as_bytes));
+    let mut reply = plain(status, Body::full(raw));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    reply
+}
+
+fn faulty(fault: &Fault) -> Reply {
+    refuse_id(StatusCode::BAD_REQUEST, fault.id.as_ref(), fault.code, &fault.to_string())
+}
+
+fn unauthorized(denied: Denied) -> Reply {
+    let mut reply = refuse(StatusCode::UNAUTHORIZED, code::INVALID_REQUEST, &denied.to_string());
+    let challenge = match denied {
+        Denied::UnknownKey => "Bearer realm=\"chillgate\", error=\"invalid_token\"",
+        _ => "Bearer realm=\"chillgate\"",
+    };
+    reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    reply
+}
+
+/// A reply with a JSON-RPC error that belongs to no request.
+pub(super) fn refuse(status: StatusCode, code: i64, text: &str) -> Reply {
+    refuse_id(status, None, code, text)
+}
+
+fn refuse_id(status: StatusCode, id: Option<&Id>, code: i64, text: &str) -> Reply {
+    plain(status, Body::full(message::error(id.map(Id::as_bytes), code, text, None)))
+}
+
+pub(super) fn plain(status: StatusCode, body: Body) -> Reply {
+    let is_empty = body.is_empty();
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    if !is_empty {
+        reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    }
+    reply
+}
+
+fn events(body: Body) -> Reply {
+    let mut reply = Response::new(body);
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    reply
+}
+
+fn preflight(asked: &HeaderMap) -> Reply {
+    let mut reply = plain(StatusCode::NO_CONTENT, Body::empty());
+    let headers = reply.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("POST, GET, DELETE"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    reply
+}

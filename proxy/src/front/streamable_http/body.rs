@@ -1,0 +1,143 @@
+//! Reply bodies: nothing, one message, or an event stream.
+//!
+//! One message needs no boxed stream; that is the path nearly every call takes.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use chillgate_wire::{Envelope, sse};
+use futures_util::Stream;
+use futures_util::stream;
+use hyper::body::{Frame, SizeHint};
+
+use super::KEEP_ALIVE;
+use super::running::Running;
+use crate::drain::Drain;
+use crate::gate::Answer;
+use crate::session::Listening;
+use crate::gate::Open;
+
+/// A reply's body.
+pub struct Body(Kind);
+
+enum Kind {
+    Full(Option<Bytes>),
+    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self(Kind::Full(None))
+    }
+
+    /// These bytes.
+    pub fn full(bytes: Bytes) -> Self {
+        Self(Kind::Full(Some(bytes)))
+    }
+
+    fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self(Kind::Stream(Box::pin(stream)))
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, Kind::Full(None))
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.0 {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Stream(stream) => {
+                stream.as_mut().poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+fn event(message: &Envelope) -> Bytes {
+    let mut out = Vec::with_capacity(message.raw().len() + 16);
+    sse::event(message.raw(), None, &mut out);
+    out.into()
+}
+
+fn comment() -> Bytes {
+    let mut out = Vec::new();
+    sse::comment(&mut out);
+    out.into()
+}
+
+struct Answering {
+    running: Running,
+    first: Option<Envelope>,
+    answer: Option<Answer>,
+    done: bool,
+}
+
+/// What belongs to a request, then its answer, then the end.
+pub fn answer_stream(running: Running, first: Option<Envelope>, answer: Option<Answer>) -> Body {
+    let state = Answering { running, first, answer, done: false };
+    Body::stream(stream::unfold(state, |mut state| async move {
+        if let Some(first) = state.first.take() {
+            return Some((event(&first), state));
+        }
+        if state.done {
+            return None;
+        }
+        let exchange = state.running.exchange().clone();
+        let quiet = tokio::time::sleep(KEEP_ALIVE);
+        let answer = match state.answer.take() {
+            Some(answer) => answer,
+            None => tokio::select! {
+                biased;
+                Some(message) = exchange.mailbox.next() => return Some((event(&message), state)),
+                answer = &mut state.running => answer,
+                () = quiet => return Some((comment(), state)),
+            },
+        };
+        // What was said before the answer goes out before it.
+        if let Some(message) = exchange.mailbox.take() {
+            state.answer = Some(answer);
+            return Some((event(&message), state));
+        }
+        state.done = true;
+        answer.message.map(|message| (event(&message), state))
+    }))
+}
+
+/// What belongs to no request, until the session ends or chillgate stops.
+pub fn session_stream(listening: Listening, drain: Drain, open: Open) -> Body {
+    // A comment at once: hosts and proxies then know that the stream is there.
+    let opening = stream::once(std::future::ready(comment()));
+    let messages = stream::unfold((listening, drain, open), |(listening, drain, open)| async move {
+        let bytes = tokio::select! {
+            biased;
+            message = listening.next() => event(&message?),
+            () = drain.until_refusing() => return None,
+            () = tokio::time::sleep(KEEP_ALIVE) => comment(),
+        };
+        Some((bytes, (listening, drain, open)))
+    });
+    Body::stream(futures_util::StreamExt::chain(opening, messages))
+}

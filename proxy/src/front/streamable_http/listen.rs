@@ -1,0 +1,230 @@
+//! Listening for hosts: TCP with or without TLS, and Unix sockets.
+//!
+//! Bound first, served later: every address is known, and every mistake told, before anything
+//! runs. Each connection is one task; they end with the front.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info};
+
+use super::Endpoint;
+use crate::config::{Front, Listen, Tls};
+use crate::front::origin::Origins;
+use crate::gate::Gate;
+
+/// An unused connection is closed after so long; a request's headers may take as long.
+const IDLE: Duration = Duration::from_secs(75);
+/// A TLS handshake may take so long.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The most that a request's line and headers may have.
+const HEAD: usize = 64 << 10;
+/// The most headers of a request.
+const HEADERS: usize = 100;
+
+/// A front whose address is taken.
+pub struct Bound {
+    front: Front,
+    socket: Socket,
+    tls: Option<TlsAcceptor>,
+}
+
+enum Socket {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, PathBuf),
+}
+
+/// Why a front cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is in use, not ours, or not allowed.
+    #[error("cannot listen on {0}: {1}")]
+    Bind(String, String),
+    /// The certificate or its key.
+    #[error("{0}")]
+    Tls(String),
+}
+
+impl Bound {
+    /// Takes the front's address.
+    pub async fn new(front: Front) -> Result<Self, ListenError> {
+        let tls = front.tls.as_ref().map(acceptor).transpose()?;
+        let listen = front.listen.clone().unwrap_or_else(|| Listen::Tcp(crate::app::DEFAULT_LISTEN));
+        let fail = |error: std::io::Error| {
+            let help = match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "; something else listens there: choose another with `listen` or `--listen`"
+                }
+                std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+                _ => "",
+            };
+            ListenError::Bind(listen.to_string(), format!("{error}{help}"))
+        };
+        let socket = match &listen {
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(fail)?;
+                let bound = listener.local_addr().map_err(fail)?;
+                Socket::Tcp(listener, bound)
+            }
+            Listen::Unix(path) => {
+                remove_stale(path).await;
+                Socket::Unix(UnixListener::bind(path).map_err(fail)?, path.clone())
+            }
+        };
+        Ok(Self { front, socket, tls })
+    }
+
+    /// Where hosts find it.
+    pub fn address(&self) -> String {
+        match &self.socket {
+            Socket::Tcp(_, address) => {
+                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{address}/mcp")
+            }
+            Socket::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Serves hosts until the future is dropped; connections that are open then end with it.
+    pub async fn serve(self, gate: Gate) {
+        info!(address = %self.address(), "Listening for hosts.");
+        let bound = match &self.socket {
+            Socket::Tcp(_, address) => Some(*address),
+            Socket::Unix(..) => None,
+        };
+        let origins = Origins::new(&self.front, bound);
+        let endpoint = Arc::new(Endpoint::new(gate.clone(), origins, &self.front));
+        let places = Arc::new(Semaphore::new(gate.snapshot().config.limits.connections));
+        let mut connections = JoinSet::new();
+        loop {
+            // Full: the next connection waits in the kernel's queue.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            while connections.try_join_next().is_some() {}
+            let (endpoint, gate) = (endpoint.clone(), gate.clone());
+            match &self.socket {
+                Socket::Tcp(listener, _) => {
+                    let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+                    let _ = stream.set_nodelay(true);
+                    let tls = self.tls.clone();
+                    connections.spawn(async move {
+                        let _place = place;
+                        tcp(endpoint, gate, stream, peer, tls).await;
+                    });
+                }
+                Socket::Unix(listener, _) => {
+                    let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection(endpoint, gate, stream, None).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            // Whoever comes next finds the place free.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Out of file descriptors and the like: wait instead of spinning.
+async fn accepted<T>(result: std::io::Result<T>) -> Option<T> {
+    match result {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            debug!(%error, "A connection could not be accepted.");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            None
+        }
+    }
+}
+
+async fn tcp(
+    endpoint: Arc<Endpoint>,
+    gate: Gate,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) {
+    let peer = Some(Arc::from(peer.to_string()));
+    let Some(tls) = tls else { return connection(endpoint, gate, stream, peer).await };
+    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => connection(endpoint, gate, stream, peer).await,
+        Ok(Err(error)) => debug!(%error, "A TLS handshake failed."),
+        Err(_) => debug!("A TLS handshake took too long."),
+    }
+}
+
+async fn connection<S>(endpoint: Arc<Endpoint>, gate: Gate, stream: S, peer: Option<Arc<str>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| endpoint.clone().serve(request, peer.clone()));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        // A host may close its half and still wait for the answer.
+        .half_close(true)
+        .max_buf_size(HEAD)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = gate.drain().until_refusing() => {
+            // The answer that is on its way goes out; the host finds the connection closed then.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "A connection ended.");
+    }
+}
+
+/// A socket file that nobody listens on any more is in the way of a new one.
+async fn remove_stale(path: &Path) {
+    let is_stale = match tokio::net::UnixStream::connect(path).await {
+        Ok(_) => false,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+    };
+    if is_stale {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
+    let fail = |path: &Path, error: &dyn std::fmt::Display| {
+        ListenError::Tls(format!("tls: {}: {error}", path.display()))
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| fail(&tls.certificate, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| fail(&tls.key, &error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| fail(&tls.certificate, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| fail(&tls.certificate, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,146 @@
+//! Taking a POST in: its headers, then its body, bounded while it is read.
+
+use bytes::{Bytes, BytesMut};
+use chillgate_wire::code;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+
+use super::{Reply, refuse};
+use crate::budget::{Budget, Held};
+
+/// How long a body may take to arrive.
+const BODY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The media types of a POST.
+pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
+    let wrong = |status, text: &str| Err(Box::new(refuse(status, code::INVALID_REQUEST, text)));
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let is_json = match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => media_type(kind).eq_ignore_ascii_case("application/json"),
+        _ => false,
+    };
+    if !is_json {
+        return wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`");
+    }
+    let encoded = headers.get(header::CONTENT_ENCODING);
+    if encoded.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken");
+    }
+    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
+        let text = "send `Accept: application/json, text/event-stream`";
+        return wrong(StatusCode::NOT_ACCEPTABLE, text);
+    }
+    Ok(())
+}
+
+/// The media type without its parameters.
+fn media_type(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether `Accept` lists this type (or a wildcard for it) without `q=0`.
+pub fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let main = wanted.split('/').next().unwrap_or_default();
+    headers.get_all(header::ACCEPT).iter().any(|value| {
+        value.to_str().unwrap_or_default().split(',').any(|entry| {
+            let mut parts = entry.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let fits = kind.eq_ignore_ascii_case(wanted)
+                || kind == "*/*"
+                || kind.strip_suffix("/*").is_some_and(|kind| kind.eq_ignore_ascii_case(main));
+            fits && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+        })
+    })
+}
+
+/// The whole body, at most `cap` bytes, paid for from the budget until the guard is dropped.
+pub async fn whole(
+    mut body: Incoming,
+    headers: &HeaderMap,
+    cap: usize,
+    budget: &Budget,
+) -> Result<(Bytes, Held), Box<Reply>> {
+    let too_large = || {
+        let text = format!("a message may have {cap} bytes (`limits.message`)");
+        Box::new(refuse(StatusCode::PAYLOAD_TOO_LARGE, code::INVALID_REQUEST, &text))
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > cap as u64) {
+        return Err(too_large());
+    }
+    let mut held = budget.hold(0).map_err(|_| no_room())?;
+    let reading = async {
+        let mut first: Option<Bytes> = None;
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                let text = "the body ended before it was complete";
+                return Err(Box::new(refuse(StatusCode::BAD_REQUEST, code::PARSE_ERROR, text)));
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let so_far = first.as_ref().map_or(whole.len(), Bytes::len);
+            if so_far + data.len() > cap {
+                return Err(too_large());
+            }
+            held.grow(data.len()).map_err(|_| no_room())?;
+            // Most bodies come in one piece and are not copied.
+            if so_far == 0 {
+                first = Some(data);
+                if body.is_end_stream() {
+                    break;
+                }
+            } else {
+                if let Some(first) = first.take() {
+                    whole.reserve(length.map_or(0, |length| length as usize).min(cap));
+                    whole.extend_from_slice(&first);
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(first.unwrap_or_else(|| whole.freeze()))
+    };
+    let raw = match tokio::time::timeout(BODY, reading).await {
+        Ok(raw) => raw?,
+        Err(_) => {
+            let text = "the body took longer than 60 s to arrive";
+            return Err(Box::new(refuse(StatusCode::REQUEST_TIMEOUT, code::PARSE_ERROR, text)));
+        }
+    };
+    Ok((raw, held))
+}
+
+fn no_room() -> Box<Reply> {
+    let text = "chillgate holds as many bytes as `limits.memory` allows; try again in a second";
+    let mut reply = refuse(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, text);
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    Box::new(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: header::HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn accept_is_read_as_http_means_it() {
+        for (accept, json, events) in [
+            ("application/json, text/event-stream", true, true),
+            ("text/event-stream;q=0.5,application/json", true, true),
+            ("*/*", true, true),
+            ("application/*", true, false),
+            ("application/json", true, false),
+            ("text/html", false, false),
+            ("application/json;q=0, text/event-stream", false, true),
+            ("", false, false),
+        ] {
+            let headers = with(header::ACCEPT, accept);
+            assert_eq!(accepts(&headers, "application/json"), json, "{accept}");
+            assert_eq!(accepts(&headers, "text/event-stream"), events, "{accept}");
+        }
+        assert!(!accepts(&HeaderMap::new(), "application/json"));
+    }
+}

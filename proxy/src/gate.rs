@@ -1,0 +1,354 @@
+//! **The spine**: the life of a message, top to bottom.
+//!
+//! ```text
+//! front → Gate::handle → who and which era → which server → chain.admit → backend → back
+//! ```
+//!
+//! Fronts hand in bytes that are a checked [`Envelope`]; backends hand back another. Only this
+//! file asks policies. It knows no transport and no protocol revision by name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chillgate_policies::engine::{Completion, Deadline, Outcome, Pass};
+use chillgate_wire::{Envelope, Kind, json, method};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug_span, warn};
+
+use crate::backend::{BackendError, Passage};
+use crate::budget::Budget;
+use crate::drain::Drain;
+use crate::era;
+use crate::exchange::{Ended, Exchange};
+use crate::route::{Route, lists};
+use crate::session::{Full, Opening, Place, Session, Sessions};
+use crate::snapshot::{Live, Snapshot};
+use crate::telemetry::metrics::Metrics;
+
+pub mod inbound;
+pub mod refusal;
+
+use inbound::Inbound;
+pub use refusal::{Answer, Refusal};
+
+/// Everything a front needs; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    live: Live,
+    sessions: Sessions,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    tasks: TaskTracker,
+    budget: Budget,
+    streams: AtomicUsize,
+}
+
+impl Gate {
+    /// A gate over what is configured now.
+    pub fn new(
+        live: Live,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+        tasks: TaskTracker,
+        budget: Budget,
+    ) -> Self {
+        let (sessions, streams) = (Sessions::default(), AtomicUsize::new(0));
+        Self(Arc::new(Inner { live, sessions, metrics, drain, tasks, budget, streams }))
+    }
+
+    /// A request and its answer.
+    pub async fn handle(&self, exchange: Arc<Exchange>, request: Envelope) -> Answer {
+        let snapshot = self.0.live.pin(); // one generation, start to end
+        match self.relay(&exchange, request, &snapshot).await {
+            Ok(answer) => Answer::of(answer),
+            Err(refusal) => refusal.answer(&exchange), // the one table error → JSON-RPC and HTTP
+        }
+    }
+
+    async fn relay(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: Envelope,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<Envelope, Refusal> {
+        let _running = self.enter(exchange, snapshot)?;
+        let request = era::host::understand(exchange.session.era(), request)?;
+        let inbound = Inbound::read(exchange, request);
+        let route = snapshot.routes.select(exchange, inbound).await;
+        let pass = self.admit(exchange, &route, snapshot).await?;
+        let answer = self.carry(exchange, &route, &pass, snapshot).await;
+        let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
+        self.complete(exchange, &route, pass, &answer);
+        answer.map(|answer| era::host::express(exchange.session.era(), answer))
+    }
+
+    /// Takes the request in: its id is new, the agent has room, chillgate is not stopping.
+    fn enter(&self, exchange: &Arc<Exchange>, snapshot: &Snapshot) -> Result<Running, Refusal> {
+        if self.0.drain.refuses() {
+            return Err(Refusal::Draining);
+        }
+        let session = &exchange.session;
+        let place = Place::take(&session.agent, snapshot.config.limits.in_flight_per_agent)?;
+        session.begin(exchange).map_err(|_| Refusal::IdInUse)?;
+        Ok(Running { exchange: exchange.clone(), _place: place, _work: self.0.drain.work() })
+    }
+
+    /// Asks the policies. Meanwhile the host can cancel, and hears progress while it is held.
+    async fn admit(
+        &self,
+        exchange: &Arc<Exchange>,
+        route: &Route,
+        snapshot: &Snapshot,
+    ) -> Result<Pass, Refusal> {
+        let mut admission = std::pin::pin!(snapshot.chain.admit(route.call.clone(), &**exchange));
+        // Most calls are admitted at the first look, without a timer.
+        let verdict = match futures_util::poll!(&mut admission) {
+            std::task::Poll::Ready(verdict) => verdict,
+            std::task::Poll::Pending => tokio::select! {
+                biased;
+                verdict = &mut admission => verdict,
+                why = exchange.until_ended() => {
+                    self.0.metrics.refused(&route.call.server, route.label, "cancelled");
+                    return Err(Refusal::Ended(why));
+                }
+                () = exchange.report_hold() => return Err(Refusal::Ended(Ended::ByHost)),
+            },
+        };
+        verdict.map_err(|rejection| {
+            self.0.metrics.refused(&route.call.server, route.label, refusal::outcome(&rejection));
+            Refusal::Policy { rejection: Box::new(rejection), tool: route.shown.clone() }
+        })
+    }
+
+    /// Carries the admitted request to its server, within its deadline.
+    async fn carry(
+        &self,
+        exchange: &Arc<Exchange>,
+        route: &Route,
+        pass: &Pass,
+        snapshot: &Snapshot,
+    ) -> Result<Envelope, Refusal> {
+        let limits = &snapshot.config.limits;
+        let Deadline { idle, max } = pass.deadline().unwrap_or_default();
+        let (idle, max) = (idle.or(Some(limits.call_idle)), max.or(Some(limits.call_max)));
+        let passage = Passage { held: pass.held() };
+        let calling = async {
+            let calling = route.backend.call(exchange, route.request.clone(), passage);
+            tokio::select! {
+                biased;
+                answer = calling => answer.map_err(Refusal::Server),
+                why = exchange.until_ended() => Err(Refusal::Ended(why)),
+                after = exchange.until_overdue(idle, max) => {
+                    Err(Refusal::Overdue { server: route.call.server.clone(), after })
+                }
+            }
+        };
+        // The conventions of OpenTelemetry for MCP; made only where somebody listens.
+        let span = debug_span!(
+            "mcp",
+            mcp.method.name = &*route.call.method,
+            gen_ai.tool.name = route.call.tool(),
+            jsonrpc.request.id = %exchange.id,
+            mcp.session.id = &*exchange.session.id,
+            server = &*route.call.server,
+        );
+        if span.is_disabled() { calling.await } else { calling.instrument(span).await }
+    }
+
+    /// Every admitted call ends in exactly one outcome, for policies, audit log and metrics alike.
+    fn complete(
+        &self,
+        exchange: &Exchange,
+        route: &Route,
+        pass: Pass,
+        answer: &Result<Envelope, Refusal>,
+    ) {
+        let outcome = match answer {
+            _ if exchange.is_detached() && exchange.session.line().is_none() => Outcome::Undelivered,
+            Ok(answer) => outcome_of(answer, route),
+            Err(Refusal::Overdue { .. }) => Outcome::Timeout,
+            Err(Refusal::Ended(_)) => Outcome::Cancelled,
+            Err(Refusal::Server(BackendError::Invalid { .. })) => Outcome::Invalid,
+            Err(Refusal::Server(_)) => Outcome::ServerDown,
+            Err(_) => Outcome::RpcError(chillgate_wire::code::INTERNAL_ERROR),
+        };
+        if let Err(Refusal::Server(error)) = answer {
+            warn!(server = %route.call.server, cause = %error, "A call failed at its server.");
+        }
+        let bytes = answer.as_ref().map_or(0, |answer| answer.raw().len() as u64);
+        let mut completion = Completion::of(outcome).bytes_out(bytes);
+        if let (true, Ok(answer)) = (route.is_chill, answer)
+            && let Some(levels) = inbound::chill_levels(answer)
+        {
+            completion = completion.levels(levels);
+        }
+        self.0.metrics.done(
+            &route.call.server,
+            route.label,
+            outcome.as_str(),
+            exchange.began.elapsed(),
+        );
+        pass.complete(completion);
+    }
+
+    /// A notification or an answer of the host.
+    pub async fn hear(&self, session: &Arc<Session>, message: Envelope) -> Result<(), Refusal> {
+        let snapshot = self.0.live.pin();
+        session.use_now();
+        if matches!(message.kind(), Kind::Response | Kind::Error) {
+            if !session.answer(&message).await {
+                self.0.metrics.dropped("*", "answer_to_nobody");
+            }
+            return Ok(());
+        }
+        match message.method().unwrap_or_default() {
+            "notifications/cancelled" => {
+                let id = message.get(&["params", "requestId"]).and_then(chillgate_wire::Id::from_lexeme);
+                match id.and_then(|id| session.exchange(&id)) {
+                    Some(exchange) => exchange.end(Ended::ByHost),
+                    None => self.0.metrics.dropped("*", "cancelled_nothing"),
+                }
+                Ok(())
+            }
+            "notifications/progress" => {
+                if !session.progress(&message).await {
+                    self.0.metrics.dropped("*", "progress_for_nobody");
+                }
+                Ok(())
+            }
+            _ => {
+                for backend in snapshot.routes.of(session)? {
+                    if let Err(error) = backend.post(session, message.clone()).await {
+                        warn!(server = %backend.name(), %error, "A notification was not taken.");
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens a session for a host that says `initialize`.
+    pub fn open(&self, opening: Opening) -> Result<Arc<Session>, Refusal> {
+        if self.0.drain.refuses() {
+            return Err(Refusal::Draining);
+        }
+        let snapshot = self.0.live.pin();
+        let session = self.0.sessions.open(opening, &snapshot.config.limits)?;
+        self.0.metrics.sessions(self.0.sessions.len());
+        Ok(session)
+    }
+
+    /// Ends a session, at its servers too.
+    pub async fn close(&self, session: &Arc<Session>, why: Ended) {
+        if self.0.sessions.remove(&session.id).is_none() {
+            return;
+        }
+        session.close(why);
+        self.0.metrics.sessions(self.0.sessions.len());
+        for backend in self.0.live.pin().routes.all() {
+            backend.detach(session).await;
+        }
+    }
+
+    /// Ends sessions that nobody uses any more, for as long as it runs.
+    pub async fn sweep(&self) {
+        loop {
+            let idle = self.0.live.pin().config.limits.session_idle;
+            tokio::time::sleep(idle.min(Duration::from_secs(30)).max(Duration::from_secs(1))).await;
+            for session in self.0.sessions.unused(idle) {
+                self.close(&session, Ended::Session).await;
+            }
+        }
+    }
+
+    /// The sessions there are.
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// What is configured now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.live.pin()
+    }
+
+    /// A session stream opens; dropped, it has closed.
+    pub fn stream(&self) -> Open {
+        let open = self.0.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        self.0.metrics.streams("legacy", open);
+        Open(self.clone())
+    }
+
+    /// Whether and how chillgate is stopping.
+    pub fn drain(&self) -> &Drain {
+        &self.0.drain
+    }
+
+    /// Where fronts count.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// The bytes that may be held at one time.
+    pub fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    /// Owns what must go on without its host.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+}
+
+/// An open session stream, counted while it lives.
+#[derive(Debug)]
+pub struct Open(Gate);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let inner = &self.0.0;
+        let open = inner.streams.fetch_sub(1, Ordering::Relaxed) - 1;
+        inner.metrics.streams("legacy", open);
+    }
+}
+
+/// A request that has been taken in; dropped, its id and place are free again.
+struct Running {
+    exchange: Arc<Exchange>,
+    _place: Place,
+    _work: crate::drain::Work,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.exchange.session.finish(&self.exchange);
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
+    }
+}
+
+fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
+    if let Some(error) = answer.error() {
+        let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
+        return Outcome::RpcError(code.unwrap_or(chillgate_wire::code::INTERNAL_ERROR));
+    }
+    let failed = route.call.tool().is_some()
+        && answer.result().is_some_and(|result| {
+            // Looking for the name first spares walking through a large result.
+            memchr::memmem::find(result, b"\"isError\"").is_some()
+                && json::member(result, "isError").is_some_and(|at| &result[at] == b"true")
+        });
+    if failed { Outcome::ToolError } else { Outcome::Ok }
+}
+
+/// The label of a method in metrics: from a closed set.
+pub(crate) fn label(name: &str) -> &'static str {
+    method::label(name)
+}

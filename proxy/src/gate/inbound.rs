@@ -1,0 +1,103 @@
+//! What the gate reads of a request: whom it names, its arguments, its progress token.
+//!
+//! One walk over the members of `params`; everything else in them stays unread. Keys of
+//! chillgate's own that a host has no business setting are taken out here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use chillgate_policies::engine::Levels;
+use chillgate_wire::{Envelope, json, method};
+
+use crate::exchange::Exchange;
+
+/// The prefix of chillgate's own `_meta` keys.
+const OWN_KEYS: &str = "dev.chillgate/";
+
+/// A request as the gate sees it.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The message.
+    pub request: Envelope,
+    /// Its method; known ones are not allocated.
+    pub method: Arc<str>,
+    /// The tool, prompt or resource it names, as the host spells it.
+    pub target: Option<Arc<str>>,
+    /// `params.arguments` of a tool call or prompt, else all `params`.
+    pub arguments: Option<Bytes>,
+    /// The size of the message.
+    pub bytes: usize,
+}
+
+impl Inbound {
+    /// Reads a request and tells the exchange its progress token.
+    pub fn read(exchange: &Exchange, request: Envelope) -> Self {
+        let bytes = request.raw().len();
+        let name = request.method().unwrap_or_default();
+        let method = interned(name);
+        let wanted = method::target_member(name);
+        let (mut target, mut arguments, mut forged) = (None, None, Vec::new());
+        if let Some(params) = request.params() {
+            let takes_arguments = matches!(name, "tools/call" | "prompts/get");
+            if !takes_arguments {
+                arguments = Some(request.raw().slice_ref(params));
+            }
+            for (key, _, value) in json::members(params) {
+                match &*key {
+                    key if Some(key) == wanted => target = json::text(&params[value]).map(Arc::from),
+                    "arguments" if takes_arguments => {
+                        arguments = Some(request.raw().slice_ref(&params[value]));
+                    }
+                    "_meta" => {
+                        let meta = &params[value];
+                        for (key, _, value) in json::members(meta) {
+                            if key == "progressToken" {
+                                exchange.set_token(Bytes::copy_from_slice(&meta[value]));
+                            } else if key.starts_with(OWN_KEYS) {
+                                forged.push(key.into_owned());
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let request = if forged.is_empty() {
+            request
+        } else {
+            let mut edit = request.edit();
+            for key in &forged {
+                edit.remove(&["params", "_meta", key]);
+            }
+            edit.finish()
+        };
+        Self { request, method, target, arguments, bytes }
+    }
+}
+
+/// A known method as a shared string.
+fn interned(name: &str) -> Arc<str> {
+    static KNOWN: OnceLock<HashMap<&'static str, Arc<str>>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| method::all().map(|name| (name, Arc::from(name))).collect());
+    known.get(name).cloned().unwrap_or_else(|| Arc::from(name))
+}
+
+/// The levels that ChillMCP reports with a break: after it, and by how much they changed.
+pub fn chill_levels(answer: &Envelope) -> Option<Levels> {
+    let content = answer.get(&["result", "structuredContent"])?;
+    let number = |name| json::member(content, name).and_then(|at| json::integer(&content[at]));
+    let before_and_after = |level, change| {
+        let after = number(level)?;
+        let before = after - number(change)?;
+        Some((u8::try_from(before).ok()?, u8::try_from(after).ok()?))
+    };
+    let stress = before_and_after("stress_level", "stress_change");
+    let boss = before_and_after("boss_alert_level", "boss_alert_change");
+    Some(Levels {
+        stress_before: stress.map(|(before, _)| before),
+        stress_after: stress.map(|(_, after)| after),
+        boss_before: boss.map(|(before, _)| before),
+        boss_after: boss.map(|(_, after)| after),
+    })
+}

@@ -1,0 +1,230 @@
+//! The one table from "it did not happen" to JSON-RPC and HTTP.
+//!
+//! Codes of chillgate's own lie outside -32768..-32000, which JSON-RPC and MCP reserve. Every
+//! text says what happened, where, and what to do next; nothing here decides anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chillgate_policies::engine::{self, Rejection};
+use chillgate_wire::{Envelope, Limits, code, json, message};
+use http::StatusCode;
+use serde_json::{Value, json as value};
+
+use crate::backend::BackendError;
+use crate::exchange::{Ended, Exchange};
+use crate::session::Full;
+
+/// Why a request was not carried out.
+#[derive(Debug)]
+pub enum Refusal {
+    /// A policy says no.
+    Policy {
+        /// What it says.
+        rejection: Box<Rejection>,
+        /// The name as the host spells it.
+        tool: Option<Arc<str>>,
+    },
+    /// The server gave no answer.
+    Server(BackendError),
+    /// Somebody ended it.
+    Ended(Ended),
+    /// It took too long.
+    Overdue {
+        /// The server that did not answer.
+        server: Arc<str>,
+        /// For how long.
+        after: Duration,
+    },
+    /// There is no room.
+    Full(Full),
+    /// chillgate is stopping.
+    Draining,
+    /// The session already has a request with this id in flight.
+    IdInUse,
+    /// No such server is configured (any more).
+    NoServer(Arc<str>),
+    /// A request of an era that this front does not speak.
+    Era {
+        /// The JSON-RPC code the revision asks for.
+        code: i64,
+        /// What it is.
+        message: String,
+        /// Its `data`.
+        data: Option<Value>,
+    },
+}
+
+/// What a front sends: a message, or nothing for a request that was cancelled.
+#[derive(Debug)]
+pub struct Answer {
+    /// The JSON-RPC answer.
+    pub message: Option<Envelope>,
+    /// The HTTP status, where nothing was streamed before.
+    pub status: StatusCode,
+    /// For `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+impl Answer {
+    /// A server's answer.
+    pub fn of(answer: Envelope) -> Self {
+        Self { message: Some(answer), status: StatusCode::OK, retry_after: None }
+    }
+
+    /// No answer, as JSON-RPC asks for a cancelled request.
+    pub fn none() -> Self {
+        Self { message: None, status: StatusCode::OK, retry_after: None }
+    }
+}
+
+impl Refusal {
+    /// The answer to the request of this exchange.
+    pub fn answer(self, exchange: &Exchange) -> Answer {
+        let id = exchange.id.as_bytes();
+        let mut status = StatusCode::OK;
+        let mut retry_after = None;
+        let (code, text, data) = match self {
+            Self::Ended(Ended::ByHost) => return Answer::none(),
+            Self::Policy { rejection, tool } => {
+                retry_after = rejection.retry_after;
+                match rejection.answer {
+                    engine::Answer::Http429 => status = StatusCode::TOO_MANY_REQUESTS,
+                    engine::Answer::ToolError => return tool_error(id, &rejection),
+                    engine::Answer::Error => {}
+                }
+                let text = if rejection.hidden {
+                    hidden_text(&rejection, tool.as_deref())
+                } else {
+                    rejection.message.to_string()
+                };
+                (rejection.code, text, rejection.to_data())
+            }
+            Self::Draining => {
+                status = StatusCode::SERVICE_UNAVAILABLE;
+                retry_after = Some(Duration::from_secs(5));
+                self.words()
+            }
+            Self::Full(_) => {
+                status = StatusCode::SERVICE_UNAVAILABLE;
+                retry_after = Some(Duration::from_secs(1));
+                self.words()
+            }
+            Self::Era { .. } => {
+                status = StatusCode::BAD_REQUEST;
+                self.words()
+            }
+            other => other.words(),
+        };
+        let data = data.map(|data| data.to_string());
+        let raw = message::error(Some(id), code, &text, data.as_deref().map(str::as_bytes));
+        Answer { message: own(raw), status, retry_after }
+    }
+
+    /// Code, text and data, for requests and for what has no id.
+    pub fn words(&self) -> (i64, String, Option<Value>) {
+        let kind = |name: &str| value!({ "type": format!("chillgate/{name}") });
+        match self {
+            Self::Policy { rejection, .. } => {
+                (rejection.code, rejection.message.to_string(), rejection.to_data())
+            }
+            Self::Server(error) => {
+                let (code, name, server, retryable) = match error {
+                    BackendError::Down { server, .. } => (code::SERVER_DOWN, "server-down", server, true),
+                    BackendError::Lost { server, .. } => (code::SERVER_DOWN, "server-lost", server, false),
+                    BackendError::Invalid { server, .. } => {
+                        (code::INTERNAL_ERROR, "server-invalid", server, false)
+                    }
+                    BackendError::Busy { server, .. } => (code::BUSY, "server-busy", server, true),
+                };
+                let mut data = kind(name);
+                data["server"] = (**server).into();
+                data["retryable"] = retryable.into();
+                (code, error.to_string(), Some(data))
+            }
+            Self::Ended(Ended::ByHost) => (engine::policy::code::CANCELLED, "cancelled".to_owned(), None),
+            Self::Ended(Ended::Session) => {
+                (engine::policy::code::CANCELLED, "the session was ended".to_owned(), Some(kind("session-ended")))
+            }
+            Self::Ended(Ended::Drain) | Self::Draining => (
+                code::DRAINING,
+                "chillgate is stopping; try again in a few seconds".to_owned(),
+                Some(kind("draining")),
+            ),
+            Self::Overdue { server, after } => {
+                let mut data = kind("timeout");
+                data["server"] = (**server).into();
+                let text = format!(
+                    "server `{server}` did not answer within {:.1} s; the call was cancelled there. \
+                     A timeout policy can allow more",
+                    after.as_secs_f64()
+                );
+                (code::TIMEOUT, text, Some(data))
+            }
+            Self::Full(full) => {
+                let text = match full {
+                    Full::Sessions => "chillgate has as many sessions as `limits.sessions` allows",
+                    Full::AgentSessions => {
+                        "this agent has as many sessions as `limits.sessions-per-agent` allows; end one"
+                    }
+                    Full::InFlight => {
+                        "this agent has as many requests in flight as \
+                         `limits.in-flight-per-agent` allows; wait for one to end"
+                    }
+                };
+                let mut data = kind("full");
+                data["retryable"] = true.into();
+                data["retryAfterMs"] = 1000.into();
+                (code::BUSY, text.to_owned(), Some(data))
+            }
+            Self::IdInUse => (
+                code::INVALID_REQUEST,
+                "a request with this id is in flight in this session; use a new id".to_owned(),
+                None,
+            ),
+            Self::NoServer(name) => {
+                let mut data = kind("no-server");
+                data["server"] = (**name).into();
+                (code::SERVER_DOWN, format!("no server `{name}` is configured here"), Some(data))
+            }
+            Self::Era { code, message, data } => (*code, message.clone(), data.clone()),
+        }
+    }
+}
+
+/// The metrics label of a policy's refusal.
+pub fn outcome(rejection: &Rejection) -> &'static str {
+    match rejection.kind {
+        "access" => "denied",
+        "quota" => "quota",
+        "concurrency" => "concurrency",
+        _ => "refused",
+    }
+}
+
+/// What a server says about a name it does not know.
+fn hidden_text(rejection: &Rejection, name: Option<&str>) -> String {
+    let Some(name) = name else { return rejection.message.to_string() };
+    match rejection.message.split_once(": ") {
+        Some((words, _)) => format!("{words}: {name}"),
+        None => rejection.message.to_string(),
+    }
+}
+
+/// A refusal as a tool result, which the model reads.
+fn tool_error(id: &[u8], rejection: &Rejection) -> Answer {
+    let result = format!(
+        r#"{{"content":[{{"type":"text","text":{}}}],"isError":true}}"#,
+        json::quote(&rejection.message)
+    );
+    Answer {
+        message: own(message::result(id, result.as_bytes())),
+        status: StatusCode::OK,
+        retry_after: None,
+    }
+}
+
+fn own(raw: bytes::Bytes) -> Option<Envelope> {
+    // What chillgate itself writes is well-formed; the host's own id was accepted before.
+    Envelope::parse(raw, &Limits { depth: 128, ..Limits::default() }).ok()
+}

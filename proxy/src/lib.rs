@@ -1,0 +1,29 @@
+//! chillgate: one binary between MCP hosts and MCP servers.
+//!
+//! The map, in the order in which a message travels: [`front`] takes it in, [`gate`] is the spine,
+//! [`route`] finds its server, policies (their own crate) decide, [`backend`] carries it there.
+//! [`session`] and [`exchange`] hold what a host and a call need meanwhile. [`config`] is what the
+//! user wrote, [`snapshot`] what it means, [`reload`] how it changes, [`app`] how all of it starts
+//! and ends. ARCHITECTURE.md beside this crate walks one message through.
+
+pub mod app;
+pub mod backend;
+pub mod breaks;
+pub mod budget;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod drain;
+pub mod era;
+pub mod exchange;
+pub mod front;
+pub mod gate;
+pub mod health;
+pub mod identity;
+pub mod line;
+pub mod reload;
+pub mod route;
+pub mod session;
+pub mod snapshot;
+pub mod supervisor;
+pub mod telemetry;

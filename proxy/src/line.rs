@@ -1,0 +1,193 @@
+//! A bounded line writer: many tasks add JSON lines, one task writes them, merged.
+//!
+//! Children, built-in servers and stdio hosts all read lines, so this is the one way out to them.
+//! Lines that queue up while a write is under way go out together in the next one. It never
+//! reads, never parses and never blocks the caller's thread.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chillgate_wire::{Edit, Envelope};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+
+use crate::exchange::Refused;
+
+/// How many bytes may wait besides the message that fills it up.
+const BACKLOG: usize = 1 << 20;
+
+/// What a burst may leave allocated afterwards.
+const KEEP: usize = 64 << 10;
+
+/// The sending side; cheap to share.
+#[derive(Clone, Debug)]
+pub struct Line(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    filled: Notify,
+    emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    buffer: Vec<u8>,
+    writing: bool,
+    closed: bool,
+}
+
+/// The other end no longer reads.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader is gone")]
+pub struct Closed;
+
+impl Line {
+    /// A line and the task that must be run to write it.
+    pub fn new<W: AsyncWrite + Send + Unpin>(
+        writer: W,
+    ) -> (Self, impl Future<Output = std::io::Result<()>> + Send) {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+        });
+        (Self(shared.clone()), run(shared, writer))
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a message if there is room now.
+    pub fn offer(&self, message: Envelope) -> Result<(), Refused> {
+        self.add(|buffer| message.write_line(&message.edit(), buffer)).map_err(|_| Refused)?
+    }
+
+    /// Adds a message with edits, waiting for room. Safe to cancel: the line is added whole or not.
+    pub async fn send(&self, message: &Envelope, edits: &Edit<'_>) -> Result<(), Closed> {
+        loop {
+            let emptied = self.0.emptied.notified();
+            match self.add(|buffer| message.write_line(edits, buffer)) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(Refused)) => emptied.await,
+                Err(closed) => return Err(closed),
+            }
+        }
+    }
+
+    /// Adds bytes that already are whole lines, if there is room now.
+    pub fn offer_raw(&self, lines: &[u8]) -> Result<(), Refused> {
+        self.add(|buffer| buffer.extend_from_slice(lines)).map_err(|_| Refused)?
+    }
+
+    fn add(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Result<(), Refused>, Closed> {
+        let mut state = self.locked();
+        if state.closed {
+            return Err(Closed);
+        }
+        if state.buffer.len() >= BACKLOG {
+            return Ok(Err(Refused));
+        }
+        let idle = state.buffer.is_empty() && !state.writing;
+        write(&mut state.buffer);
+        drop(state);
+        if idle {
+            self.0.filled.notify_one();
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes no more lines; what is there is still written, then the writer is shut down.
+    pub fn close(&self) {
+        self.locked().closed = true;
+        self.0.filled.notify_one();
+        self.0.emptied.notify_waiters();
+    }
+
+    /// Whether lines can still be added.
+    pub fn is_closed(&self) -> bool {
+        self.locked().closed
+    }
+}
+
+async fn run<W: AsyncWrite + Send + Unpin>(
+    shared: Arc<Shared>,
+    mut writer: W,
+) -> std::io::Result<()> {
+    let locked = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut spare = Vec::new();
+    loop {
+        let filled = shared.filled.notified();
+        let closed = {
+            let mut state = locked();
+            std::mem::swap(&mut state.buffer, &mut spare);
+            state.writing = !spare.is_empty();
+            state.closed
+        };
+        if spare.is_empty() {
+            if closed {
+                let _ = writer.shutdown().await;
+                return Ok(());
+            }
+            filled.await;
+            continue;
+        }
+        shared.emptied.notify_waiters();
+        let written = async {
+            writer.write_all(&spare).await?;
+            writer.flush().await
+        };
+        if let Err(error) = written.await {
+            locked().closed = true;
+            shared.emptied.notify_waiters();
+            return Err(error);
+        }
+        spare.clear();
+        spare.shrink_to(KEEP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chillgate_wire::Limits;
+    use tokio::io::AsyncReadExt;
+
+    fn note(text: &str) -> Envelope {
+        let raw = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"t":"{text}"}}}}"#);
+        Envelope::parse(raw.into(), &Limits::default()).expect("a good message")
+    }
+
+    #[tokio::test]
+    async fn lines_arrive_whole_and_in_order() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let (line, task) = Line::new(ours);
+        let writer = tokio::spawn(task);
+        for n in 0..100 {
+            let message = note(&n.to_string());
+            line.send(&message, &message.edit()).await.expect("open");
+        }
+        line.close();
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).await.expect("readable");
+        let expected: String =
+            (0..100).map(|n| format!("{}\n", String::from_utf8_lossy(note(&n.to_string()).raw()))).collect();
+        assert_eq!(text, expected);
+        writer.await.expect("no panic").expect("written");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_fills_one_backlog_and_no_more() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (line, task) = Line::new(ours);
+        let writer = tokio::spawn(task);
+        let big = note(&"x".repeat(100_000));
+        let mut taken = 0;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            taken += usize::from(line.offer(big.clone()).is_ok());
+        }
+        assert!((11..=23).contains(&taken), "{taken} lines of 100 kB were taken");
+        writer.abort();
+    }
+}

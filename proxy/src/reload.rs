@@ -1,0 +1,223 @@
+//! A changed configuration, taken over whole or not at all.
+//!
+//! Triggers are SIGHUP and a change in a directory that holds a configuration file (editors
+//! rename, Kubernetes swaps a symlink). What fails changes nothing: the one before goes on. This
+//! is the only place that publishes a snapshot.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chillgate_policies::engine::Clock;
+use notify::{RecursiveMode, Watcher};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::clock::TokioClock;
+use crate::config::Config;
+use crate::config::load::{self, Loaded, Sources};
+use crate::config::report::Report;
+use crate::config::source::Step;
+use crate::gate::Gate;
+use crate::route::merge::tell_changes;
+use crate::session::Scope;
+use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
+use crate::telemetry::audit::Audit;
+use crate::telemetry::metrics::Reload as Outcome;
+
+/// Editors write in several steps; a change is read once it has been quiet for so long.
+const QUIET: Duration = Duration::from_millis(150);
+/// What still runs on servers that are gone may go on for so long.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Reads the configuration again whenever there is reason to.
+pub struct Reloader {
+    sources: Sources,
+    live: Live,
+    gate: Gate,
+    fixtures: Fixtures,
+    audit: Option<Arc<Audit>>,
+    seen: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    first: Arc<Config>,
+}
+
+impl Reloader {
+    /// For what was loaded from `sources`.
+    pub fn new(
+        sources: Sources,
+        loaded: &Loaded,
+        live: Live,
+        gate: Gate,
+        fixtures: Fixtures,
+        audit: Option<Arc<Audit>>,
+    ) -> Self {
+        let seen = loaded.watch.iter().map(|path| (path.clone(), std::fs::read(path).ok())).collect();
+        let first = live.pin().config.clone();
+        Self { sources, live, gate, fixtures, audit, seen, first }
+    }
+
+    /// Watches until the future is dropped.
+    pub async fn run(mut self) {
+        let (changed, mut changes) = mpsc::channel(1);
+        let watcher = self.watch(changed);
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {
+                    if let Some(audit) = &self.audit {
+                        // What rotates logs sends this, too.
+                        audit.reopen();
+                    }
+                    self.reload();
+                }
+                Some(()) = changes.recv() => {
+                    tokio::time::sleep(QUIET).await;
+                    while changes.try_recv().is_ok() {}
+                    if self.has_changed() {
+                        self.reload();
+                    }
+                }
+            }
+            // The watcher lives as long as this loop.
+            let _ = &watcher;
+        }
+    }
+
+    /// Watches directories, not files: a file that is replaced is another file.
+    fn watch(&self, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for path in self.seen.keys() {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.map_or_else(|| PathBuf::from("."), std::path::Path::to_path_buf);
+            if !directories.contains(&parent) {
+                directories.push(parent);
+            }
+        }
+        if directories.is_empty() {
+            return None;
+        }
+        let handler = move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                let _ = changed.try_send(());
+            }
+        };
+        let watching = notify::recommended_watcher(handler).and_then(|mut watcher| {
+            for directory in &directories {
+                watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            }
+            Ok(watcher)
+        });
+        watching
+            .inspect_err(|error| {
+                warn!(%error, "Changes of the configuration are not noticed; send SIGHUP instead.");
+            })
+            .ok()
+    }
+
+    /// Whether any file says something else than when it was last read.
+    fn has_changed(&mut self) -> bool {
+        let mut changed = false;
+        for (path, seen) in &mut self.seen {
+            let now = std::fs::read(path).ok();
+            // In the middle of a swap there is no file; the next event comes with it.
+            if now.is_some() && now != *seen {
+                *seen = now;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(generation) => {
+                self.fixtures.metrics.config_loaded(Outcome::Applied, TokioClock.wall());
+                info!(generation, "Took the new configuration over.");
+            }
+            Err(report) => {
+                self.fixtures.metrics.config_loaded(Outcome::Rejected, TokioClock.wall());
+                error!(report = %report.render(false), "The new configuration is wrong; the old one goes on.");
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<u64, Report> {
+        let loaded = load::load(&self.sources)?;
+        for path in &loaded.watch {
+            self.seen.insert(path.clone(), std::fs::read(path).ok());
+        }
+        let previous = self.live.pin();
+        let next = Snapshot::build(loaded.config.clone(), Some(&previous), &self.fixtures)
+            .map_err(|unfit| explain(&loaded, unfit))?;
+        drop(previous);
+        self.warn_of_restarts(&next.config);
+        self.gate.budget().set(next.config.limits.memory);
+        let generation = next.generation;
+        let older = self.live.publish(next);
+        self.follow_up(older);
+        Ok(generation)
+    }
+
+    /// New servers start, old ones end once nothing runs on them, hosts hear of both.
+    fn follow_up(&self, older: Arc<Snapshot>) {
+        let now = self.live.pin();
+        let dropped = now.dropped(&older);
+        let names = |snapshot: &Snapshot| -> Vec<Arc<str>> {
+            snapshot.routes.all().iter().map(|server| server.name().clone()).collect()
+        };
+        let listed_anew = names(&now) != names(&older)
+            || !dropped.is_empty()
+            || older.config.policy != now.config.policy;
+        if listed_anew {
+            for session in self.gate.sessions().all() {
+                *session.learned() = crate::route::catalog::Learned::default();
+                if matches!(session.scope, Scope::Merged(_)) {
+                    tell_changes(&session);
+                }
+            }
+        }
+        for server in now.routes.all() {
+            let server = server.clone();
+            self.fixtures.tasks.spawn(async move { server.warm().await });
+        }
+        self.fixtures.tasks.spawn(async move {
+            let waited = async {
+                // Exchanges that began before keep their snapshot; the last one lets go of it.
+                while Arc::strong_count(&older) > 1 {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let _ = tokio::time::timeout(GRACE, waited).await;
+            for server in dropped {
+                info!(server = %server.name(), "Ended a server that is no longer configured.");
+                server.stop().await;
+            }
+        });
+    }
+
+    fn warn_of_restarts(&self, next: &Config) {
+        let changed = [
+            ("front", self.first.front != next.front),
+            ("health", self.first.health != next.health),
+            ("audit", self.first.audit != next.audit),
+            ("log", self.first.log != next.log),
+            ("state", self.first.state != next.state),
+        ];
+        for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+            warn!(key, "This part of the configuration needs a restart to change.");
+        }
+    }
+}
+
+/// The report of a configuration that loads but does not compile.
+pub fn explain(loaded: &Loaded, unfit: Unfit) -> Report {
+    match unfit {
+        Unfit::Policies(mistakes) => loaded.policy_mistakes(&mistakes),
+        Unfit::Other(path, message) => {
+            let path: Vec<Step> = path.into_iter().map(Step::Key).collect();
+            loaded.mistake(&path, &message, None)
+        },
+    }
+}

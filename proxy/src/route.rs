@@ -1,0 +1,358 @@
+//! Which server a request is for, and under which name that server knows what it names.
+//!
+//! A session of one server is that server untouched. A merged session names things as
+//! `server__thing` where more than one server is configured; the first `__` splits, and a server's
+//! name cannot hold one, so every name is read back to exactly one server. Nothing here is a
+//! policy: what a host may not do is decided on the route that comes out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chillgate_policies::engine::Call;
+use chillgate_wire::{Envelope, code, json, message};
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Backend, BackendError, Passage, State};
+use crate::config::Prefix;
+use crate::exchange::Exchange;
+use crate::gate::inbound::Inbound;
+use crate::gate::{Refusal, label};
+use crate::session::{Scope, Session};
+
+pub mod catalog;
+pub mod cursor;
+pub mod lists;
+pub mod merge;
+
+use merge::Merge;
+
+/// The server of a request, and the request as that server gets it.
+#[derive(Debug)]
+pub struct Route {
+    /// What policies see.
+    pub call: Call,
+    /// The method's label in metrics.
+    pub label: &'static str,
+    /// The name as the host spells it.
+    pub shown: Option<Arc<str>>,
+    /// Where it goes.
+    pub backend: Arc<dyn Backend>,
+    /// What goes there.
+    pub request: Envelope,
+    /// The built-in ChillMCP answers, so that its levels are worth recording.
+    pub is_chill: bool,
+}
+
+/// All servers of a generation.
+#[derive(Debug)]
+pub struct Routes {
+    servers: Vec<Arc<dyn Backend>>,
+    by_name: HashMap<Arc<str>, usize>,
+    chill: Vec<Arc<str>>,
+    merge: Arc<dyn Backend>,
+    access: lists::Access,
+}
+
+impl Routes {
+    /// The servers in the order in which lists show them; `chill` names the built-in ones.
+    pub fn new(
+        servers: Vec<Arc<dyn Backend>>,
+        chill: Vec<Arc<str>>,
+        access: lists::Access,
+        tasks: TaskTracker,
+    ) -> Self {
+        let by_name =
+            servers.iter().enumerate().map(|(at, server)| (server.name().clone(), at)).collect();
+        let merge = Arc::new(Merge::new(servers.clone(), access.clone(), tasks));
+        Self { servers, by_name, chill, merge, access }
+    }
+
+    /// All servers.
+    pub fn all(&self) -> &[Arc<dyn Backend>] {
+        &self.servers
+    }
+
+    /// The server of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Backend>> {
+        self.by_name.get(name).map(|at| &self.servers[*at])
+    }
+
+    /// The servers a session's notifications are for.
+    pub fn of(&self, session: &Session) -> Result<&[Arc<dyn Backend>], Refusal> {
+        match &session.scope {
+            Scope::Merged(_) => Ok(&self.servers),
+            Scope::One(name) => match self.by_name.get(name) {
+                Some(at) => Ok(std::slice::from_ref(&self.servers[*at])),
+                None => Err(Refusal::NoServer(name.clone())),
+            },
+        }
+    }
+
+    /// The route of a request. What names nothing that exists has a route too, so that policies
+    /// and the audit log see it like any other.
+    pub async fn select(&self, exchange: &Arc<Exchange>, inbound: Inbound) -> Route {
+        let session = &exchange.session;
+        let prefix = match &session.scope {
+            Scope::One(name) => {
+                let server = self.get(name).cloned();
+                return match server {
+                    Some(server) => self.known(exchange, inbound, server, None).await,
+                    None => Self::nowhere(exchange, inbound, Refusal::NoServer(name.clone())),
+                };
+            }
+            Scope::Merged(prefix) => *prefix,
+        };
+        match &*inbound.method {
+            "tools/call" | "prompts/get" => self.by_thing(exchange, inbound, prefix).await,
+            "completion/complete" => self.by_reference(exchange, inbound, prefix).await,
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                let Some(uri) = inbound.target.clone() else {
+                    return Self::nowhere(exchange, inbound, missing("uri"));
+                };
+                match self.by_uri(exchange, &uri).await {
+                    Ok(server) => self.to(exchange, inbound, server, None),
+                    Err(refusal) => Self::nowhere(exchange, inbound, refusal),
+                }
+            }
+            method if Merge::answers(method) => self.to(exchange, inbound, self.merge.clone(), None),
+            _ => {
+                let refusal = Refusal::Era {
+                    code: code::METHOD_NOT_FOUND,
+                    message: format!("Method not found: {}", inbound.method),
+                    data: None,
+                };
+                Self::nowhere(exchange, inbound, refusal)
+            }
+        }
+    }
+
+    async fn by_thing(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Route {
+        let Some(shown) = inbound.target.clone() else {
+            return Self::nowhere(exchange, inbound, missing("name"));
+        };
+        match self.find(exchange, &inbound.method, &shown, prefix).await {
+            Some((server, name)) => {
+                let rename = (name != *shown).then_some((["params", "name"].as_slice(), name));
+                self.known(exchange, inbound, server, rename).await
+            }
+            None => {
+                let refusal = unknown(&inbound.method, &shown);
+                Self::nowhere(exchange, inbound, refusal)
+            }
+        }
+    }
+
+    /// The server of a shown name, and the name it knows.
+    async fn find(
+        &self,
+        exchange: &Arc<Exchange>,
+        method: &str,
+        shown: &str,
+        prefix: Prefix,
+    ) -> Option<(Arc<dyn Backend>, String)> {
+        if prefixed(prefix, self.servers.len()) {
+            let (server, name) = shown.split_once("__")?;
+            return Some((self.get(server)?.clone(), name.to_owned()));
+        }
+        if let [only] = self.servers.as_slice() {
+            return Some((only.clone(), shown.to_owned()));
+        }
+        let kind = if method == "tools/call" { "tools/list" } else { "prompts/list" };
+        let server = catalog::owner(exchange, &self.servers, kind, shown).await?;
+        Some((server, shown.to_owned()))
+    }
+
+    /// Where access is restricted, a name that the server does not list gets chillgate's own
+    /// answer, so that it cannot be told from one that is denied.
+    async fn known(
+        &self,
+        exchange: &Arc<Exchange>,
+        inbound: Inbound,
+        server: Arc<dyn Backend>,
+        rename: Option<(&[&str], String)>,
+    ) -> Route {
+        let list = match &*inbound.method {
+            "tools/call" => "tools/list",
+            "prompts/get" => "prompts/list",
+            _ => return self.to(exchange, inbound, server, rename),
+        };
+        if let (true, Some(shown)) = (self.access.cuts(), inbound.target.clone()) {
+            let name = rename.as_ref().map_or(&*shown, |(_, name)| name.as_str());
+            if !catalog::has(exchange, &server, list, name).await {
+                let refusal = unknown(&inbound.method, &shown);
+                return Self::nowhere(exchange, inbound, refusal);
+            }
+        }
+        self.to(exchange, inbound, server, rename)
+    }
+
+    async fn by_reference(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Route {
+        let text = |member| inbound.request.text(&["params", "ref", member]).map(std::borrow::Cow::into_owned);
+        let (name, uri) = (text("name"), text("uri"));
+        if let Some(name) = name {
+            return match self.find(exchange, "prompts/get", &name, prefix).await {
+                Some((server, bare)) => {
+                    let rename =
+                        (bare != name).then_some((["params", "ref", "name"].as_slice(), bare));
+                    self.to(exchange, inbound, server, rename)
+                }
+                None => Self::nowhere(exchange, inbound, unknown("prompts/get", &name)),
+            };
+        }
+        let Some(uri) = uri else { return Self::nowhere(exchange, inbound, missing("ref")) };
+        match self.by_uri(exchange, &uri).await {
+            Ok(server) => self.to(exchange, inbound, server, None),
+            Err(refusal) => Self::nowhere(exchange, inbound, refusal),
+        }
+    }
+
+    /// Resource URIs stay as they are, so their server is the one that lists them, or the only
+    /// one whose templates they fit.
+    async fn by_uri(&self, exchange: &Arc<Exchange>, uri: &str) -> Result<Arc<dyn Backend>, Refusal> {
+        if let [only] = self.servers.as_slice() {
+            return Ok(only.clone());
+        }
+        catalog::owner_of_uri(exchange, &self.servers, uri).await.map_err(|owners| {
+            let (code, message) = if owners.is_empty() {
+                (code::RESOURCE_NOT_FOUND, format!("Resource not found: {uri}"))
+            } else {
+                let paths: Vec<String> =
+                    owners.iter().map(|name| format!("/server/{name}/mcp")).collect();
+                (
+                    code::INVALID_PARAMS,
+                    format!("Several servers have {uri}; ask one of them at {}", paths.join(" or ")),
+                )
+            };
+            Refusal::Era { code, message, data: Some(serde_json::json!({ "uri": uri })) }
+        })
+    }
+
+    fn to(
+        &self,
+        exchange: &Exchange,
+        inbound: Inbound,
+        backend: Arc<dyn Backend>,
+        rename: Option<(&[&str], String)>,
+    ) -> Route {
+        let request = match &rename {
+            None => inbound.request.clone(),
+            Some((path, name)) => {
+                let mut edit = inbound.request.edit();
+                edit.set(path, json::quote(name).into_bytes());
+                edit.finish()
+            }
+        };
+        let target = match rename {
+            Some((_, name)) => Some(Arc::from(name)),
+            None => inbound.target.clone(),
+        };
+        let is_chill = self.chill.iter().any(|name| *name == *backend.name());
+        Self::route(exchange, inbound, backend, request, target, is_chill)
+    }
+
+    fn nowhere(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Route {
+        let request = inbound.request.clone();
+        let target = inbound.target.clone();
+        let backend = Arc::new(Nowhere::new(refusal));
+        Self::route(exchange, inbound, backend, request, target, false)
+    }
+
+    fn route(
+        exchange: &Exchange,
+        inbound: Inbound,
+        backend: Arc<dyn Backend>,
+        request: Envelope,
+        target: Option<Arc<str>>,
+        is_chill: bool,
+    ) -> Route {
+        let session = &exchange.session;
+        let call = Call {
+            agent: session.agent.name.clone(),
+            server: backend.name().clone(),
+            method: inbound.method,
+            target,
+            arguments: inbound.arguments,
+            id: Some(bytes::Bytes::copy_from_slice(exchange.id.as_bytes())),
+            bytes_in: inbound.bytes as u64,
+            context: session.context.clone(),
+        };
+        let label = label(&call.method);
+        Route { call, label, shown: inbound.target, backend, request, is_chill }
+    }
+}
+
+/// Whether so many servers' names are shown with their server's.
+pub fn prefixed(prefix: Prefix, servers: usize) -> bool {
+    match prefix {
+        Prefix::Auto => servers > 1,
+        Prefix::Always => true,
+        Prefix::Never => false,
+    }
+}
+
+/// What chillgate itself answers about a name that nobody has.
+pub(crate) fn unknown(method: &str, name: &str) -> Refusal {
+    let noun = if method == "tools/call" { "tool" } else { "prompt" };
+    Refusal::Era { code: code::INVALID_PARAMS, message: format!("Unknown {noun}: {name}"), data: None }
+}
+
+fn missing(member: &str) -> Refusal {
+    Refusal::Era {
+        code: code::INVALID_PARAMS,
+        message: format!("Invalid params: `{member}` is missing or no string"),
+        data: None,
+    }
+}
+
+/// Where requests go that name nothing: it answers with one sentence.
+#[derive(Debug)]
+struct Nowhere {
+    name: Arc<str>,
+    words: (i64, String, Option<serde_json::Value>),
+}
+
+impl Nowhere {
+    fn new(refusal: Refusal) -> Self {
+        Self { name: Arc::from("*"), words: refusal.words() }
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for Nowhere {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    async fn call(
+        &self,
+        exchange: &Arc<Exchange>,
+        _: Envelope,
+        _: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let (code, text, data) = &self.words;
+        let data = data.as_ref().map(ToString::to_string);
+        let id = Some(exchange.id.as_bytes());
+        own(message::error(id, *code, text, data.as_deref().map(str::as_bytes)))
+    }
+
+    async fn post(&self, _: &Arc<Session>, _: Envelope) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    async fn detach(&self, _: &Arc<Session>) {}
+
+    async fn warm(&self) {}
+
+    fn state(&self) -> State {
+        State::Ready
+    }
+
+    async fn stop(&self) {}
+}
+
+/// An answer that chillgate writes itself.
+pub(crate) fn own(raw: bytes::Bytes) -> Result<Envelope, BackendError> {
+    let limits = chillgate_wire::Limits { message: usize::MAX, depth: 1024, ..Default::default() };
+    Envelope::parse(raw, &limits)
+        .map_err(|fault| BackendError::Invalid { server: Arc::from("*"), cause: fault.to_string() })
+}

@@ -1,0 +1,190 @@
+//! One generation of the configuration, compiled; and the one place where the current one hangs.
+//!
+//! A snapshot never changes. An exchange pins one and keeps it to its end, so that no request is
+//! half old and half new. Servers whose definition is equal are carried over with their children
+//! and sessions; counters live in the ledger and are not part of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use chillgate_policies::engine::{Chain, Mistake, Services};
+use chillgate_wire::Limits as WireLimits;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Backend;
+use crate::backend::builtin::Builtin;
+use crate::backend::pipe::Terms;
+use crate::backend::pipes::Pipes;
+use crate::backend::stdio::Child;
+use crate::backend::streamable_http::Remote;
+use crate::breaks::Breaks;
+use crate::config::{Config, Isolation, Server, ServerName};
+use crate::identity::Identities;
+use crate::route::Routes;
+use crate::route::lists::Access;
+use crate::telemetry::metrics::Metrics;
+
+/// Everything that a configuration says, ready to use.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up from 1.
+    pub generation: u64,
+    /// What was configured.
+    pub config: Arc<Config>,
+    /// The policies in their order.
+    pub chain: Arc<Chain>,
+    /// What lists may show.
+    pub access: Access,
+    /// The servers.
+    pub routes: Routes,
+    /// Who is who.
+    pub identities: Identities,
+    /// Caps on what hosts may send.
+    pub wire: WireLimits,
+    backends: BTreeMap<ServerName, Built>,
+}
+
+#[derive(Clone, Debug)]
+struct Built {
+    definition: Server,
+    terms: (usize, usize, usize),
+    backend: Arc<dyn Backend>,
+    breaks: Option<Breaks>,
+}
+
+/// What outlives every generation.
+#[derive(Clone, Debug)]
+pub struct Fixtures {
+    /// Clock, ledger, audit sink and meters for the policies.
+    pub services: Arc<Services>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    /// Owns the tasks of servers.
+    pub tasks: TaskTracker,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug)]
+pub enum Unfit {
+    /// Policies that do not compile.
+    Policies(Vec<Mistake>),
+    /// Something else: the key it is about, and what is wrong.
+    Other(Vec<String>, String),
+}
+
+impl Snapshot {
+    /// Compiles a configuration beside the current one; nothing that runs is touched.
+    pub fn build(
+        config: Config,
+        previous: Option<&Self>,
+        fixtures: &Fixtures,
+    ) -> Result<Self, Unfit> {
+        let chain = Chain::build(&config.policy, &fixtures.services).map_err(Unfit::Policies)?;
+        let chain = Arc::new(chain);
+        let identities = Identities::new(&config.identity)
+            .map_err(|cause| Unfit::Other(vec!["identity".into()], cause))?;
+        let wire = WireLimits {
+            message: config.limits.message,
+            depth: config.limits.depth,
+            batch: config.limits.batch,
+            ..WireLimits::default()
+        };
+        let mut backends = BTreeMap::new();
+        for (name, server) in &config.server {
+            let terms = (wire.message, wire.depth, config.limits.in_flight_per_server);
+            let kept = previous
+                .and_then(|previous| previous.backends.get(name))
+                .filter(|built| built.definition == *server && built.terms == terms);
+            let built = match kept {
+                Some(built) => built.clone(),
+                None => {
+                    let terms_of = Terms {
+                        server: Arc::from(name.as_str()),
+                        limits: wire,
+                        in_flight: terms.2,
+                        metrics: fixtures.metrics.clone(),
+                    };
+                    let (backend, breaks) = backend_of(server, terms_of, fixtures)
+                        .map_err(|cause| Unfit::Other(vec!["server".into(), name.to_string()], cause))?;
+                    Built { definition: server.clone(), terms, backend, breaks }
+                }
+            };
+            backends.insert(name.clone(), built);
+        }
+        let chill = backends
+            .values()
+            .filter(|built| built.breaks.is_some())
+            .map(|built| built.backend.name().clone())
+            .collect();
+        let access = Access(chain.clone());
+        let servers = backends.values().map(|built| built.backend.clone()).collect();
+        Ok(Self {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            config: Arc::new(config),
+            routes: Routes::new(servers, chill, access.clone(), fixtures.tasks.clone()),
+            chain,
+            access,
+            identities,
+            wire,
+            backends,
+        })
+    }
+
+    /// The servers of `older` that this generation no longer has.
+    pub fn dropped(&self, older: &Self) -> Vec<Arc<dyn Backend>> {
+        let kept = |built: &Built| {
+            self.backends.values().any(|now| Arc::ptr_eq(&now.backend, &built.backend))
+        };
+        older.backends.values().filter(|built| !kept(built)).map(|built| built.backend.clone()).collect()
+    }
+
+    /// The levels of every agent at every ChillMCP.
+    pub fn levels(&self) -> Vec<(Arc<str>, u8, u8)> {
+        self.backends.values().filter_map(|built| built.breaks.as_ref()).flat_map(Breaks::levels).collect()
+    }
+}
+
+fn backend_of(
+    server: &Server,
+    terms: Terms,
+    fixtures: &Fixtures,
+) -> Result<(Arc<dyn Backend>, Option<Breaks>), String> {
+    let tasks = fixtures.tasks.clone();
+    match server {
+        Server::Builtin(settings) => {
+            let breaks = Breaks::new(&terms.server, settings.clone());
+            let opener = Box::new(Builtin::new(breaks.chill().clone()));
+            let start = std::time::Duration::from_secs(10);
+            let pipes = Pipes::new(opener, Isolation::Shared, start, terms, tasks);
+            Ok((Arc::new(pipes), Some(breaks)))
+        }
+        Server::Command(command) => {
+            let opener = Box::new(Child::new(command.clone()));
+            let pipes = Pipes::new(opener, command.isolation, command.start_timeout, terms, tasks);
+            Ok((Arc::new(pipes), None))
+        }
+        Server::Remote(remote) => Ok((Arc::new(Remote::new(remote, terms, tasks)?), None)),
+    }
+}
+
+/// Where the current snapshot hangs; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<ArcSwap<Snapshot>>);
+
+impl Live {
+    /// With a first snapshot.
+    pub fn new(first: Snapshot) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(first)))
+    }
+
+    /// The current snapshot, to be kept for one exchange.
+    pub fn pin(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Makes a snapshot the current one and returns the one before. Only `reload` calls it.
+    pub fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
+        self.0.swap(Arc::new(next))
+    }
+}

@@ -1,0 +1,61 @@
+//! How a server ended, in words for logs and errors.
+//!
+//! The keeper hands a signal on the way a shell does, as 128 + its number; this file reads that
+//! back. It judges nothing.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// `exit code 1`, `signal 9 (KILL)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It ended by itself with this code; 0 is fine.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It could not be waited for.
+    Unknown,
+}
+
+impl From<ExitStatus> for Status {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code @ 129..=192), _) => Self::Signal(code - 128),
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => match name(*signal) {
+                Some(name) => write!(f, "signal {signal} ({name})"),
+                None => write!(f, "signal {signal}"),
+            },
+            Self::Unknown => f.write_str("an unknown end"),
+        }
+    }
+}
+
+fn name(signal: i32) -> Option<&'static str> {
+    signal_hook::low_level::signal_name(signal).map(|name| name.trim_start_matches("SIG"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_in_words() {
+        let told = |raw| Status::from(ExitStatus::from_raw(raw)).to_string();
+        assert_eq!(told(1 << 8), "exit code 1");
+        assert_eq!(told(137 << 8), "signal 9 (KILL)");
+        assert_eq!(told(15), "signal 15 (TERM)");
+        assert_eq!(told((128 + 35) << 8), "signal 35");
+    }
+}

@@ -1,0 +1,183 @@
+//! One record as one line: numbered, stamped, and never longer than its bound.
+//!
+//! Bytes to bytes, apart from the writer so that its laws can be tested. It opens nothing and
+//! leaves the meaning of a record alone.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chillgate_policies::engine::record::{clipped, to_line};
+use serde_json::{Map, Value};
+
+/// The longest line, newline included.
+pub(super) const LONGEST: usize = 8 << 10;
+
+/// What `seq`, `ts` and the newline take at most.
+const AROUND: usize = 80;
+
+/// The time of a line. Spelling a second out costs more than the rest of it, so it is kept.
+#[derive(Default)]
+pub(super) struct Stamp {
+    second: u64,
+    spelled: String,
+}
+
+impl Stamp {
+    /// Adds `{"seq":…,"ts":"…",` and the rest of `body`, an object with at least one member.
+    pub(super) fn write(&mut self, lines: &mut Vec<u8>, seq: u64, at: SystemTime, body: &str) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.spelled.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            let second = i64::try_from(self.second).unwrap_or(i64::MAX);
+            let spelled = jiff::Timestamp::from_second(second)
+                .unwrap_or_default()
+                .to_string();
+            spelled.trim_end_matches('Z').clone_into(&mut self.spelled);
+        }
+        let members = body.strip_prefix('{').unwrap_or("}");
+        let (spelled, micros) = (&self.spelled, since.subsec_micros());
+        // Writing to memory does not fail.
+        let _ = writeln!(
+            lines,
+            r#"{{"seq":{seq},"ts":"{spelled}.{micros:06}Z",{members}"#
+        );
+    }
+}
+
+/// The record's JSON, its longest members cut where it would be too long. A cut text ends in
+/// `…[N bytes]`, a cut object or array is a text in its place, and `truncated` is set.
+pub(super) fn bounded(text: &str) -> Cow<'_, str> {
+    const BODY: usize = LONGEST - AROUND;
+    if text.len() <= BODY {
+        return Cow::Borrowed(text);
+    }
+    let mut members: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    members.insert("truncated".to_owned(), true.into());
+    for keep in [1024, 256, 32] {
+        for value in members.values_mut() {
+            cut(value, keep);
+        }
+        if let Ok(line) = to_line(&members)
+            && line.len() <= BODY
+        {
+            return Cow::Owned(line);
+        }
+    }
+    // Unless a record had hundreds of members, which none has.
+    Cow::Borrowed(r#"{"truncated":true}"#)
+}
+
+fn cut(value: &mut Value, keep: usize) {
+    match value {
+        Value::String(text) if text.len() > keep => {
+            *text = format!("{}…[{} bytes]", clipped(text, keep), text.len());
+        }
+        Value::Object(_) | Value::Array(_) => {
+            let whole = value.to_string();
+            if whole.len() > keep {
+                *value = format!("{}…[{} bytes]", clipped(&whole, keep), whole.len()).into();
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stamped(seconds: u64, micros: u32, body: &str) -> String {
+        let mut lines = Vec::new();
+        let at = UNIX_EPOCH + Duration::new(seconds, micros * 1000);
+        Stamp::default().write(&mut lines, 7, at, body);
+        String::from_utf8(lines).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_line_carries_its_number_and_its_time() {
+        assert_eq!(
+            stamped(1_795_243_534, 42, r#"{"v":1}"#),
+            "{\"seq\":7,\"ts\":\"2026-11-21T06:45:34.000042Z\",\"v\":1}\n"
+        );
+    }
+
+    #[test]
+    fn a_new_second_is_spelled_anew() {
+        let mut stamp = Stamp::default();
+        let mut lines = Vec::new();
+        for millis in [999, 1000, 1001, 61_000, 999] {
+            stamp.write(
+                &mut lines,
+                1,
+                UNIX_EPOCH + Duration::from_millis(millis),
+                r#"{"v":1}"#,
+            );
+        }
+        let text = String::from_utf8(lines).expect("UTF-8");
+        let times: Vec<_> = text.lines().filter_map(|line| line.get(26..41)).collect();
+        let expected = [
+            "00:00:00.999000",
+            "00:00:01.000000",
+            "00:00:01.001000",
+            "00:01:01.000000",
+            "00:00:00.999000",
+        ];
+        assert_eq!(times, expected);
+    }
+
+    #[test]
+    fn a_short_record_is_left_alone() {
+        let text = r#"{"b":1,"a":"x"}"#;
+        assert!(matches!(bounded(text), Cow::Borrowed(same) if same == text));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_says_so() {
+        let text = format!(
+            r#"{{"phase":"admit","tool":"{}","args":{{"a":"{}"}}}}"#,
+            "치".repeat(4000),
+            "x".repeat(9000)
+        );
+        let line = bounded(&text);
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(value["phase"], "admit");
+        assert_eq!(value["truncated"], true);
+        assert!(
+            value["tool"]
+                .as_str()
+                .expect("a text")
+                .ends_with("…[12000 bytes]"),
+            "{line}"
+        );
+        assert!(
+            value["args"]
+                .as_str()
+                .expect("a text")
+                .ends_with("…[9008 bytes]"),
+            "{line}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_is_too_long_for_its_line(
+            members in prop::collection::btree_map("[a-z]{1,12}", (any::<String>(), 0_usize..3000), 1..30)
+        ) {
+            let members: Map<_, _> = members
+                .into_iter()
+                .map(|(name, (text, times))| (name, text.repeat(times).into()))
+                .collect();
+            let text = to_line(&members).expect("serialises");
+            let line = stamped(4_102_444_800, 999_999, &bounded(&text));
+            prop_assert!(line.len() <= LONGEST, "{} bytes", line.len());
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            let value: Map<String, Value> = serde_json::from_str(&line).expect("JSON");
+            prop_assert_eq!(value.contains_key("truncated"), text.len() > LONGEST - AROUND);
+        }
+    }
+}

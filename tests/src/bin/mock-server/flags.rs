@@ -1,0 +1,82 @@
+//! What is wrong with the server from its start.
+//!
+//! It stands apart so that `--help` is this struct. It knows nothing of MCP.
+
+use std::path::PathBuf;
+
+/// The command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Flags {
+    /// `--name NAME`: what it calls itself in `serverInfo` and in its resources.
+    pub(crate) name: String,
+    /// `--ledger FILE`: appends every line it hears.
+    pub(crate) ledger: Option<PathBuf>,
+    /// `--banner`: greets on stdout, with half UTF-8 and JSON that is no JSON-RPC.
+    pub(crate) banner: bool,
+    /// `--garbage`: a line of garbage before and after each answer.
+    pub(crate) garbage: bool,
+    /// `--silent`: never answers anything.
+    pub(crate) silent: bool,
+    /// `--slow-start MS`: reads nothing for so long.
+    pub(crate) slow_start: u64,
+    /// `--exit CODE`: leaves at once.
+    pub(crate) exit: Option<u8>,
+    /// `--ignore-eof`: stays when stdin is closed.
+    pub(crate) ignore_eof: bool,
+    /// `--grandchild MARK`: leaves a process in a session of its own behind, with MARK in its line.
+    pub(crate) grandchild: Option<String>,
+    /// `--stderr-flood BYTES`: at the start.
+    pub(crate) stderr_flood: usize,
+    /// `--tools N`: so many further tools, `tool-0000` on.
+    pub(crate) tools: usize,
+    /// `--page N`: lists come in pages of so many.
+    pub(crate) page: usize,
+    /// `--random-delay MS`: every call takes up to so long.
+    pub(crate) random_delay: u64,
+}
+
+impl Flags {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut flags = Self {
+            name: "mock".to_owned(),
+            ledger: None,
+            banner: false,
+            garbage: false,
+            silent: false,
+            slow_start: 0,
+            exit: None,
+            ignore_eof: false,
+            grandchild: None,
+            stderr_flood: 0,
+            tools: 0,
+            page: usize::MAX,
+            random_delay: 0,
+        };
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--name" => flags.name = value()?,
+                "--ledger" => flags.ledger = Some(value()?.into()),
+                "--banner" => flags.banner = true,
+                "--garbage" => flags.garbage = true,
+                "--silent" => flags.silent = true,
+                "--slow-start" => flags.slow_start = number(&value()?)?,
+                "--exit" => flags.exit = Some(number(&value()?)?),
+                "--ignore-eof" => flags.ignore_eof = true,
+                "--grandchild" => flags.grandchild = Some(value()?),
+                "--stderr-flood" => flags.stderr_flood = number(&value()?)?,
+                "--tools" => flags.tools = number(&value()?)?,
+                "--page" => flags.page = number(&value()?)?,
+                "--random-delay" => flags.random_delay = number(&value()?)?,
+                // Only there to be found on the command line.
+                "--mark" => drop(value()?),
+                other => return Err(format!("unknown flag {other}")),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text} is no number"))
+}

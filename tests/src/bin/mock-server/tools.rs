@@ -1,0 +1,280 @@
+//! What goes wrong in a call, one tool each; the tool's name says it.
+//!
+//! It stands apart so that a test reads as `call("crash")`. No tool is safe to offer to anybody.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use chillgate_tests::process::command;
+
+use crate::methods::respond;
+use crate::server::{Server, lock};
+use crate::voice::flood;
+
+/// Every tool and what it does.
+const TOOLS: &[(&str, &str)] = &[
+    ("echo", "answers `message`"),
+    ("raw", "answers the line it heard, byte for byte"),
+    ("meta", "answers `params._meta` as JSON"),
+    ("host", "answers what the host declared"),
+    ("name", "answers the server's name"),
+    ("pid", "answers its process id"),
+    ("count", "answers how many calls it heard"),
+    (
+        "cancelled",
+        "answers the request ids of the cancellations it heard",
+    ),
+    ("env", "answers its environment as JSON"),
+    ("fds", "answers its open file descriptors"),
+    ("wait", "answers `nonce` after `ms`"),
+    ("random", "answers `nonce` after up to `ms`"),
+    ("blob", "answers with `bytes` letters"),
+    ("fail", "answers isError"),
+    ("rpc-error", "answers a JSON-RPC error with `code`"),
+    ("crash", "aborts the process"),
+    ("leave", "closes the process after `ms` without an answer"),
+    ("never", "never answers"),
+    ("twice", "answers twice"),
+    (
+        "unknown-id",
+        "answers ids that nobody asked for, then its own",
+    ),
+    ("garbage", "writes garbage around its answer"),
+    (
+        "junk",
+        "writes a line of `bytes` that is no JSON, then answers",
+    ),
+    ("stderr", "writes `bytes` to stderr, then answers"),
+    ("progress", "reports `steps` steps, `ms` apart"),
+    ("log", "logs `data` at `level`, then answers"),
+    (
+        "changed",
+        "says that tools, prompts and resources changed, then answers",
+    ),
+    ("updated", "says that `uri` was updated, then answers"),
+    (
+        "sample",
+        "asks the host for a completion and answers what it said",
+    ),
+    ("elicit", "asks the host's user and answers what it said"),
+    (
+        "roots",
+        "asks the host for its roots and answers what it said",
+    ),
+    ("ping-host", "pings the host and answers what it said"),
+    ("delete_all", "a name to forbid; answers like echo"),
+];
+
+/// The tools as `tools/list` shows them.
+pub(crate) fn list(server: &Server) -> Vec<Value> {
+    let tool = |name: &str, about: &str| json!({"name": name, "description": about, "inputSchema": {"type": "object"}, "x-mock": name});
+    let more = (0..server.flags.tools).map(|n| tool(&format!("tool-{n:04}"), "one of many"));
+    TOOLS
+        .iter()
+        .map(|(name, about)| tool(name, about))
+        .chain(more)
+        .collect()
+}
+
+/// Does it. `None`: nothing is answered, or everything was.
+pub(crate) async fn call(
+    server: &Server,
+    id: &Value,
+    params: &Value,
+    line: String,
+) -> Option<Result<Value, Value>> {
+    let given = &params["arguments"];
+    let ms = |default: u64| Duration::from_millis(given["ms"].as_u64().unwrap_or(default));
+    let bytes = given["bytes"].as_u64().unwrap_or(1 << 20) as usize;
+    let nonce = || given["nonce"].as_str().unwrap_or_default().to_owned();
+    if server.flags.random_delay > 0 {
+        sleep(random(Duration::from_millis(server.flags.random_delay))).await;
+    }
+    let said = match params["name"].as_str().unwrap_or_default() {
+        "echo" | "delete_all" => given["message"].as_str().unwrap_or_default().to_owned(),
+        "raw" => line,
+        "meta" => params["_meta"].to_string(),
+        "host" => lock(&server.host).to_string(),
+        "name" => server.flags.name.clone(),
+        "pid" => std::process::id().to_string(),
+        "count" => server.calls.load(Ordering::Relaxed).to_string(),
+        "cancelled" => Value::from(lock(&server.cancelled).clone()).to_string(),
+        "env" => json!(std::env::vars().collect::<BTreeMap<_, _>>()).to_string(),
+        "fds" => descriptors(),
+        "wait" => {
+            sleep(ms(100)).await;
+            nonce()
+        }
+        "random" => {
+            sleep(random(ms(20))).await;
+            nonce()
+        }
+        "blob" => "x".repeat(bytes),
+        "fail" => {
+            return Some(Ok(
+                json!({"content": [text("it failed on purpose")], "isError": true}),
+            ));
+        }
+        "rpc-error" => {
+            let code = given["code"].as_i64().unwrap_or(-32000);
+            return Some(Err(
+                json!({"code": code, "message": "on purpose", "data": {"kept": true}}),
+            ));
+        }
+        "crash" => std::process::abort(),
+        "leave" => {
+            sleep(ms(0)).await;
+            std::process::abort()
+        }
+        "never" => return None,
+        "twice" => {
+            respond(server, id, Ok(json!({"content": [text("first")]})));
+            "second".to_owned()
+        }
+        "unknown-id" => {
+            strangers(server, id);
+            "own".to_owned()
+        }
+        "garbage" => {
+            server.voice.raw(b"not json\n\xff\xff\xff\n{\"id\":\n{}\n[1]\n\"x\"\n{\"jsonrpc\":\"1.0\",\"id\":1,\"result\":{}}\n".to_vec());
+            "after garbage".to_owned()
+        }
+        "junk" => {
+            let mut junk = vec![b'a'; bytes];
+            junk.push(b'\n');
+            server.voice.raw(junk);
+            "after junk".to_owned()
+        }
+        "stderr" => {
+            // On a thread of its own, as a library that logs would.
+            drop(tokio::task::spawn_blocking(move || flood(bytes)).await);
+            "after stderr".to_owned()
+        }
+        "progress" => {
+            progress(server, params, ms(10)).await;
+            "done".to_owned()
+        }
+        "log" => {
+            let level = given["level"].as_str().unwrap_or("info");
+            let note = json!({"level": level, "logger": server.flags.name, "data": given["data"]});
+            server.tell("notifications/message", note);
+            "logged".to_owned()
+        }
+        "changed" => {
+            for what in ["tools", "prompts", "resources"] {
+                server.tell(&format!("notifications/{what}/list_changed"), Value::Null);
+            }
+            "changed".to_owned()
+        }
+        "updated" => {
+            server.tell(
+                "notifications/resources/updated",
+                json!({"uri": given["uri"]}),
+            );
+            "updated".to_owned()
+        }
+        "sample" => server
+            .ask("sampling/createMessage", sampling())
+            .await
+            .to_string(),
+        "elicit" => server
+            .ask("elicitation/create", elicitation())
+            .await
+            .to_string(),
+        "roots" => server.ask("roots/list", Value::Null).await.to_string(),
+        "ping-host" => server.ask("ping", Value::Null).await.to_string(),
+        known if known.starts_with("tool-") => known.to_owned(),
+        unknown => {
+            return Some(Err(
+                json!({"code": -32602, "message": format!("Unknown tool: {unknown}")}),
+            ));
+        }
+    };
+    Some(Ok(json!({"content": [text(&said)]})))
+}
+
+/// Leaves a process behind that is in nobody's group or session, through two forks.
+pub(crate) async fn grandchild(mark: &str) {
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let own = own.display();
+    let script = format!(
+        "setsid sh -c '{own} --silent --ignore-eof --mark {mark} </dev/null >/dev/null 2>&1 &' &"
+    );
+    let started = command("sh").arg("-c").arg(script).status().await;
+    started.expect("a shell can be started");
+}
+
+fn text(said: &str) -> Value {
+    json!({"type": "text", "text": said})
+}
+
+fn random(most: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    most.mul_f64((random % 1024) as f64 / 1024.0)
+}
+
+/// Ids that nobody asked for, and this id in another type.
+fn strangers(server: &Server, id: &Value) {
+    let twin = if id.is_string() {
+        json!(0)
+    } else {
+        json!(id.to_string())
+    };
+    for stranger in [
+        json!(987_654_321),
+        json!("nobody"),
+        json!(-1),
+        Value::Null,
+        twin,
+    ] {
+        let answer = json!({"content": [text("a stranger's")]});
+        server
+            .voice
+            .say(&json!({"jsonrpc": "2.0", "id": stranger, "result": answer}));
+    }
+}
+
+async fn progress(server: &Server, params: &Value, apart: Duration) {
+    let steps = params["arguments"]["steps"].as_u64().unwrap_or(3);
+    let token = &params["_meta"]["progressToken"];
+    for step in 1..=steps {
+        sleep(apart).await;
+        if !token.is_null() {
+            let note = json!({"progressToken": token, "progress": step, "total": steps, "message": format!("step {step}")});
+            server.tell("notifications/progress", note);
+        }
+    }
+}
+
+fn sampling() -> Value {
+    json!({
+        "messages": [{"role": "user", "content": {"type": "text", "text": "what is chill?"}}],
+        "maxTokens": 7,
+    })
+}
+
+fn elicitation() -> Value {
+    json!({
+        "message": "Which colour?",
+        "requestedSchema": {"type": "object", "properties": {"colour": {"type": "string"}}},
+    })
+}
+
+fn descriptors() -> String {
+    let mut open: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let target = std::fs::read_link(entry.path()).ok()?.display().to_string();
+            Some(format!("{} {target}", entry.file_name().to_string_lossy()))
+        })
+        .collect();
+    open.sort();
+    open.join("\n")
+}

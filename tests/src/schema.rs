@@ -1,0 +1,101 @@
+//! The official JSON Schemas, to judge what chillgate itself says.
+//!
+//! It stands apart because each revision has its own file and its own spelling of the definitions.
+//! It never fetches anything: the files lie in `tests/schemas`.
+
+use std::path::Path;
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+/// The revisions with an `initialize` handshake.
+pub const HANDSHAKE: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// One revision's schema.
+#[derive(Debug)]
+pub struct Schema {
+    revision: String,
+    document: Value,
+}
+
+impl Schema {
+    /// Reads `tests/schemas/mcp-REVISION.schema.json`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn of(revision: &str) -> Self {
+        let name = format!("schemas/mcp-{revision}.schema.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let document = serde_json::from_str(&text).expect("the schema is JSON");
+        Self {
+            revision: revision.to_owned(),
+            document,
+        }
+    }
+
+    /// Checks a value against one definition, e.g. `JSONRPCMessage` or `InitializeResult`.
+    ///
+    /// # Panics
+    /// When it does not fit; the message holds every violation.
+    pub fn check(&self, definition: &str, value: &Value) {
+        let violations = self.violations(definition, value);
+        assert!(
+            violations.is_empty(),
+            "not a {definition} of {}: {}\n{value}",
+            self.revision,
+            violations.join("\n")
+        );
+    }
+
+    /// What is wrong with a value, nothing when it fits.
+    ///
+    /// # Panics
+    /// When the revision has no such definition.
+    pub fn violations(&self, definition: &str, value: &Value) -> Vec<String> {
+        let key = if self.document.get("$defs").is_some() {
+            "$defs"
+        } else {
+            "definitions"
+        };
+        let definitions = &self.document[key];
+        assert!(
+            definitions.get(definition).is_some(),
+            "{} has no {definition}",
+            self.revision
+        );
+        let mut schema = json!({ "$ref": format!("#/{key}/{definition}") });
+        schema[key] = definitions.clone();
+        if let Some(dialect) = self.document.get("$schema") {
+            schema["$schema"] = dialect.clone();
+        }
+        let validator: Validator = jsonschema::validator_for(&schema).expect("the schema compiles");
+        validator
+            .iter_errors(value)
+            .map(|error| format!("{} at {}", error, error.instance_path()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_revision_tells_a_message_from_what_is_none() {
+        for revision in HANDSHAKE.into_iter().chain(["2026-07-28"]) {
+            let schema = Schema::of(revision);
+            let good = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": [], "resultType": "complete", "ttlMs": 0, "cacheScope": "private"}});
+            schema.check("JSONRPCMessage", &good);
+            schema.check("ListToolsResult", &good["result"]);
+            let bad = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"description": 7}]}});
+            assert!(
+                !schema
+                    .violations("ListToolsResult", &bad["result"])
+                    .is_empty(),
+                "{revision}"
+            );
+        }
+    }
+}
