@@ -77,7 +77,7 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, services: &Services) -> Optio
         fields.wrong(Some("arguments-limit"), wrong);
     }
     let Some(sink) = &services.audit else {
-        let help = "add [audit] with file = \"/var/log/chillgate/audit.jsonl\" or stdout = true";
+        let help = "add [audit] with file = \"/var/log/chillgate/audit.jsonl\", or \"-\" for standard output";
         fields.wrong(
             None,
             Wrong::new("an audit policy needs somewhere to write", help),
@@ -142,6 +142,8 @@ impl Policy for Audit {
 
     fn on_complete(&self, call: &Call, completion: &Completion) {
         let _lost = self.write(call, Phase::Done, |record| {
+            // Who the host says it is stands in the admit record of the same session and id.
+            record.client = None;
             record.outcome = Some(completion.outcome.as_str());
             if let Outcome::RpcError(code) = completion.outcome {
                 record.rpc_code = Some(code);

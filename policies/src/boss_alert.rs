@@ -205,6 +205,7 @@ mod tests {
             .expect("held once")
             .expect("not refused");
         assert_eq!(pass.delayed(), Duration::from_secs(20));
+        assert!(pass.held(), "the second policy does not make it unheld");
     }
 
     #[test]

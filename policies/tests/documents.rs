@@ -95,7 +95,7 @@ fn the_chill_preset_is_what_serve_promises_without_a_config() {
         toml_edit::de::from_str(presets::get("chill").expect("it is there")).expect("TOML");
     assert_eq!(file["server"]["chill"]["builtin"], "chill");
     assert_eq!(file["front"][0]["listen"], "127.0.0.1:8800");
-    assert_eq!(file["audit"]["stdout"], true);
+    assert_eq!(file["audit"]["file"], "-", "standard output");
     let quota = &file["policy"][0];
     assert_eq!(
         (&quota["allow"], &quota["burst"], &quota["per"]),

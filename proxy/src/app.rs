@@ -31,6 +31,7 @@ use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot};
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
+use crate::telemetry;
 use crate::telemetry::metrics::{ChillLevels, Metrics, Reload};
 
 /// Where hosts find chillgate when nothing else is configured.
@@ -55,7 +56,7 @@ pub enum Mode {
 pub fn run(loaded: Loaded, sources: Sources, mode: Mode) -> ExitCode {
     let metrics = Metrics::new();
     // Kept to the end: what is logged after it is gone is lost.
-    let _log = match start_log(&loaded.config.log, metrics.clone()) {
+    let _log = match start_log(&loaded.config.log, &metrics) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: log: {error}");
@@ -303,7 +304,7 @@ impl App {
 }
 
 /// The operational log. The library under ChillMCP says at `info` what is nobody's business here.
-fn start_log(log: &Log, metrics: Arc<Metrics>) -> Result<LogGuard, logs::LogError> {
+fn start_log(log: &Log, metrics: &Arc<Metrics>) -> Result<LogGuard, logs::LogError> {
     let format = match log.format {
         LogFormat::Auto => logs::Format::Auto,
         LogFormat::Json => logs::Format::Json,
@@ -314,7 +315,7 @@ fn start_log(log: &Log, metrics: Arc<Metrics>) -> Result<LogGuard, logs::LogErro
     } else {
         format!("{},rmcp=error", log.filter)
     };
-    logs::start(format, &filter, move |lines| metrics.telemetry_dropped("logs", lines))
+    telemetry::init(format, &filter, metrics)
 }
 
 fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {

@@ -1,7 +1,8 @@
 //! The command line: which verbs there are, what each takes, and what `--help` teaches.
 //!
 //! Types only; what a verb does is in `cli/` or, for those that run servers, in the application.
-//! Standard output belongs to the protocol or to a verb's answer, so that nothing here prints but through [`answer::Answer`].
+//! Standard output belongs to the protocol or to a verb's answer, so that nothing here prints but
+//! through [`answer::Answer`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,7 +51,10 @@ Exit codes: 0 fine, 1 a check found something, 2 cannot run.";
 )]
 pub struct Cli {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would replace the program's own help")]
+    #[expect(
+        missing_docs,
+        reason = "a doc comment here would replace the program's own help"
+    )]
     pub global: Global,
     /// What to do.
     #[command(subcommand)]
@@ -256,7 +260,10 @@ fn server_name(text: &str) -> Result<String, String> {
 }
 
 fn percent(text: &str) -> Result<u8, String> {
-    let number = text.parse::<u8>().ok().filter(|number| *number <= 100 && !text.starts_with('+'));
+    let number = text
+        .parse::<u8>()
+        .ok()
+        .filter(|number| *number <= 100 && !text.starts_with('+'));
     number.ok_or_else(|| "a whole number from 0 to 100".to_owned())
 }
 
@@ -264,7 +271,10 @@ fn percent(text: &str) -> Result<u8, String> {
 const LONGEST: u64 = 400 * 86_400;
 
 fn seconds(text: &str) -> Result<u64, String> {
-    let number = text.parse::<u64>().ok().filter(|n| *n <= LONGEST && !text.starts_with('+'));
+    let number = text
+        .parse::<u64>()
+        .ok()
+        .filter(|n| *n <= LONGEST && !text.starts_with('+'));
     number.ok_or_else(|| "a whole number of seconds, 0 or more (at most 34560000)".to_owned())
 }
 

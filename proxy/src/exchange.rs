@@ -259,9 +259,9 @@ impl Exchange {
     /// Time in which the server waits for the host does not count towards `idle`.
     pub async fn until_overdue(&self, idle: Option<Duration>, max: Option<Duration>) -> Duration {
         let begun = self.began.elapsed();
-        self.touch();
+        self.activity.store(begun.as_millis() as u64, Ordering::Relaxed);
+        let mut now = begun;
         loop {
-            let now = self.began.elapsed();
             let quiet_since = if self.questions.load(Ordering::Relaxed) > 0 {
                 now
             } else {
@@ -276,6 +276,7 @@ impl Exchange {
                 return now.saturating_sub(begun);
             }
             tokio::time::sleep(left).await;
+            now = self.began.elapsed();
         }
     }
 

@@ -7,12 +7,14 @@
 //! Fronts hand in bytes that are a checked [`Envelope`]; backends hand back another. Only this
 //! file asks policies. It knows no transport and no protocol revision by name.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chillgate_policies::engine::{Completion, Deadline, Outcome, Pass};
 use chillgate_wire::{Envelope, Kind, json, method};
+use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, warn};
 
@@ -21,10 +23,10 @@ use crate::budget::Budget;
 use crate::drain::Drain;
 use crate::era;
 use crate::exchange::{Ended, Exchange};
-use crate::route::{Route, lists};
+use crate::route::{Astray, Route, lists};
 use crate::session::{Full, Opening, Place, Session, Sessions};
 use crate::snapshot::{Live, Snapshot};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{ExchangeMetrics, Metrics};
 
 pub mod inbound;
 pub mod refusal;
@@ -63,7 +65,9 @@ impl Gate {
     /// A request and its answer.
     pub async fn handle(&self, exchange: Arc<Exchange>, request: Envelope) -> Answer {
         let snapshot = self.0.live.pin(); // one generation, start to end
-        match self.relay(&exchange, request, &snapshot).await {
+        // A panic is this exchange's end and nobody else's; the panic hook counts and logs it.
+        let relaying = AssertUnwindSafe(self.relay(&exchange, request, &snapshot));
+        match relaying.catch_unwind().await.unwrap_or(Err(Refusal::Panic)) {
             Ok(answer) => Answer::of(answer),
             Err(refusal) => refusal.answer(&exchange), // the one table error → JSON-RPC and HTTP
         }
@@ -75,26 +79,55 @@ impl Gate {
         request: Envelope,
         snapshot: &Arc<Snapshot>,
     ) -> Result<Envelope, Refusal> {
-        let _running = self.enter(exchange, snapshot)?;
         let request = era::host::understand(exchange.session.era(), request)?;
         let inbound = Inbound::read(exchange, request);
-        let route = snapshot.routes.select(exchange, inbound).await;
-        let pass = self.admit(exchange, &route, snapshot).await?;
+        let (_running, inbound) = self.enter(exchange, inbound, snapshot)?;
+        let selected = snapshot.routes.select(exchange, inbound).await;
+        let route = selected.map_err(|astray| self.turn_away(*astray, snapshot))?;
+        let meter = self.0.metrics.exchange(&route.call.server, route.label);
+        let _in_flight = meter.begin();
+        let pass = self.admit(exchange, &route, snapshot, &meter).await?;
+        let own = exchange.began.elapsed().saturating_sub(pass.delayed());
         let answer = self.carry(exchange, &route, &pass, snapshot).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
-        self.complete(exchange, &route, pass, &answer);
+        let outcome = self.complete(exchange, &route, pass, &answer);
+        meter.done(outcome.as_str(), exchange.began.elapsed(), Some(own));
         answer.map(|answer| era::host::express(exchange.session.era(), answer))
     }
 
     /// Takes the request in: its id is new, the agent has room, chillgate is not stopping.
-    fn enter(&self, exchange: &Arc<Exchange>, snapshot: &Snapshot) -> Result<Running, Refusal> {
-        if self.0.drain.refuses() {
-            return Err(Refusal::Draining);
-        }
+    fn enter(
+        &self,
+        exchange: &Arc<Exchange>,
+        inbound: Inbound,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<(Running, Inbound), Refusal> {
         let session = &exchange.session;
-        let place = Place::take(&session.agent, snapshot.config.limits.in_flight_per_agent)?;
-        session.begin(exchange).map_err(|_| Refusal::IdInUse)?;
-        Ok(Running { exchange: exchange.clone(), _place: place, _work: self.0.drain.work() })
+        let entering = || {
+            if self.0.drain.refuses() {
+                return Err(Refusal::Draining);
+            }
+            let place = Place::take(&session.agent, snapshot.config.limits.in_flight_per_agent)?;
+            session.begin(exchange).map_err(|_| Refusal::IdInUse)?;
+            Ok(place)
+        };
+        match entering() {
+            Ok(place) => {
+                let work = self.0.drain.work();
+                Ok((Running { exchange: exchange.clone(), _place: place, _work: work }, inbound))
+            }
+            Err(refusal) => {
+                Err(self.turn_away(Astray::new(exchange, inbound, refusal), snapshot))
+            }
+        }
+    }
+
+    /// What no policy is asked about has its record all the same.
+    fn turn_away(&self, astray: Astray, snapshot: &Arc<Snapshot>) -> Refusal {
+        let Astray { call, label, refusal } = astray;
+        self.0.metrics.refused(&call.server, label, refusal.outcome());
+        snapshot.chain.turn_away(call, &refusal.rejection());
+        refusal
     }
 
     /// Asks the policies. Meanwhile the host can cancel, and hears progress while it is held.
@@ -103,6 +136,7 @@ impl Gate {
         exchange: &Arc<Exchange>,
         route: &Route,
         snapshot: &Snapshot,
+        meter: &ExchangeMetrics,
     ) -> Result<Pass, Refusal> {
         let mut admission = std::pin::pin!(snapshot.chain.admit(route.call.clone(), &**exchange));
         // Most calls are admitted at the first look, without a timer.
@@ -112,14 +146,14 @@ impl Gate {
                 biased;
                 verdict = &mut admission => verdict,
                 why = exchange.until_ended() => {
-                    self.0.metrics.refused(&route.call.server, route.label, "cancelled");
+                    meter.refused("cancelled");
                     return Err(Refusal::Ended(why));
                 }
                 () = exchange.report_hold() => return Err(Refusal::Ended(Ended::ByHost)),
             },
         };
         verdict.map_err(|rejection| {
-            self.0.metrics.refused(&route.call.server, route.label, refusal::outcome(&rejection));
+            meter.refused(refusal::outcome(&rejection));
             Refusal::Policy { rejection: Box::new(rejection), tool: route.shown.clone() }
         })
     }
@@ -166,7 +200,7 @@ impl Gate {
         route: &Route,
         pass: Pass,
         answer: &Result<Envelope, Refusal>,
-    ) {
+    ) -> Outcome {
         let outcome = match answer {
             _ if exchange.is_detached() && exchange.session.line().is_none() => Outcome::Undelivered,
             Ok(answer) => outcome_of(answer, route),
@@ -186,13 +220,8 @@ impl Gate {
         {
             completion = completion.levels(levels);
         }
-        self.0.metrics.done(
-            &route.call.server,
-            route.label,
-            outcome.as_str(),
-            exchange.began.elapsed(),
-        );
         pass.complete(completion);
+        outcome
     }
 
     /// A notification or an answer of the host.
@@ -257,9 +286,10 @@ impl Gate {
     /// Ends sessions that nobody uses any more, for as long as it runs.
     pub async fn sweep(&self) {
         loop {
+            const ROUNDS: u32 = 16;
             let idle = self.0.live.pin().config.limits.session_idle;
-            tokio::time::sleep(idle.min(Duration::from_secs(30)).max(Duration::from_secs(1))).await;
-            for session in self.0.sessions.unused(idle) {
+            tokio::time::sleep((idle / ROUNDS).max(Duration::from_millis(100))).await;
+            for session in self.0.sessions.unused(ROUNDS) {
                 self.close(&session, Ended::Session).await;
             }
         }

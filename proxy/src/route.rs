@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chillgate_policies::engine::Call;
-use chillgate_wire::{Envelope, code, json, message};
+use chillgate_wire::{Envelope, code, json};
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, BackendError, Passage, State};
+use crate::backend::{Backend, BackendError};
 use crate::config::Prefix;
 use crate::exchange::Exchange;
 use crate::gate::inbound::Inbound;
@@ -25,6 +25,9 @@ pub mod lists;
 pub mod merge;
 
 use merge::Merge;
+
+/// A route, or why there is none.
+pub type Selected = Result<Route, Box<Astray>>;
 
 /// The server of a request, and the request as that server gets it.
 #[derive(Debug)]
@@ -41,6 +44,27 @@ pub struct Route {
     pub request: Envelope,
     /// The built-in ChillMCP answers, so that its levels are worth recording.
     pub is_chill: bool,
+}
+
+/// A request that leads nowhere: it names nothing that exists, or may not go on.
+#[derive(Debug)]
+pub struct Astray {
+    /// What the audit log sees.
+    pub call: Call,
+    /// The method's label in metrics.
+    pub label: &'static str,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+impl Astray {
+    /// A request that ends here.
+    pub fn new(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Self {
+        let server = Arc::from("*");
+        let target = inbound.target.clone();
+        let call = call_of(exchange, inbound, server, target);
+        Self { label: label(&call.method), call, refusal }
+    }
 }
 
 /// All servers of a generation.
@@ -88,16 +112,15 @@ impl Routes {
         }
     }
 
-    /// The route of a request. What names nothing that exists has a route too, so that policies
-    /// and the audit log see it like any other.
-    pub async fn select(&self, exchange: &Arc<Exchange>, inbound: Inbound) -> Route {
+    /// The route of a request.
+    pub async fn select(&self, exchange: &Arc<Exchange>, inbound: Inbound) -> Selected {
         let session = &exchange.session;
         let prefix = match &session.scope {
             Scope::One(name) => {
                 let server = self.get(name).cloned();
                 return match server {
                     Some(server) => self.known(exchange, inbound, server, None).await,
-                    None => Self::nowhere(exchange, inbound, Refusal::NoServer(name.clone())),
+                    None => astray(exchange, inbound, Refusal::NoServer(name.clone())),
                 };
             }
             Scope::Merged(prefix) => *prefix,
@@ -107,11 +130,11 @@ impl Routes {
             "completion/complete" => self.by_reference(exchange, inbound, prefix).await,
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 let Some(uri) = inbound.target.clone() else {
-                    return Self::nowhere(exchange, inbound, missing("uri"));
+                    return astray(exchange, inbound, missing("uri"));
                 };
                 match self.by_uri(exchange, &uri).await {
                     Ok(server) => self.to(exchange, inbound, server, None),
-                    Err(refusal) => Self::nowhere(exchange, inbound, refusal),
+                    Err(refusal) => astray(exchange, inbound, refusal),
                 }
             }
             method if Merge::answers(method) => self.to(exchange, inbound, self.merge.clone(), None),
@@ -121,14 +144,14 @@ impl Routes {
                     message: format!("Method not found: {}", inbound.method),
                     data: None,
                 };
-                Self::nowhere(exchange, inbound, refusal)
+                astray(exchange, inbound, refusal)
             }
         }
     }
 
-    async fn by_thing(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Route {
+    async fn by_thing(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Selected {
         let Some(shown) = inbound.target.clone() else {
-            return Self::nowhere(exchange, inbound, missing("name"));
+            return astray(exchange, inbound, missing("name"));
         };
         match self.find(exchange, &inbound.method, &shown, prefix).await {
             Some((server, name)) => {
@@ -137,7 +160,7 @@ impl Routes {
             }
             None => {
                 let refusal = unknown(&inbound.method, &shown);
-                Self::nowhere(exchange, inbound, refusal)
+                astray(exchange, inbound, refusal)
             }
         }
     }
@@ -170,7 +193,7 @@ impl Routes {
         inbound: Inbound,
         server: Arc<dyn Backend>,
         rename: Option<(&[&str], String)>,
-    ) -> Route {
+    ) -> Selected {
         let list = match &*inbound.method {
             "tools/call" => "tools/list",
             "prompts/get" => "prompts/list",
@@ -180,13 +203,13 @@ impl Routes {
             let name = rename.as_ref().map_or(&*shown, |(_, name)| name.as_str());
             if !catalog::has(exchange, &server, list, name).await {
                 let refusal = unknown(&inbound.method, &shown);
-                return Self::nowhere(exchange, inbound, refusal);
+                return astray(exchange, inbound, refusal);
             }
         }
         self.to(exchange, inbound, server, rename)
     }
 
-    async fn by_reference(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Route {
+    async fn by_reference(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Selected {
         let text = |member| inbound.request.text(&["params", "ref", member]).map(std::borrow::Cow::into_owned);
         let (name, uri) = (text("name"), text("uri"));
         if let Some(name) = name {
@@ -196,13 +219,13 @@ impl Routes {
                         (bare != name).then_some((["params", "ref", "name"].as_slice(), bare));
                     self.to(exchange, inbound, server, rename)
                 }
-                None => Self::nowhere(exchange, inbound, unknown("prompts/get", &name)),
+                None => astray(exchange, inbound, unknown("prompts/get", &name)),
             };
         }
-        let Some(uri) = uri else { return Self::nowhere(exchange, inbound, missing("ref")) };
+        let Some(uri) = uri else { return astray(exchange, inbound, missing("ref")) };
         match self.by_uri(exchange, &uri).await {
             Ok(server) => self.to(exchange, inbound, server, None),
-            Err(refusal) => Self::nowhere(exchange, inbound, refusal),
+            Err(refusal) => astray(exchange, inbound, refusal),
         }
     }
 
@@ -233,7 +256,7 @@ impl Routes {
         inbound: Inbound,
         backend: Arc<dyn Backend>,
         rename: Option<(&[&str], String)>,
-    ) -> Route {
+    ) -> Selected {
         let request = match &rename {
             None => inbound.request.clone(),
             Some((path, name)) => {
@@ -247,37 +270,33 @@ impl Routes {
             None => inbound.target.clone(),
         };
         let is_chill = self.chill.iter().any(|name| *name == *backend.name());
-        Self::route(exchange, inbound, backend, request, target, is_chill)
+        let shown = inbound.target.clone();
+        let call = call_of(exchange, inbound, backend.name().clone(), target);
+        Ok(Route { label: label(&call.method), call, shown, backend, request, is_chill })
     }
+}
 
-    fn nowhere(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Route {
-        let request = inbound.request.clone();
-        let target = inbound.target.clone();
-        let backend = Arc::new(Nowhere::new(refusal));
-        Self::route(exchange, inbound, backend, request, target, false)
-    }
+fn astray(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Selected {
+    Err(Box::new(Astray::new(exchange, inbound, refusal)))
+}
 
-    fn route(
-        exchange: &Exchange,
-        inbound: Inbound,
-        backend: Arc<dyn Backend>,
-        request: Envelope,
-        target: Option<Arc<str>>,
-        is_chill: bool,
-    ) -> Route {
-        let session = &exchange.session;
-        let call = Call {
-            agent: session.agent.name.clone(),
-            server: backend.name().clone(),
-            method: inbound.method,
-            target,
-            arguments: inbound.arguments,
-            id: Some(bytes::Bytes::copy_from_slice(exchange.id.as_bytes())),
-            bytes_in: inbound.bytes as u64,
-            context: session.context.clone(),
-        };
-        let label = label(&call.method);
-        Route { call, label, shown: inbound.target, backend, request, is_chill }
+/// What policies see of a request.
+fn call_of(
+    exchange: &Exchange,
+    inbound: Inbound,
+    server: Arc<str>,
+    target: Option<Arc<str>>,
+) -> Call {
+    let session = &exchange.session;
+    Call {
+        agent: session.agent.name.clone(),
+        server,
+        method: inbound.method,
+        target,
+        arguments: inbound.arguments,
+        id: Some(bytes::Bytes::copy_from_slice(exchange.id.as_bytes())),
+        bytes_in: inbound.bytes as u64,
+        context: session.context.clone(),
     }
 }
 
@@ -302,52 +321,6 @@ fn missing(member: &str) -> Refusal {
         message: format!("Invalid params: `{member}` is missing or no string"),
         data: None,
     }
-}
-
-/// Where requests go that name nothing: it answers with one sentence.
-#[derive(Debug)]
-struct Nowhere {
-    name: Arc<str>,
-    words: (i64, String, Option<serde_json::Value>),
-}
-
-impl Nowhere {
-    fn new(refusal: Refusal) -> Self {
-        Self { name: Arc::from("*"), words: refusal.words() }
-    }
-}
-
-#[async_trait::async_trait]
-impl Backend for Nowhere {
-    fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    async fn call(
-        &self,
-        exchange: &Arc<Exchange>,
-        _: Envelope,
-        _: Passage,
-    ) -> Result<Envelope, BackendError> {
-        let (code, text, data) = &self.words;
-        let data = data.as_ref().map(ToString::to_string);
-        let id = Some(exchange.id.as_bytes());
-        own(message::error(id, *code, text, data.as_deref().map(str::as_bytes)))
-    }
-
-    async fn post(&self, _: &Arc<Session>, _: Envelope) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    async fn detach(&self, _: &Arc<Session>) {}
-
-    async fn warm(&self) {}
-
-    fn state(&self) -> State {
-        State::Ready
-    }
-
-    async fn stop(&self) {}
 }
 
 /// An answer that chillgate writes itself.

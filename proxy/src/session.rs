@@ -4,15 +4,13 @@
 //! state and finds the stream for a message; it never reads a transport and never asks a policy.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_policies::engine::Context;
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
-use tokio::time::Instant;
 
 use crate::config::{Limits, Prefix};
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
@@ -105,7 +103,8 @@ pub struct Session {
     next_question: AtomicU64,
     listeners: AtomicU64,
     listening: AtomicBool,
-    last_used: Mutex<Instant>,
+    /// How many times in a row it was looked at and found unused.
+    unused: AtomicU32,
     learned: Mutex<Learned>,
     missed: Mutex<HashSet<Arc<str>>>,
     over: AtomicBool,
@@ -166,7 +165,7 @@ impl Session {
             next_question: AtomicU64::new(0),
             listeners: AtomicU64::new(0),
             listening: AtomicBool::new(false),
-            last_used: Mutex::new(Instant::now()),
+            unused: AtomicU32::new(0),
             learned: Mutex::default(),
             missed: Mutex::default(),
             over: AtomicBool::new(false),
@@ -210,7 +209,6 @@ impl Session {
 
     /// Registers a request; a second one with an id in flight is refused.
     pub fn begin(&self, exchange: &Arc<Exchange>) -> Result<(), Refused> {
-        self.use_now();
         let mut exchanges = locked(&self.exchanges);
         if exchanges.contains_key(&exchange.id) {
             return Err(Refused);
@@ -383,11 +381,8 @@ impl Session {
 
     /// Marks the session as in use.
     pub fn use_now(&self) {
-        *locked(&self.last_used) = Instant::now();
-    }
-
-    fn unused_for(&self) -> Duration {
-        locked(&self.last_used).elapsed()
+        // Cheaper than a clock: whoever sweeps counts its own rounds.
+        self.unused.store(0, Ordering::Relaxed);
     }
 
     /// Ends the session: every request in flight ends, nothing more is sent.
@@ -515,14 +510,17 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// Sessions that nobody has used for `idle`.
-    pub fn unused(&self, idle: Duration) -> Vec<Arc<Session>> {
+    /// One more round: the sessions that nobody has used for more than `rounds` of them.
+    pub fn unused(&self, rounds: u32) -> Vec<Arc<Session>> {
         let mut sessions = self.all();
         sessions.retain(|session| {
-            session.line.is_none()
-                && session.in_flight() == 0
-                && !session.listening.load(Ordering::Relaxed)
-                && session.unused_for() > idle
+            let is_used = session.line.is_some()
+                || session.in_flight() > 0
+                || session.listening.load(Ordering::Relaxed);
+            if is_used {
+                session.use_now();
+            }
+            !is_used && session.unused.fetch_add(1, Ordering::Relaxed) >= rounds
         });
         sessions
     }

@@ -151,6 +151,12 @@ fn backend_of(
     fixtures: &Fixtures,
 ) -> Result<(Arc<dyn Backend>, Option<Breaks>), String> {
     let tasks = fixtures.tasks.clone();
+    let path = match server {
+        Server::Builtin(_) => "builtin",
+        Server::Command(_) => "stdio",
+        Server::Remote(_) => "http",
+    };
+    fixtures.metrics.path(&terms.server, path);
     match server {
         Server::Builtin(settings) => {
             let breaks = Breaks::new(&terms.server, settings.clone());

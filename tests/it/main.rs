@@ -3,7 +3,30 @@
 //! It stands apart from the crates' own tests, which show what one part does alone. A module here
 //! is one promise of the product; each test starts its own chillgate on ports of its own.
 
+mod architecture;
+mod bad_input;
+mod chill;
+mod cli;
+mod config;
+mod docs;
+mod examples;
 mod harness;
+mod http_rules;
+mod metrics;
+mod misrouting;
+mod peers;
+mod policies;
+mod relay;
+mod schemas;
+mod server_requests;
+mod tree;
+
+use chillgate_tests::Mock;
 
 /// The server that misbehaves.
 const MOCK: &str = env!("CARGO_BIN_EXE_mock-server");
+
+/// A mock server under this name.
+fn mock(name: &str) -> Mock {
+    Mock::new(MOCK, name)
+}

@@ -21,6 +21,7 @@ use crate::host::Host;
 use crate::http;
 use crate::process::{chillgate, command, free_port, signal};
 use crate::scrape::Scrape;
+use crate::server::Heard;
 use crate::wait::{until, within};
 
 /// How long a start may take; the children behind it may take longer.
@@ -224,6 +225,11 @@ impl Gate {
         let answer = http::get(self.health, "/metrics").await;
         assert_eq!(answer.status, 200, "/metrics: {}", answer.text());
         Scrape::parse(&answer.text())
+    }
+
+    /// What the mock server of this name has heard so far; see [`crate::Mock::ledger`].
+    pub fn heard(&self, server: &str) -> Heard {
+        Heard::read(&self.folder.path().join(format!("{server}.ledger")))
     }
 
     /// The audit records so far, once at least `count` are there.

@@ -35,6 +35,20 @@ impl Schema {
         }
     }
 
+    /// Whether the revision defines this.
+    pub fn has(&self, definition: &str) -> bool {
+        self.definitions().1.get(definition).is_some()
+    }
+
+    fn definitions(&self) -> (&'static str, &Value) {
+        let key = if self.document.get("$defs").is_some() {
+            "$defs"
+        } else {
+            "definitions"
+        };
+        (key, &self.document[key])
+    }
+
     /// Checks a value against one definition, e.g. `JSONRPCMessage` or `InitializeResult`.
     ///
     /// # Panics
@@ -54,12 +68,7 @@ impl Schema {
     /// # Panics
     /// When the revision has no such definition.
     pub fn violations(&self, definition: &str, value: &Value) -> Vec<String> {
-        let key = if self.document.get("$defs").is_some() {
-            "$defs"
-        } else {
-            "definitions"
-        };
-        let definitions = &self.document[key];
+        let (key, definitions) = self.definitions();
         assert!(
             definitions.get(definition).is_some(),
             "{} has no {definition}",

@@ -12,7 +12,7 @@ use serde_json::Value;
 pub struct Mock {
     binary: PathBuf,
     name: String,
-    ledger: Option<PathBuf>,
+    ledger: bool,
     flags: Vec<String>,
 }
 
@@ -22,15 +22,15 @@ impl Mock {
         Self {
             binary: binary.into(),
             name: name.to_owned(),
-            ledger: None,
+            ledger: false,
             flags: Vec::new(),
         }
     }
 
-    /// Writes every line it hears to this file.
+    /// Writes every line it hears to `NAME.ledger` beside the config; see [`crate::Gate::heard`].
     #[must_use]
-    pub fn ledger(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ledger = Some(path.into());
+    pub fn ledger(mut self) -> Self {
+        self.ledger = true;
         self
     }
 
@@ -46,8 +46,8 @@ impl Mock {
     pub fn command(&self) -> Vec<String> {
         let mut words = vec![self.binary.display().to_string()];
         words.extend(["--name".to_owned(), self.name.clone()]);
-        if let Some(ledger) = &self.ledger {
-            words.extend(["--ledger".to_owned(), ledger.display().to_string()]);
+        if self.ledger {
+            words.extend(["--ledger".to_owned(), format!("@DIR@/{}.ledger", self.name)]);
         }
         words.extend(self.flags.iter().cloned());
         words
@@ -59,18 +59,6 @@ impl Mock {
             "[server.{}]\ncommand = {}\n{more}\n",
             self.name,
             toml_list(&self.command())
-        )
-    }
-
-    /// What it has heard so far.
-    ///
-    /// # Panics
-    /// When it keeps no ledger.
-    pub fn heard(&self) -> Heard {
-        Heard::read(
-            self.ledger
-                .as_deref()
-                .expect("this mock server keeps no ledger"),
         )
     }
 }

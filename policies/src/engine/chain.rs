@@ -148,6 +148,20 @@ impl Chain {
         pass.admitted()
     }
 
+    /// Records a call that the gate itself refuses before any other policy is asked, so that every
+    /// call received has its record. Only policies of [`Stage::Record`] hear of it: nothing is
+    /// counted against a budget.
+    pub fn turn_away(self: &Arc<Self>, call: Call, rejection: &Rejection) {
+        let mut pass = Pass::new(Arc::clone(self), call);
+        for (index, link) in self.links.iter().enumerate() {
+            if link.stage == Stage::Record {
+                // Noted as asked; a recorder is told of the end, not of the request.
+                let _ = pass.asks(index, link);
+            }
+        }
+        pass.refused(None, rejection);
+    }
+
     /// Whether a list may show what `call` would call: the decision of the access policies, the
     /// same that [`Chain::admit`] follows.
     pub fn visible(&self, call: &Call) -> bool {

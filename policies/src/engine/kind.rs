@@ -219,6 +219,9 @@ mod tests {
         let other = name(json!({"server": "files"}), json!("agent"));
         assert_eq!(one, same);
         assert_ne!(one, other);
+        let tools = |tools: Value| name(json!({ "tool": tools }), json!(["tool", "agent"]));
+        assert_eq!(tools(json!(["x", "y"])), tools(json!(["y", "x"])));
+        assert_ne!(tools(json!(["x", "y"])), tools(json!(["x", "z"])));
         assert_eq!(one.len(), "quota-".len() + 8);
     }
 

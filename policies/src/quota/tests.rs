@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::engine::boss::{Reading, Settings};
-use crate::engine::ledger::{Bucket, Ledger, LedgerDown, LocalLedger, Quota, Reply, Take};
+use crate::engine::ledger::{Bucket, Key, Ledger, LedgerDown, LocalLedger, Quota, Reply, Take};
 use crate::engine::testing::{admit, call, chain, services, tool};
 use crate::engine::{Chain, Services};
 
@@ -236,6 +236,36 @@ fn a_changed_rate_owes_the_same_number_of_shares() {
 }
 
 #[test]
+fn a_pass_shows_the_tightest_budget_it_was_counted_against() {
+    for order in [["wide", "tight"], ["tight", "wide"]] {
+        let (_, services) = services();
+        let tables = order.map(|name| {
+            let allow = if name == "tight" { "3/h" } else { "100/h" };
+            json!({"type": "quota", "name": name, "allow": allow})
+        });
+        let pass = admit(&chain(&tables, &services), tool("x")).expect("admitted");
+        let (name, budget) = pass.budget().expect("counted");
+        assert_eq!((name, budget.limit, budget.remaining), ("tight", 3, 2));
+        assert_eq!(
+            (budget.window, budget.wait),
+            (Duration::from_hours(1), Duration::ZERO)
+        );
+        assert_eq!(budget.reset, Duration::from_mins(20));
+    }
+}
+
+#[test]
+fn a_rate_that_does_not_divide_its_span_is_rounded_against_the_caller() {
+    for allow in ["7/min", "3/s", "999/h", "1000000000/s", "60/min"] {
+        let rate: crate::engine::span::Rate = allow.parse().expect("a rate");
+        let share = Quota::new(rate, 1).expect("a quota").share();
+        assert!(share * rate.count >= rate.per, "{allow}: {share:?}");
+        let less = share.saturating_sub(Duration::from_nanos(1));
+        assert!(less * rate.count < rate.per, "{allow}: {share:?}");
+    }
+}
+
+#[test]
 fn another_name_is_another_budget() {
     let (_, services) = services();
     let named = |name: &str| json!({"type": "quota", "name": name, "allow": "1/h"});
@@ -442,7 +472,57 @@ fn the_ledger_is_bounded_and_forgets_the_longest_unused_first() {
     assert!(take("agent-9999".into()), "a reset gives the budget back");
 }
 
+#[test]
+fn a_budget_that_is_full_again_is_forgotten_before_one_that_is_spent() {
+    let (clock, _) = services();
+    let ledger = LocalLedger::bounded(Arc::new(clock.clone()), 1_600);
+    let take = |agent: &str, rate: &str| {
+        let quota = Quota::new(rate.parse().expect("a rate"), 1).expect("a quota");
+        let key = Key {
+            agent: Some(agent.into()),
+            ..Key::default()
+        };
+        let reply = ledger.take(
+            &Bucket {
+                name: "q".into(),
+                key,
+            },
+            quota,
+            1,
+            Duration::ZERO,
+        );
+        matches!(reply, Reply::Now(take) if take.admitted)
+    };
+    for agent in 0..10 {
+        assert!(take(&format!("spent-{agent}"), "1/day"));
+    }
+    for agent in 0..10_000 {
+        clock.advance(Duration::from_millis(10));
+        assert!(take(&format!("passing-{agent}"), "1/s"));
+    }
+    for agent in 0..10 {
+        assert!(
+            !take(&format!("spent-{agent}"), "1/day"),
+            "the oldest, but it owes a share"
+        );
+    }
+}
+
 proptest! {
+    #[test]
+    fn two_keys_never_share_a_text(
+        one in proptest::array::uniform3(proptest::option::of("[ast0-9:]{0,4}")),
+        two in proptest::array::uniform3(proptest::option::of("[ast0-9:]{0,4}")),
+    ) {
+        let key = |[agent, server, tool]: [Option<String>; 3]| Key {
+            agent: agent.map(Into::into),
+            server: server.map(Into::into),
+            tool: tool.map(Into::into),
+        };
+        let (one, two) = (key(one), key(two));
+        prop_assert_eq!(one == two, one.to_text() == two.to_text());
+    }
+
     #[test]
     fn no_pattern_of_calls_exceeds_a_quota(
         count in 1u32..50, secs in 1u64..100, burst in 1u32..20, patience in 0u64..5,

@@ -27,15 +27,31 @@ pub struct Answer {
 impl Answer {
     /// A refusal of `error: message` and what to type instead.
     pub fn cannot(message: &str, help: Option<&str>) -> Self {
-        let help = help.map(|help| format!("  = help: {help}\n")).unwrap_or_default();
-        Self { out: String::new(), err: format!("error: {message}\n{help}"), code: CANNOT }
+        let help = help
+            .map(|help| format!("  = help: {help}\n"))
+            .unwrap_or_default();
+        Self {
+            out: String::new(),
+            err: format!("error: {message}\n{help}"),
+            code: CANNOT,
+        }
     }
 
     /// Prints both texts. A reader that has gone away (`chillgate check | head`) is no mistake.
     pub fn print(self) -> ExitCode {
         let _ = std::io::stderr().lock().write_all(self.err.as_bytes());
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(self.out.as_bytes()).and_then(|()| out.flush());
+        let _ = out
+            .write_all(self.out.as_bytes())
+            .and_then(|()| out.flush());
         ExitCode::from(self.code)
     }
+}
+
+/// Each text on a line of its own.
+pub(super) fn lines(texts: &[String]) -> String {
+    texts
+        .iter()
+        .flat_map(|text| [text.as_str(), "\n"])
+        .collect()
 }

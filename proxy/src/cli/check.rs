@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::answer::{Answer, CANNOT, FINE, FOUND};
+use super::answer::{Answer, CANNOT, FINE, FOUND, lines};
 use super::{CheckArgs, Global, compile};
 use crate::config::load::{Loaded, Sources, attempt};
 use crate::config::report::Report;
@@ -20,7 +20,10 @@ pub fn run(_: &CheckArgs, global: &Global) -> ExitCode {
 
 /// The answer, and the mistakes for standard error.
 fn check(sources: &Sources) -> (Answer, Report) {
-    let unreadable = sources.file.as_ref().is_some_and(|path| std::fs::read(path).is_err());
+    let unreadable = sources
+        .file
+        .as_ref()
+        .is_some_and(|path| std::fs::read(path).is_err());
     let attempt = attempt(sources);
     let loaded = attempt.loaded;
     let chain = compile::chain(&loaded);
@@ -28,7 +31,9 @@ fn check(sources: &Sources) -> (Answer, Report) {
         Ok(_) => attempt.report,
         Err(mistakes) => attempt.report.and(mistakes.clone()),
     };
-    let Ok(chain) = chain else { return (found(&report, unreadable), report) };
+    let Ok(chain) = chain else {
+        return (found(&report, unreadable), report);
+    };
     if !report.is_empty() {
         return (found(&report, unreadable), report);
     }
@@ -36,18 +41,31 @@ fn check(sources: &Sources) -> (Answer, Report) {
     let mut out = String::new();
     // Writing to a `String` cannot fail.
     let _ = summary(&mut out, &loaded, &policies);
-    let mut err: String = loaded.notes.iter().map(|note| format!("{note}\n")).collect();
+    let mut err = lines(&loaded.notes);
     if loaded.config.server.is_empty() {
-        err.push_str("No server is configured: fine for `chillgate wrap`, not for `chillgate serve`.\n");
+        err.push_str(
+            "No server is configured: fine for `chillgate wrap`, not for `chillgate serve`.\n",
+        );
     }
-    (Answer { out, err, code: FINE }, Report::default())
+    (
+        Answer {
+            out,
+            err,
+            code: FINE,
+        },
+        Report::default(),
+    )
 }
 
 fn found(report: &Report, unreadable: bool) -> Answer {
     let code = if unreadable { CANNOT } else { FOUND };
     let count = report.mistakes().len();
     let noun = if count == 1 { "mistake" } else { "mistakes" };
-    Answer { out: String::new(), err: format!("\n{count} {noun}\n"), code }
+    Answer {
+        out: String::new(),
+        err: format!("\n{count} {noun}\n"),
+        code,
+    }
 }
 
 fn summary(
@@ -64,7 +82,9 @@ fn summary(
         match (front.transport, &front.listen) {
             (Transport::Stdio, _) => writeln!(out, "  front   stdio")?,
             (Transport::StreamableHttp, listen) => {
-                let listen = listen.as_ref().map_or("127.0.0.1:8800".to_owned(), Listen::to_string);
+                let listen = listen
+                    .as_ref()
+                    .map_or("127.0.0.1:8800".to_owned(), Listen::to_string);
                 writeln!(out, "  front   streamable-http on {listen}")?;
             }
         }
@@ -80,7 +100,11 @@ fn summary(
         }
     }
     for line in policies {
-        let shadow = if line.mode.as_str() == "shadow" { " (shadow: only counts)" } else { "" };
+        let shadow = if line.mode.as_str() == "shadow" {
+            " (shadow: only counts)"
+        } else {
+            ""
+        };
         writeln!(out, "  policy  {}: {}{shadow}", line.name, line.summary)?;
     }
     Ok(())
@@ -94,7 +118,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("chillgate.toml");
         std::fs::write(&path, text).expect("writing");
-        check(&Sources { file: Some(path), ..Sources::default() })
+        check(&Sources {
+            file: Some(path),
+            ..Sources::default()
+        })
     }
 
     #[test]
@@ -104,7 +131,11 @@ mod tests {
         );
         assert!(report.is_empty(), "{report}");
         assert_eq!(answer.code, FINE);
-        assert!(answer.out.contains("server  files: runs npx"), "{}", answer.out);
+        assert!(
+            answer.out.contains("server  files: runs npx"),
+            "{}",
+            answer.out
+        );
         assert!(answer.out.contains("policy  calls: "), "{}", answer.out);
     }
 
@@ -120,9 +151,15 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_is_not_a_finding() {
-        let gone = Sources { file: Some("/nonexistent/chillgate.toml".into()), ..Sources::default() };
+        let gone = Sources {
+            file: Some("/nonexistent/chillgate.toml".into()),
+            ..Sources::default()
+        };
         let (answer, report) = check(&gone);
         assert_eq!(answer.code, CANNOT);
-        assert!(report.to_string().contains("cannot read the configuration"), "{report}");
+        assert!(
+            report.to_string().contains("cannot read the configuration"),
+            "{report}"
+        );
     }
 }

@@ -21,7 +21,11 @@ pub fn chain(loaded: &Loaded) -> Result<Chain, Report> {
 /// Ports for looking only; with an audit log where the configuration has one.
 pub(super) fn services(loaded: &Loaded) -> Services {
     let mut services = Services::new(Arc::new(TokioClock));
-    services.audit = loaded.config.audit.as_ref().map(|_| -> Arc<dyn AuditSink> { Arc::new(Nowhere) });
+    services.audit = loaded
+        .config
+        .audit
+        .as_ref()
+        .map(|_| -> Arc<dyn AuditSink> { Arc::new(Nowhere) });
     services
 }
 
@@ -31,6 +35,8 @@ struct Nowhere;
 
 impl AuditSink for Nowhere {
     fn append(&self, _: &Record<'_>) -> Result<(), AuditDown> {
-        Err(AuditDown("nothing is recorded while policies are only looked at".to_owned()))
+        Err(AuditDown(
+            "nothing is recorded while policies are only looked at".to_owned(),
+        ))
     }
 }

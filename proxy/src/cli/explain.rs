@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chillgate_policies::KINDS;
 use chillgate_policies::engine::{Call, Chain, Context, ExplainLine};
 
-use super::answer::{Answer, FINE};
+use super::answer::{Answer, FINE, lines};
 use super::{ExplainArgs, Global, compile};
 use crate::config::hint;
 use crate::config::load::{Loaded, load};
@@ -37,9 +37,18 @@ fn explain(args: &ExplainArgs, loaded: &Loaded, chain: &Chain) -> Answer {
     };
     let mut out = String::new();
     // Writing to a `String` cannot fail.
-    let _ = show(&mut out, &call, &chain.explain(&call), &matching(loaded, &call));
-    let err = loaded.notes.iter().map(|note| format!("{note}\n")).collect();
-    Answer { out, err, code: FINE }
+    let _ = show(
+        &mut out,
+        &call,
+        &chain.explain(&call),
+        &matching(loaded, &call),
+    );
+    let err = lines(&loaded.notes);
+    Answer {
+        out,
+        err,
+        code: FINE,
+    }
 }
 
 /// The call that is meant. `server__tool` names both where no server is given.
@@ -55,13 +64,16 @@ fn call(args: &ExplainArgs, config: &Config) -> Result<Call, Box<Answer>> {
     let split = args.tool.as_deref().and_then(|tool| tool.split_once("__"));
     let (server, tool) = match (args.server.as_deref(), split) {
         (None, Some((server, tool))) if names.contains(&server) => (server, Some(tool)),
-        (Some(named), Some((server, tool))) if named == server => (server, Some(tool)),
+        (Some(given), Some((server, tool))) if given == server => (server, Some(tool)),
         (None, _) if args.tool.is_some() && names.len() > 1 => {
             let message = "the tool may be on any of several servers";
             let help = format!("add --server and one of {}", hint::list(names));
             return Err(Box::new(Answer::cannot(message, Some(&help))));
         }
-        (None, _) => (if names.len() == 1 { names[0] } else { "*" }, args.tool.as_deref()),
+        (None, _) => (
+            if names.len() == 1 { names[0] } else { "*" },
+            args.tool.as_deref(),
+        ),
         (Some(server), _) => (server, args.tool.as_deref()),
     };
     if server != "*" && !names.contains(&server) {
@@ -93,7 +105,11 @@ fn matching(loaded: &Loaded, call: &Call) -> Vec<String> {
         let chain = Chain::build(std::slice::from_ref(table), &services).ok()?;
         Some(chain.explain(call))
     });
-    alone.flatten().filter(|line| line.applies).map(|line| line.name).collect()
+    alone
+        .flatten()
+        .filter(|line| line.applies)
+        .map(|line| line.name)
+        .collect()
 }
 
 fn show(
@@ -118,7 +134,10 @@ fn show(
                 _ => "applies".to_owned(),
             }
         } else if once(line.kind) && matching.contains(&line.name) {
-            format!("is not asked: a {} policy above applies already", line.kind)
+            format!(
+                "is not asked: an earlier {} policy applies already",
+                line.kind
+            )
         } else {
             "does not apply: the call does not match".to_owned()
         };
@@ -152,11 +171,11 @@ name = "calls"
 match = { method = "tools/call", server = "files" }
 allow = "60/min"
 [[policy]]
-type = "boss-alert"
+type = "audit"
 name = "first"
 match = { tool = "delete_*" }
 [[policy]]
-type = "boss-alert"
+type = "audit"
 name = "second"
 match = { server = "files" }
 [[policy]]
@@ -165,13 +184,19 @@ name = "interns"
 mode = "shadow"
 match = { agent = "intern-*" }
 deny = ["files__write_*"]
+[audit]
+file = "-"
 "#;
 
     fn explained(args: &ExplainArgs) -> Answer {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("chillgate.toml");
         std::fs::write(&path, FILE).expect("writing");
-        let loaded = load(&Sources { file: Some(path), ..Sources::default() }).expect("loads");
+        let loaded = load(&Sources {
+            file: Some(path),
+            ..Sources::default()
+        })
+        .expect("loads");
         let chain = compile::chain(&loaded).expect("compiles");
         explain(args, &loaded, &chain)
     }
@@ -188,15 +213,18 @@ deny = ["files__write_*"]
     #[test]
     fn every_policy_is_shown_in_order_with_why_it_applies_or_not() {
         let answer = explained(&args("files__delete_file", "intern-1"));
-        let heads: Vec<_> =
-            answer.out.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).collect();
+        let heads: Vec<_> = answer
+            .out
+            .lines()
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+            .collect();
         assert_eq!(
             heads,
             [
-                "1. interns applies, but only counts (shadow)",
-                "2. calls applies",
-                "3. first applies",
-                "4. second is not asked: a boss-alert policy above applies already",
+                "1. first applies",
+                "2. second is not asked: an earlier audit policy applies already",
+                "3. interns applies, but only counts (shadow)",
+                "4. calls applies",
             ],
             "{}",
             answer.out
@@ -207,11 +235,19 @@ deny = ["files__write_*"]
 
     #[test]
     fn an_unclear_call_is_answered_with_what_to_add() {
-        assert!(explained(&args("find", "a")).err.contains("--server and one of `files` or `search`"));
+        assert!(
+            explained(&args("find", "a"))
+                .err
+                .contains("--server and one of `files` or `search`")
+        );
         let mut wrong = args("find", "a");
         wrong.server = Some("serch".to_owned());
         assert!(explained(&wrong).err.contains("did you mean `search`?"));
         wrong.method = "tool-call".to_owned();
-        assert!(explained(&wrong).err.contains("chillgate explain tools/call"));
+        assert!(
+            explained(&wrong)
+                .err
+                .contains("chillgate explain tools/call")
+        );
     }
 }

@@ -61,7 +61,9 @@ mod tests {
         let answer = key("agent-a", &[7; BYTES]);
         let (key, line) = answer.out.trim_end().split_once('\n').expect("two lines");
         assert!(key.starts_with("cg_") && key.len() == 3 + 64, "{key}");
-        let hash = line.strip_prefix("agent-a = \"").and_then(|rest| rest.strip_suffix('"'));
+        let hash = line
+            .strip_prefix("agent-a = \"")
+            .and_then(|rest| rest.strip_suffix('"'));
         let hash = hash.and_then(config::key_hash).expect("a legal hash");
         assert_eq!(hash[..], Sha256::digest(key.as_bytes())[..]);
     }
@@ -73,7 +75,11 @@ mod tests {
         let table: toml_edit::DocumentMut = line.parse().expect("TOML");
         assert!(table.contains_key("team a \"1\""), "{line}");
         for bad in ["", " a", "a\nb", "anonymous"] {
-            assert_eq!(key(bad, &[1; BYTES]).code, super::super::answer::CANNOT, "{bad:?}");
+            assert_eq!(
+                key(bad, &[1; BYTES]).code,
+                super::super::answer::CANNOT,
+                "{bad:?}"
+            );
         }
     }
 }

@@ -17,21 +17,32 @@ impl Global {
             LogFormat::Human => "human",
         });
         let format = format.map(|format| ("log.format".to_owned(), text(format)));
-        let filter = self.log.as_ref().map(|filter| ("log.filter".to_owned(), text(filter)));
+        let filter = self
+            .log
+            .as_ref()
+            .map(|filter| ("log.filter".to_owned(), text(filter)));
         format.into_iter().chain(filter).collect()
     }
 
     /// What `check` and `explain` read: the same as `serve`.
     pub fn sources(&self) -> Sources {
-        Sources { set: self.set(), ..Sources::usual(self.config.clone()) }
+        Sources {
+            set: self.set(),
+            ..Sources::usual(self.config.clone())
+        }
     }
 
-    /// Only what was named: a wrapper in a host's configuration is not ruled by a file of the system.
+    /// Only what was named: a wrapper in a host's configuration is not ruled by a file of the
+    /// system.
     fn named(&self, more: Vec<(String, String)>) -> Sources {
         let mut set = self.set();
         set.push(("front".to_owned(), STDIO.to_owned()));
         set.extend(more);
-        Sources { file: self.config.clone(), preset: None, set }
+        Sources {
+            file: self.config.clone(),
+            preset: None,
+            set,
+        }
     }
 }
 
@@ -39,9 +50,14 @@ impl ServeArgs {
     /// What `serve` reads.
     pub fn sources(&self, global: &Global) -> Sources {
         let mut sources = global.sources();
-        let flags = [("front.0.listen", &self.listen), ("health.listen", &self.health)];
+        let flags = [
+            ("front.0.listen", &self.listen),
+            ("health.listen", &self.health),
+        ];
         for (key, value) in flags {
-            sources.set.extend(value.as_ref().map(|value| (key.to_owned(), text(value))));
+            sources
+                .set
+                .extend(value.as_ref().map(|value| (key.to_owned(), text(value))));
         }
         sources
     }
@@ -50,7 +66,9 @@ impl ServeArgs {
 impl WrapArgs {
     /// The server's name: as given, or made from the command.
     pub fn server_name(&self) -> String {
-        self.name.clone().unwrap_or_else(|| command_name(&self.command))
+        self.name
+            .clone()
+            .unwrap_or_else(|| command_name(&self.command))
     }
 
     /// What `wrap` reads: the named file, and the command as one more server.
@@ -64,10 +82,17 @@ impl ConnectArgs {
     /// The server's name: as given, or made from the URL's host.
     pub fn server_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| {
-            let rest = self.url.split_once(':').map_or(&*self.url, |(_, rest)| rest);
+            let rest = self
+                .url
+                .split_once(':')
+                .map_or(&*self.url, |(_, rest)| rest);
             let rest = rest.trim_start_matches('/');
             let unix = self.url.starts_with("unix:");
-            let part = if unix { rest.rsplit('/').next() } else { rest.split(['/', ':']).next() };
+            let part = if unix {
+                rest.rsplit('/').next()
+            } else {
+                rest.split(['/', ':']).next()
+            };
             legal(part.unwrap_or_default().trim_end_matches(".sock"))
         })
     }
@@ -84,7 +109,10 @@ impl ChillArgs {
     pub fn sources(&self, global: &Global) -> Sources {
         let mut set = vec![("server.chill.builtin".to_owned(), text("chill"))];
         if let Some(percent) = self.boss_alertness {
-            set.push(("server.chill.boss-alertness".to_owned(), percent.to_string()));
+            set.push((
+                "server.chill.boss-alertness".to_owned(),
+                percent.to_string(),
+            ));
         }
         if let Some(seconds) = self.boss_alertness_cooldown {
             let span = text(&format!("{seconds}s"));
@@ -100,13 +128,20 @@ fn command_name(command: &[String]) -> String {
         let word = word.rsplit(['/', '\\']).next().unwrap_or_default();
         word.split('@').next().unwrap_or_default().to_owned()
     };
-    let program = command.first().map(|program| base(program)).unwrap_or_default();
+    let program = command
+        .first()
+        .map(|program| base(program))
+        .unwrap_or_default();
     let runner = matches!(
         program.as_str(),
         "npx" | "bunx" | "pnpx" | "uvx" | "pipx" | "node" | "deno" | "bun" | "python" | "python3"
     );
     let run = |word: &&String| !matches!(word.as_str(), "run" | "exec" | "dlx" | "tool" | "x");
-    let named = command.iter().skip(1).filter(|word| !word.starts_with('-')).find(run);
+    let named = command
+        .iter()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .find(run);
     let word = match named {
         Some(word) if runner => base(word),
         _ => program,
@@ -120,10 +155,16 @@ fn command_name(command: &[String]) -> String {
 /// The nearest legal server name.
 fn legal(text: &str) -> String {
     let lower = text.chars().map(|c| c.to_ascii_lowercase());
-    let name: String =
-        lower.map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
+    let name: String = lower
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(64)
+        .collect();
     let name = name.trim_matches('-');
-    if name.is_empty() { "server".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "server".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -131,17 +172,28 @@ mod tests {
     use super::*;
 
     fn named(command: &str) -> String {
-        command_name(&command.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        command_name(
+            &command
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn a_server_is_named_after_what_is_run_not_after_the_runner() {
         for (command, name) in [
-            ("npx -y @modelcontextprotocol/server-filesystem /data", "server-filesystem"),
+            (
+                "npx -y @modelcontextprotocol/server-filesystem /data",
+                "server-filesystem",
+            ),
             ("npx -y some-server@1.2.3", "some-server"),
             ("uvx mcp_server_git --repository .", "mcp-server-git"),
             ("/usr/bin/python3 /opt/Main.py", "main"),
-            ("/usr/local/bin/github-mcp-server stdio", "github-mcp-server"),
+            (
+                "/usr/local/bin/github-mcp-server stdio",
+                "github-mcp-server",
+            ),
             ("python -m", "python"),
             ("…", "server"),
             ("", "server"),
@@ -158,7 +210,10 @@ mod tests {
             ("unix:/run/a/files.sock", "files"),
             ("nonsense", "nonsense"),
         ] {
-            let args = ConnectArgs { name: None, url: url.to_owned() };
+            let args = ConnectArgs {
+                name: None,
+                url: url.to_owned(),
+            };
             assert_eq!(args.server_name(), name, "{url}");
         }
     }

@@ -17,14 +17,26 @@ pub(super) fn answer(error: &Error, args: &[OsString]) -> Answer {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return Answer { out: text, err: String::new(), code: FINE };
+            return Answer {
+                out: text,
+                err: String::new(),
+                code: FINE,
+            };
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            return Answer { out: String::new(), err: text, code: CANNOT };
+            return Answer {
+                out: String::new(),
+                err: text,
+                code: CANNOT,
+            };
         }
         _ => {}
     }
-    let words: Vec<String> = args.iter().skip(1).map(|w| w.to_string_lossy().into()).collect();
+    let words: Vec<String> = args
+        .iter()
+        .skip(1)
+        .map(|w| w.to_string_lossy().into())
+        .collect();
     if let Some(answer) = value(error) {
         return answer;
     }
@@ -36,7 +48,11 @@ pub(super) fn answer(error: &Error, args: &[OsString]) -> Answer {
     {
         return verb(&word, &words);
     }
-    Answer { out: String::new(), err: text, code: CANNOT }
+    Answer {
+        out: String::new(),
+        err: text,
+        code: CANNOT,
+    }
 }
 
 fn context(error: &Error, kind: ContextKind) -> Option<String> {
@@ -48,7 +64,10 @@ fn context(error: &Error, kind: ContextKind) -> Option<String> {
 
 /// A flag's value out of range, on one line: hosts show the first line of what a server says.
 fn value(error: &Error) -> Option<Answer> {
-    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+    if !matches!(
+        error.kind(),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue
+    ) {
         return None;
     }
     let flag = context(error, ContextKind::InvalidArg)?;
@@ -60,7 +79,9 @@ fn value(error: &Error) -> Option<Answer> {
         }
         _ => None,
     };
-    let range = std::error::Error::source(error).map(ToString::to_string).or(choice)?;
+    let range = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .or(choice)?;
     let message = if given.is_empty() {
         format!("{flag} needs a value: {range}")
     } else {
@@ -91,7 +112,10 @@ fn wrapped(words: &[String]) -> Option<String> {
     let (flags, command) = match command {
         Some(command) if command.first().is_some_and(|word| word.starts_with('-')) => return None,
         Some(command) => (rest.get(..at)?, command.to_vec()),
-        None => (rest, ["npx", "-y", "some-server"].map(str::to_owned).to_vec()),
+        None => (
+            rest,
+            ["npx", "-y", "some-server"].map(str::to_owned).to_vec(),
+        ),
     };
     let before = words.get(..=verb)?.iter().chain(flags);
     let line: Vec<_> = ["chillgate".to_owned()]
@@ -106,7 +130,9 @@ fn wrapped(words: &[String]) -> Option<String> {
 /// An unknown verb: a file, a URL, a slip of the fingers or a server's command.
 fn verb(word: &str, words: &[String]) -> Answer {
     let message = format!("there is no command {word:?}");
-    let file = std::path::Path::new(word).extension().is_some_and(|end| end == "toml");
+    let file = std::path::Path::new(word)
+        .extension()
+        .is_some_and(|end| end == "toml");
     let at = words.iter().position(|w| w == word).unwrap_or_default();
     let rest = words.get(at..).unwrap_or_default();
     let command = Cli::command();
@@ -114,7 +140,10 @@ fn verb(word: &str, words: &[String]) -> Answer {
     let verbs: Vec<&str> = verbs.map(clap::Command::get_name).collect();
     let help = if file {
         format!("chillgate serve --config {}", quoted(word))
-    } else if ["http://", "https://", "unix:"].iter().any(|scheme| word.starts_with(scheme)) {
+    } else if ["http://", "https://", "unix:"]
+        .iter()
+        .any(|scheme| word.starts_with(scheme))
+    {
         format!("chillgate connect {}", quoted(word))
     } else if let Some(near) = hint::nearest(word, verbs.iter().copied()) {
         let rest = rest.iter().skip(1).map(|word| format!(" {}", quoted(word)));
@@ -123,7 +152,10 @@ fn verb(word: &str, words: &[String]) -> Answer {
         let rest: Vec<_> = rest.iter().map(|word| quoted(word)).collect();
         format!("chillgate wrap -- {}", rest.join(" "))
     } else {
-        format!("the commands are {}; chillgate --help tells more", hint::list(verbs))
+        format!(
+            "the commands are {}; chillgate --help tells more",
+            hint::list(verbs)
+        )
     };
     Answer::cannot(&message, Some(&help))
 }

@@ -1,10 +1,10 @@
 //! Rules between keys, and ranges of numbers: what single values cannot show.
 //!
-//! Runs once every value has been read. A rule is left out while one of the tables it looks at has a mistake,
-//! so that one slip is not reported twice. It opens no file.
+//! Runs once every value has been read. A rule is left out while one of the tables it looks at has
+//! a mistake, so that one slip is not reported twice. It opens no file.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use super::source::Step;
 use super::{ApiKeys, Config, Front, Listen, Transport, agent_name, hint};
 
 /// Where a front listens that says nothing about it.
-const DEFAULT_FRONT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8800);
+const DEFAULT_FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
 
 /// Everything that is wrong between keys; `wrong` are the tables with mistakes of their own.
 pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
@@ -36,9 +35,7 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
     if sound(&["identity"]) {
         identity(config, &mut found);
     }
-    if sound(&["limits"]) {
-        limits(config, &mut found);
-    }
+    limits(config, sound(&["limits"]), &mut found);
     if sound(&["log"]) && tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
         let help = "write filter = \"info\" or filter = \"warn,chillgate=debug\"";
         found.push(Said::at(
@@ -71,10 +68,15 @@ fn clash(a: &Listen, b: &Listen) -> bool {
         (Listen::Tcp(a), Listen::Tcp(b)) => {
             a.port() != 0
                 && a.port() == b.port()
-                && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+                && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
         }
         _ => false,
     }
+}
+
+/// Whether `all` is every address of `one`'s kind. `::` also takes IPv4.
+fn covers(all: IpAddr, one: IpAddr) -> bool {
+    all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
 fn fronts(config: &Config, found: &mut Vec<Said>) {
@@ -247,16 +249,14 @@ fn identity(config: &Config, found: &mut Vec<Said>) {
         }
     }
     match &identity.api_keys {
-        None => {}
-        Some(ApiKeys::File(text)) => {
-            if text.strip_prefix("file:").is_none_or(str::is_empty) {
-                found.push(Said::at(
-                    &["identity", "api-keys"],
-                    "`api-keys` is neither a table nor a file",
-                    "write api-keys = \"file:/etc/chillgate/keys.toml\"",
-                ));
-            }
+        Some(ApiKeys::File(text)) if text.strip_prefix("file:").is_none_or(str::is_empty) => {
+            found.push(Said::at(
+                &["identity", "api-keys"],
+                "`api-keys` is neither a table nor a file",
+                "write api-keys = \"file:/etc/chillgate/keys.toml\"",
+            ));
         }
+        None | Some(ApiKeys::File(_)) => {}
         Some(ApiKeys::Inline(keys)) => {
             for (agent, hash) in keys {
                 if super::key_hash(hash).is_none() {
@@ -289,7 +289,8 @@ fn right(key: &str) -> String {
     )
 }
 
-fn limits(config: &Config, found: &mut Vec<Said>) {
+/// `sound`: whether every limit could be read, so that they may be compared.
+fn limits(config: &Config, sound: bool, found: &mut Vec<Said>) {
     let limits = &config.limits;
     let counts = [
         ("depth", limits.depth, 1, 512),
@@ -331,7 +332,7 @@ fn limits(config: &Config, found: &mut Vec<Said>) {
             "`message` must be from 1KiB to 1GiB",
             "write message = \"16MiB\"",
         ));
-    } else if limits.memory < limits.message {
+    } else if sound && limits.memory < limits.message {
         found.push(Said::at(
             &["limits", "memory"],
             "`memory` is less than one message may have",

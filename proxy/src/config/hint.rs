@@ -44,11 +44,11 @@ fn distance(a: &str, b: &str) -> usize {
     last.last().copied().unwrap_or(usize::MAX)
 }
 
-/// `a, b or c`, each in backticks, at most twelve.
+/// `a, b or c`, each in backticks, at most sixteen.
 pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<String> = words
         .into_iter()
-        .take(12)
+        .take(16)
         .map(|word| format!("`{word}`"))
         .collect();
     match words.as_slice() {

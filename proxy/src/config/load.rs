@@ -1,7 +1,7 @@
 //! Reading a configuration: layers in, a [`Config`] or a [`Report`] of everything wrong out.
 //!
-//! Only this file and those below it know the layering library. Nothing is started, opened or bound here:
-//! a configuration that loads may still name a program that does not exist.
+//! Only this file and those below it know the layering library. Nothing is started, opened or
+//! bound here: a configuration that loads may still name a program that does not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,7 +14,9 @@ use super::source::{Source, Step};
 use super::{ApiKeys, Config, Front, Server, ServerName, cross, hint};
 
 mod extract;
+mod file;
 mod layers;
+mod outside;
 
 use extract::Reader;
 
@@ -90,8 +92,8 @@ impl Said {
 }
 
 impl Sources {
-    /// What `serve` and `check` read: `file`, else the user's or the system's, else the preset `chill`.
-    /// Never the working directory: a cloned repository must not configure a gateway.
+    /// What `serve` and `check` read: `file`, else the user's or the system's, else the preset
+    /// `chill`. Never the working directory: a cloned repository must not configure a gateway.
     pub fn usual(file: Option<PathBuf>) -> Self {
         let file = file.or_else(|| usual_places().into_iter().find(|path| path.is_file()));
         let preset = if file.is_none() { Some("chill") } else { None };
@@ -200,6 +202,12 @@ fn servers(reader: &mut Reader<'_>, value: Option<Value>) -> BTreeMap<ServerName
     };
     for (name, value) in all {
         let at = [&at[..], &[Step::from(&name)]].concat();
+        if RawServer::knows(&name) && !matches!(value, Value::Dict(..)) {
+            let message = format!("`{name}` stands in [server], which is a table of servers");
+            let help = format!("write [server.NAME] above `{name}`, with a name of your choice");
+            reader.say(Said::new(at, message, help).of_key());
+            continue;
+        }
         let Some(mut table) = extract::table(reader, at.clone(), value) else {
             continue;
         };
@@ -337,7 +345,8 @@ impl Loaded {
         })
     }
 
-    /// An error unless some server is configured: what `serve` needs and a file for `wrap` does not.
+    /// An error unless some server is configured: what `serve` needs and a file for `wrap` does
+    /// not.
     pub fn require_server(&self) -> Result<(), Report> {
         if self.config.server.is_empty() {
             let help = "add [server.NAME] with command = [\"npx\", \"-y\", \"some-server\"], url = \"https://mcp.example/mcp\" or builtin = \"chill\"";

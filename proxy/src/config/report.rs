@@ -1,4 +1,5 @@
-//! Mistakes in a configuration, shown like a compiler's: file, line, the line itself, what to write.
+//! Mistakes in a configuration, shown like a compiler's: file, line, the line itself, what to
+//! write.
 //!
 //! It only words and draws. Several mistakes are one [`Report`], so that a file is put right in one
 //! go. Secrets never reach it: [`super::source`] masks them in the lines it hands over.

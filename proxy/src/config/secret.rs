@@ -1,8 +1,8 @@
 //! Text that is, or stands for, a secret: `file:/run/secrets/token`, `Bearer ${TOKEN}`.
 //!
-//! What is written in the configuration is not what is used: files are read when the value is needed, so
-//! that a rotated secret is picked up by the next child or connection. Nothing here ever prints
-//! a value, nor keeps one.
+//! What is written in the configuration is not what is used: files are read when the value is
+//! needed, so that a rotated secret is picked up by the next child or connection. Nothing here
+//! ever prints a value, nor keeps one.
 
 use std::fmt;
 use std::io::Read;
@@ -40,7 +40,8 @@ pub enum SecretError {
 }
 
 impl SecretText {
-    /// The value as of now: the file read, the environment put in, one trailing line break cut off a file.
+    /// The value as of now: the file read, the environment put in, one trailing line break cut
+    /// off a file.
     pub fn resolve(&self) -> Result<SecretString, SecretError> {
         match self.file() {
             Some(path) => read(path).map(SecretString::from),

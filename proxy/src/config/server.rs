@@ -15,7 +15,7 @@ use super::secret::SecretText;
 use super::units::{span_opt, word_opt};
 use super::{CommandServer, Isolation, RemoteServer, Server, hint};
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Every key a server may have, each where some kind wants it.
 #[derive(Clone, Debug, Default, Deserialize)]

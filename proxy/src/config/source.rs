@@ -1,7 +1,8 @@
 //! Where each part of a configuration was written: files, presets, variables, flags.
 //!
-//! Kept beside the [`Config`](super::Config) so that a mistake found later (by a policy, by a listener) is still shown
-//! at its line. It only finds places; what is legal there is decided elsewhere.
+//! Kept beside the [`Config`](super::Config) so that a mistake found later (by a policy, by a
+//! listener) is still shown at its line. It only finds places; what is legal there is decided
+//! elsewhere.
 
 use std::fmt;
 use std::ops::Range;
@@ -93,7 +94,8 @@ impl Document {
         item.as_str().map(str::to_owned)
     }
 
-    /// The range of `path` and how many of its steps were found. `key`: the last key, not its value.
+    /// The range of `path` and how many of its steps were found. `key`: the last key, not its
+    /// value.
     fn find(&self, path: &[Step], key: bool) -> (Option<Range<usize>>, usize) {
         let Some(parsed) = &self.parsed else {
             return (None, 0);
@@ -224,7 +226,8 @@ impl Source {
             .map_or("configuration", |document| &document.name)
     }
 
-    /// The place of the value at `path`, or of the nearest thing around it. `key`: of the key itself.
+    /// The place of the value at `path`, or of the nearest thing around it. `key`: of the key
+    /// itself.
     pub(super) fn locate(&self, path: &[Step], key: bool) -> Place {
         if let [Step::Key(first), Step::Index(index), rest @ ..] = path
             && first == "policy"
@@ -294,15 +297,24 @@ pub(super) fn line(document: &Document, range: Range<usize>) -> Place {
         .and_then(|rest| rest.find('\n'))
         .map_or(text.len(), |at| start + at);
     let secrets = document.secrets();
-    let hidden = |at: usize| secrets.iter().any(|secret| secret.contains(&at));
     let shown = text
         .get(from..to)
         .unwrap_or_default()
         .trim_end_matches('\r');
+    // In a text that is no TOML nobody knows what a value belongs to.
+    let guarded = document.parsed.is_none() && may_hold_secrets(text.get(..from), shown);
+    let after = if guarded {
+        shown.find('=').map(|at| from + at + 1)
+    } else {
+        None
+    };
+    let hidden = |at: usize| {
+        after.is_some_and(|after| at >= after) || secrets.iter().any(|s| s.contains(&at))
+    };
     let masked = shown.char_indices().map(|(at, c)| match c {
         '\t' => '\t',
         c if c.is_control() => '·',
-        c if hidden(from + at) && !matches!(c, '"' | '\'') => '•',
+        c if hidden(from + at) && !matches!(c, '\"' | '\'' | ' ') => '•',
         c => c,
     });
     let meant = text.get(start..end.min(to)).unwrap_or_default().trim_end();
@@ -315,4 +327,17 @@ pub(super) fn line(document: &Document, range: Range<usize>) -> Place {
         text: masked.collect(),
         length: meant.chars().count().max(1),
     }
+}
+
+/// Whether a line of a text that could not be read looks like one of `env` or `headers`.
+fn may_hold_secrets(before: Option<&str>, shown: &str) -> bool {
+    let table = before
+        .unwrap_or_default()
+        .lines()
+        .rev()
+        .find(|line| line.starts_with('['));
+    [Some(shown), table].into_iter().flatten().any(|line| {
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|word| word == "env" || word == "headers")
+    })
 }

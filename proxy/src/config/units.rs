@@ -1,8 +1,8 @@
 //! Units and words in the configuration: `"16MiB"`, `"20s"`, `"auto"`.
 //!
-//! Only the joint between serde and [`chillgate_policies::engine::span`], which does the reading. An error's
-//! text after its first line break is the help that [`super::report`] prints; nothing else here
-//! knows about reports.
+//! Only the joint between serde and [`chillgate_policies::engine::span`], which does the reading.
+//! An error's text after its first line break is the help that [`super::report`] prints; nothing
+//! else here knows about reports.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_span_without_a_unit_says_what_to_write() {
-        assert_eq!(read("1h30m").1, Ok(Duration::from_secs(5400)));
+        assert_eq!(read("1h30m").1, Ok(Duration::from_mins(90)));
         assert!(read(60).1.is_err_and(|text| text.contains("write \"60s\"")));
         assert!(
             read(-60)

@@ -44,6 +44,8 @@ pub enum Refusal {
     IdInUse,
     /// No such server is configured (any more).
     NoServer(Arc<str>),
+    /// A mistake in chillgate itself.
+    Panic,
     /// A request of an era that this front does not speak.
     Era {
         /// The JSON-RPC code the revision asks for.
@@ -187,8 +189,40 @@ impl Refusal {
                 data["server"] = (**name).into();
                 (code::SERVER_DOWN, format!("no server `{name}` is configured here"), Some(data))
             }
+            Self::Panic => (
+                code::INTERNAL_ERROR,
+                "chillgate failed inside; its log says where. Whether the server carried the \
+                 request out is unknown"
+                    .to_owned(),
+                Some(kind("panic")),
+            ),
             Self::Era { code, message, data } => (*code, message.clone(), data.clone()),
         }
+    }
+}
+
+impl Refusal {
+    /// The metrics label of a refusal of the gate's own.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Full(_) => "concurrency",
+            Self::Server(_) | Self::NoServer(_) => "server_down",
+            _ => "invalid",
+        }
+    }
+
+    /// The same refusal as the audit log knows refusals.
+    pub fn rejection(&self) -> Rejection {
+        let (code, text, _) = self.words();
+        let reason = match self {
+            Self::Draining => "draining",
+            Self::Full(_) => "full",
+            Self::IdInUse => "id_in_use",
+            Self::NoServer(_) => "no_server",
+            _ => "unknown",
+        };
+        Rejection::new(&Arc::from("gate"), "gate", reason, code, text)
     }
 }
 

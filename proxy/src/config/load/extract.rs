@@ -1,7 +1,7 @@
 //! From the tree of values to typed tables, collecting every mistake instead of the first.
 //!
-//! A value that cannot be read is reported, taken out, and the table is read again without it. What each error
-//! says is worded here; nothing here knows which layer a value came from.
+//! A value that cannot be read is reported, taken out, and the table is read again without it.
+//! What each error says is worded here; nothing here knows which layer a value came from.
 
 use std::collections::BTreeSet;
 
@@ -258,7 +258,7 @@ fn describe(error: &Error, path: Vec<Step>, value: Option<&Value>) -> Said {
                 "{} must be {}, not {}",
                 name(&path),
                 wanted(expected),
-                said(actual)
+                said(actual, &pattern)
             );
             let help = line_for(&path);
             Said {
@@ -339,9 +339,14 @@ fn wanted(expected: &str) -> String {
     }
 }
 
-/// What was found, without its text: it may be a secret.
-fn said(actual: &Actual) -> String {
+/// What was found, without its text: it may be a secret, which under `env` a number may be, too.
+fn said(actual: &Actual, pattern: &str) -> String {
+    let secret = pattern.starts_with("server.*.env.") || pattern.starts_with("server.*.headers.");
     match actual {
+        Actual::Bool(_) if secret => "true or false".to_owned(),
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) if secret => {
+            "a number".to_owned()
+        }
         Actual::Bool(value) => value.to_string(),
         Actual::Unsigned(number) => number.to_string(),
         Actual::Signed(number) => number.to_string(),
@@ -355,19 +360,17 @@ fn said(actual: &Actual) -> String {
 
 /// The table at a key of another, or `None` with the mistake noted if it is something else.
 pub(super) fn table(reader: &mut Reader<'_>, path: Vec<Step>, value: Value) -> Option<Dict> {
-    match value {
-        Value::Dict(_, table) => Some(table),
-        _ => {
-            let message = format!("{} must be a table", name(&path));
-            let header: Vec<_> = path.iter().map(ToString::to_string).collect();
-            let help = format!("write [{}] and its keys below", header.join("."));
-            reader.say(Said {
-                path,
-                key: true,
-                message,
-                help: Some(help),
-            });
-            None
-        }
+    if let Value::Dict(_, table) = value {
+        return Some(table);
     }
+    let message = format!("{} must be a table", name(&path));
+    let header: Vec<_> = path.iter().map(ToString::to_string).collect();
+    let help = format!("write [{}] and its keys below", header.join("."));
+    reader.say(Said {
+        path,
+        key: true,
+        message,
+        help: Some(help),
+    });
+    None
 }

@@ -1,10 +1,9 @@
 //! The layers of a configuration, one on another: preset, file, environment, flags.
 //!
-//! What comes out is one tree of values and the [`Source`] that knows where each was written. Whether the values
-//! make sense is not asked here.
+//! What comes out is one tree of values and the [`Source`] that knows where each was written.
+//! Whether the values make sense is not asked here.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
 use chillgate_policies::presets;
@@ -12,15 +11,15 @@ use figment::Figment;
 use figment::Profile;
 use figment::Provider as _;
 use figment::providers::{Format as _, Toml};
-use figment::value::{Dict, Empty, Value};
+use figment::value::{Dict, Value};
 
 use super::super::hint;
 use super::super::report::Report;
 use super::super::source::{Document, Setting, Source, Step, line};
 use super::Sources;
+use super::file::{read_file, syntax};
+use super::outside::{PREFIX, flag, read_value, set, variable_path};
 
-/// The largest configuration file.
-const LARGEST: u64 = 1 << 20;
 /// The deepest path a variable or a flag may name.
 const DEEPEST: usize = 8;
 
@@ -191,8 +190,9 @@ impl Layers {
         self.report.add(&source, &path, false, message, Some(help));
     }
 
-    /// Lays the documents on one another. Policies are joined, everything else is replaced key by key.
-    fn stack(&mut self) {
+    /// Lays the documents on one another. Policies are joined, everything else is replaced key by
+    /// key.
+    pub(super) fn stack(&mut self) {
         let mut figment = Figment::new();
         let texts: Vec<_> = self
             .source
@@ -231,8 +231,8 @@ impl Layers {
         self.tree.remove("policy");
     }
 
-    /// Adds a policy, in place of the same one of an earlier layer. The same one twice in one file is
-    /// a mistake, which compiling the policies finds.
+    /// Adds a policy, in place of the same one of an earlier layer. The same one twice in one file
+    /// is a mistake, which compiling the policies finds.
     fn join(&mut self, policy: Value, place: (usize, usize)) {
         let mut earlier = self.policies.iter_mut().zip(&mut self.source.policies);
         let earlier = earlier.find(|(known, (from, _))| *from != place.0 && same(known, &policy));
@@ -261,115 +261,8 @@ impl Layers {
     }
 }
 
-/// What a variable of chillgate's begins with. Kubernetes makes `CHILLGATE_PORT` and the like for a
-/// service of this name: hence two underscores.
-const PREFIX: &str = "CHILLGATE__";
-
-/// `CHILLGATE__A__B_C` is `a.b-c`. Names of a child's own variables keep their spelling.
-fn variable_path(name: &str) -> Option<Vec<String>> {
-    let parts: Vec<&str> = name.strip_prefix(PREFIX)?.split("__").collect();
-    let plain = |part: &&str| part.to_ascii_lowercase().replace('_', "-");
-    let mut path: Vec<String> = parts.iter().map(plain).collect();
-    if let [server, _, env, _, ..] = path.as_slice()
-        && server == "server"
-        && env == "env"
-    {
-        let variable = parts.get(3..)?.join("__");
-        path.truncate(3);
-        path.push(variable);
-    }
-    if path.iter().any(String::is_empty) {
-        None
-    } else {
-        Some(path)
-    }
-}
-
-fn flag(key: &str) -> String {
-    match key {
-        "front.0.listen" => "flag --listen".to_owned(),
-        "health.listen" => "flag --health".to_owned(),
-        "log.format" => "flag --log-format".to_owned(),
-        "log.filter" => "flag --log".to_owned(),
-        _ => "the command line".to_owned(),
-    }
-}
-
-/// A text from outside is a TOML value if it can be read as one, else itself.
-fn read_value(text: &str) -> Value {
-    match text.trim().parse::<toml_edit::Value>() {
-        Ok(value) => value_of(&value, text),
-        Err(_) => Value::from(text),
-    }
-}
-
-fn value_of(value: &toml_edit::Value, text: &str) -> Value {
-    match value {
-        toml_edit::Value::String(value) => Value::from(value.value().as_str()),
-        toml_edit::Value::Integer(value) => Value::from(*value.value()),
-        toml_edit::Value::Float(value) => Value::from(*value.value()),
-        toml_edit::Value::Boolean(value) => Value::from(*value.value()),
-        toml_edit::Value::Datetime(_) => Value::from(text),
-        toml_edit::Value::Array(values) => values
-            .iter()
-            .map(|value| value_of(value, text))
-            .collect::<Vec<_>>()
-            .into(),
-        toml_edit::Value::InlineTable(table) => {
-            let pairs = table
-                .iter()
-                .map(|(key, value)| (key.to_owned(), value_of(value, text)));
-            Value::from(pairs.collect::<Dict>())
-        }
-    }
-}
-
-/// Puts a value into the tree, making what is missing on the way. Depth is bounded by [`DEEPEST`].
-fn set(at: &mut Value, inside: &str, path: &[String], value: Value) -> Result<(), String> {
-    let Some((head, rest)) = path.split_first() else {
-        *at = value;
-        return Ok(());
-    };
-    if inside == "front" && matches!(at, Value::Empty(..)) {
-        *at = Value::from(Vec::<Value>::new());
-    }
-    match at {
-        Value::Array(_, items) => {
-            let index = head
-                .parse::<usize>()
-                .ok()
-                .filter(|index| *index <= items.len());
-            let Some(index) = index else {
-                let count = items.len();
-                return Err(format!(
-                    "`{inside}` is a list of {count}, numbered from 0: `{head}` is none of them"
-                ));
-            };
-            if index == items.len() {
-                items.push(Value::from(Dict::new()));
-            }
-            items
-                .get_mut(index)
-                .map_or(Ok(()), |item| set(item, head, rest, value))
-        }
-        Value::Dict(_, table) => {
-            let empty = || Value::from(Empty::None);
-            set(
-                table.entry(head.clone()).or_insert_with(empty),
-                head,
-                rest,
-                value,
-            )
-        }
-        other => {
-            *other = Value::from(Dict::new());
-            set(other, inside, path, value)
-        }
-    }
-}
-
-/// Whether two policies of different layers are the same one: by their name, or where neither has one by
-/// what their default name is made of.
+/// Whether two policies of different layers are the same one: by their name, or where neither has
+/// one by what their default name is made of.
 fn same(a: &Value, b: &Value) -> bool {
     let (Value::Dict(_, a), Value::Dict(_, b)) = (a, b) else {
         return false;
@@ -380,70 +273,4 @@ fn same(a: &Value, b: &Value) -> bool {
             .all(|key| a.get(*key) == b.get(*key)),
         (a, b) => a == b,
     }
-}
-
-fn read_file(path: &Path) -> Result<String, (String, &'static str)> {
-    let failed = |error: std::io::Error| {
-        let help = match error.kind() {
-            std::io::ErrorKind::NotFound => "write --config and the path of a file that exists",
-            std::io::ErrorKind::PermissionDenied => "let the user chillgate runs as read the file",
-            _ => "write --config and the path of a TOML file",
-        };
-        (format!("cannot read the configuration: {error}"), help)
-    };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err((
-            "the configuration is larger than 1 MiB".to_owned(),
-            "write --config and the path of a TOML file",
-        ));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let lines = error
-            .as_bytes()
-            .iter()
-            .take(valid)
-            .filter(|byte| **byte == b'\n')
-            .count();
-        (
-            format!("line {} is not valid UTF-8", lines + 1),
-            "save the file as UTF-8",
-        )
-    })
-}
-
-/// A syntax error in one line of ours, and what to write where that can be told.
-fn syntax(message: &str, text: &str, at: usize) -> (String, Option<String>) {
-    let mut lines = message.lines();
-    let first = lines.next().unwrap_or("invalid TOML").trim();
-    let expected = lines.find_map(|line| line.trim().strip_prefix("expected "));
-    if first.starts_with("duplicate key") {
-        let help = "keep one of the two; a list of tables is written [[policy]]";
-        return (first.to_owned(), Some(help.to_owned()));
-    }
-    let here = text.get(..at).map_or("", |before| {
-        let from = before.rfind('\n').map_or(0, |line| line + 1);
-        text.get(from..).unwrap_or_default()
-    });
-    let here = here.lines().next().unwrap_or_default();
-    let bare = here
-        .split_once('=')
-        .map(|(key, value)| (key.trim(), value.trim()));
-    let help = match bare {
-        Some((key, value))
-            if !key.is_empty()
-                && !value.is_empty()
-                && value.starts_with(|c: char| c.is_alphanumeric() || c == '/')
-                && !value.contains(['"', '\'']) =>
-        {
-            Some(format!("write {key} = \"{value}\": text stands in quotes"))
-        }
-        _ => expected.map(|expected| format!("expected {expected}")),
-    };
-    (format!("{first}: this is not TOML"), help)
 }

@@ -1,17 +1,20 @@
+//! Layers, names of variables, goldens of reports, and configurations of any shape.
+//!
+//! Texts in, values or reports out; the process's own environment is never looked at or changed.
+
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chillgate_policies::engine::{Chain, Services};
 use chillgate_policies::presets;
 use proptest::prelude::*;
 
 use super::super::{Isolation, Listen, LogFormat, Transport};
 use super::*;
-use crate::clock::TokioClock;
+use crate::cli::compile;
 
-/// A configuration read from a text, variables and flags; its mistakes include those of the policies.
+/// A configuration read from a text, variables and flags; its mistakes include those of the
+/// policies.
 fn attempted(text: &str, environment: &[(&str, &str)], set: &[(&str, &str)]) -> Attempt {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("chillgate.toml");
@@ -28,11 +31,7 @@ fn attempted(text: &str, environment: &[(&str, &str)], set: &[(&str, &str)]) -> 
         .map(pair)
         .map(|(name, value)| (name, Some(value)));
     let attempt = attempt_with(&sources, environment);
-    let services = Services::new(Arc::new(TokioClock));
-    let policies = match Chain::build(&attempt.loaded.config.policy, &services) {
-        Ok(_) => Report::default(),
-        Err(mistakes) => attempt.loaded.policy_mistakes(&mistakes),
-    };
+    let policies = compile::chain(&attempt.loaded).err().unwrap_or_default();
     Attempt {
         report: attempt.report.and(policies),
         ..attempt
@@ -302,7 +301,6 @@ fn every_line_that_help_proposes_is_right() {
         let text = match parts.as_slice() {
             [_] => format!("{line}\n{SERVER}"),
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
-            ["front", _, "transport" | "listen"] => format!("{SERVER}[[front]]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
             ["front", _, "tls", _] => continue, // both at once stand in the line of `tls`
             ["server", _, "builtin" | "command" | "url"] => format!("[server.a]\n{line}\n"),
@@ -329,9 +327,7 @@ fn every_preset_loads_compiles_and_extends_no_other() {
         let attempt = attempt_with(&sources, std::iter::empty());
         assert!(attempt.report.is_empty(), "{name}: {}", attempt.report);
         assert_eq!(attempt.loaded.config.extends, None, "{name}");
-        let services = Services::new(Arc::new(TokioClock));
-        let chain = Chain::build(&attempt.loaded.config.policy, &services);
-        let chain = chain.map_err(|mistakes| attempt.loaded.policy_mistakes(&mistakes).to_string());
+        let chain = compile::chain(&attempt.loaded);
         assert!(chain.is_ok(), "{name}: {chain:?}");
     }
 }
@@ -479,7 +475,8 @@ proptest! {
         for mistake in attempt.report.mistakes() {
             prop_assert!(!mistake.message.is_empty());
         }
-        prop_assert!(!attempt.report.render(false).contains('\u{1b}'));
+        let escaped = attempt.report.render(false).contains('\u{1b}');
+        prop_assert!(!escaped);
         prop_assert_eq!(attempt.report.render(true).is_empty(), attempt.report.is_empty());
     }
 }

@@ -1,0 +1,271 @@
+//! The official SDKs' clients and real servers, with the gate between them, and without as control.
+//!
+//! It stands apart because nothing here is ours but the gate. Each row first has its control: the
+//! same client, the same suite, straight at the same server; a red control is not chillgate's fault.
+
+use std::process::Stdio;
+
+use chillgate_tests::process::{command, free_port};
+use chillgate_tests::script::{
+    Endpoint, SDKS, Script, Sdk, fast_server, interop, loopback, npm_server, python, uvx,
+    uvx_server,
+};
+use chillgate_tests::server::toml_list;
+use chillgate_tests::wait::seconds;
+use chillgate_tests::{Gate, until};
+use tokio::process::Child;
+
+/// server-everything over stdio, as a command.
+fn everything() -> Vec<String> {
+    vec![
+        "node".to_owned(),
+        npm_server("everything").display().to_string(),
+        "stdio".to_owned(),
+    ]
+}
+
+fn table(name: &str, words: &[String], more: &str) -> String {
+    format!("[server.{name}]\ncommand = {}\n{more}\n", toml_list(words))
+}
+
+/// The four stdio servers behind one gate. `@DIR@` is the filesystem server's directory.
+fn four() -> String {
+    let files = [
+        "node".to_owned(),
+        npm_server("filesystem").display().to_string(),
+        "@DIR@".to_owned(),
+    ];
+    let memory = [
+        "node".to_owned(),
+        npm_server("memory").display().to_string(),
+    ];
+    let fast = [
+        python().display().to_string(),
+        fast_server().display().to_string(),
+    ];
+    table("everything", &everything(), "")
+        + &table("files", &files, "")
+        + &table(
+            "memory",
+            &memory,
+            "env = { MEMORY_FILE_PATH = \"@DIR@/memory.jsonl\" }",
+        )
+        + &table("fast", &fast, "")
+}
+
+/// server-everything over Streamable HTTP on loopback; ends with the value.
+async fn remote() -> (Child, String) {
+    let port = free_port();
+    let mut node = command("node");
+    node.arg(npm_server("everything")).arg("streamableHttp");
+    node.env("PORT", port.to_string());
+    node.env(
+        "NODE_OPTIONS",
+        format!("--require {}", loopback().display()),
+    );
+    let child = node
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the remote server", seconds(30), async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .ok()
+            .map(drop)
+    })
+    .await;
+    (child, format!("http://127.0.0.1:{port}/mcp"))
+}
+
+/// Runs the whole suite of server-everything; every part of MCP must have been checked.
+async fn all_of_mcp(sdk: Sdk, endpoint: &Endpoint, options: &[&str]) {
+    let checks = Script::new(sdk, "everything")
+        .with(options)
+        .run(endpoint)
+        .await;
+    for part in [
+        "tools",
+        "resources",
+        "prompts",
+        "completion",
+        "sampling",
+        "elicitation",
+        "roots",
+        "progress",
+        "logging",
+        "subscriptions",
+        "cancellation",
+    ] {
+        assert!(
+            checks.iter().any(|check| check == part),
+            "{part} was not checked: {checks:?}"
+        );
+    }
+}
+
+async fn control_stdio(sdk: Sdk) {
+    all_of_mcp(sdk, &Endpoint::Command(everything()), &[]).await;
+}
+
+async fn control_http(sdk: Sdk) {
+    let (_server, url) = remote().await;
+    all_of_mcp(sdk, &Endpoint::Url(url), &[]).await;
+}
+
+async fn wrapped(sdk: Sdk) {
+    let mut words = vec![chillgate_tests::process::chillgate().display().to_string()];
+    words.extend(["wrap".to_owned(), "--".to_owned()]);
+    words.extend(everything());
+    all_of_mcp(sdk, &Endpoint::Command(words), &[]).await;
+}
+
+async fn merged(sdk: Sdk) {
+    let gate = Gate::with(&four()).start().await;
+    let url = Endpoint::Url(gate.url("/mcp"));
+    let folder = gate.folder().display().to_string();
+    all_of_mcp(sdk, &url, &["--prefix", "everything__", "--dir", &folder]).await;
+    let files = Script::new(sdk, "filesystem").with(&["--prefix", "files__", "--dir", &folder]);
+    files.run(&url).await;
+    Script::new(sdk, "memory")
+        .with(&["--prefix", "memory__"])
+        .run(&url)
+        .await;
+    Script::new(sdk, "fastmcp")
+        .with(&["--prefix", "fast__", "--dir", &folder])
+        .run(&url)
+        .await;
+}
+
+async fn one_of_many(sdk: Sdk) {
+    let gate = Gate::with(&four()).start().await;
+    let folder = gate.folder().display().to_string();
+    let at = |name: &str| Endpoint::Url(gate.url(&format!("/server/{name}/mcp")));
+    all_of_mcp(sdk, &at("everything"), &["--dir", &folder]).await;
+    Script::new(sdk, "filesystem")
+        .with(&["--dir", &folder])
+        .run(&at("files"))
+        .await;
+    Script::new(sdk, "memory").run(&at("memory")).await;
+    Script::new(sdk, "fastmcp")
+        .with(&["--dir", &folder])
+        .run(&at("fast"))
+        .await;
+}
+
+async fn remote_behind(sdk: Sdk) {
+    let (_server, url) = remote().await;
+    let gate = Gate::with(&format!("[server.everything]\nurl = \"{url}\"\n"))
+        .start()
+        .await;
+    all_of_mcp(sdk, &Endpoint::Url(gate.url("/mcp")), &[]).await;
+}
+
+async fn connected(sdk: Sdk) {
+    let (_server, url) = remote().await;
+    let gate = chillgate_tests::process::chillgate().display().to_string();
+    all_of_mcp(
+        sdk,
+        &Endpoint::Command(vec![gate, "connect".to_owned(), url]),
+        &[],
+    )
+    .await;
+}
+
+macro_rules! each_sdk {
+    ($($way:ident),* $(,)?) => {$(
+        mod $way {
+            #[tokio::test]
+            async fn with_the_python_sdk() {
+                super::$way(super::Sdk::Python).await;
+            }
+            #[tokio::test]
+            async fn with_the_python_sdk_and_the_handshake_only() {
+                super::$way(super::Sdk::PythonLegacy).await;
+            }
+            #[tokio::test]
+            async fn with_the_typescript_sdk() {
+                super::$way(super::Sdk::TypeScript).await;
+            }
+        }
+    )*};
+}
+
+each_sdk!(
+    control_stdio,
+    control_http,
+    wrapped,
+    merged,
+    one_of_many,
+    remote_behind,
+    connected
+);
+
+#[tokio::test]
+async fn the_other_servers_pass_without_the_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().display().to_string();
+    for sdk in [Sdk::PythonLegacy, Sdk::TypeScript] {
+        let files = [
+            "node".to_owned(),
+            npm_server("filesystem").display().to_string(),
+            dir.clone(),
+        ];
+        Script::new(sdk, "filesystem")
+            .with(&["--dir", &dir])
+            .run(&Endpoint::Command(files.to_vec()))
+            .await;
+        let memory = [
+            "env".to_owned(),
+            format!("MEMORY_FILE_PATH={dir}/memory.jsonl"),
+            "node".to_owned(),
+            npm_server("memory").display().to_string(),
+        ];
+        Script::new(sdk, "memory")
+            .run(&Endpoint::Command(memory.to_vec()))
+            .await;
+        let fast = [
+            python().display().to_string(),
+            fast_server().display().to_string(),
+        ];
+        Script::new(sdk, "fastmcp")
+            .run(&Endpoint::Command(fast.to_vec()))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_declares_nothing_shares_a_child_and_works() {
+    let gate = Gate::with(&table("everything", &everything(), ""))
+        .start()
+        .await;
+    let parts = "initialize,ping,tools,tool_errors,resources,prompts,completion,progress,cancellation,concurrency";
+    for sdk in SDKS {
+        let script = Script::new(sdk, "everything").with(&["--plain", "--checks", parts]);
+        script.run(&Endpoint::Url(gate.url("/mcp"))).await;
+    }
+}
+
+#[tokio::test]
+async fn an_npx_and_a_uvx_server_work_with_the_minimal_environment() {
+    let npx = ["npx", "-y", "@modelcontextprotocol/server-everything"].map(str::to_owned);
+    // npx finds the pinned package in this directory and downloads nothing.
+    let from = format!("cwd = \"{}\"", interop().join("ts").display());
+    let uvx = [uvx().display().to_string(), uvx_server()];
+    let gate = Gate::with(&(table("npx", &npx, &from) + &table("clock", &uvx, "")))
+        .start()
+        .await;
+    let url = Endpoint::Url(gate.url("/mcp"));
+    let tools = Script::new(Sdk::TypeScript, "everything").with(&[
+        "--prefix",
+        "npx__",
+        "--checks",
+        "tools,sampling",
+    ]);
+    tools.run(&url).await;
+    Script::new(Sdk::Python, "clock")
+        .with(&["--prefix", "clock__"])
+        .run(&url)
+        .await;
+}

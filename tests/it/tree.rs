@@ -1,0 +1,227 @@
+//! However chillgate ends, no process of any server is left.
+//!
+//! It stands apart because this is looked at from outside, in `/proc`: by marks on command lines,
+//! since a grandchild in a session of its own is nobody's child any more.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use chillgate_tests::gate::bare;
+use chillgate_tests::process::{Found, descendants, mark, marked, send};
+use chillgate_tests::script::interop;
+use chillgate_tests::server::toml_list;
+use chillgate_tests::wait::seconds;
+use chillgate_tests::{Gate, PipeHost, until};
+use rustix::process::Signal;
+
+use crate::{MOCK, mock};
+
+/// How chillgate is ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Term,
+    Kill,
+}
+
+async fn end(gate: Gate, how: End) {
+    match how {
+        End::Term => {
+            let (status, _folder) = gate.stop().await;
+            assert!(status.success(), "{status}");
+        }
+        End::Kill => drop(gate.kill().await),
+    }
+}
+
+/// Waits until nothing with this mark lives; kills what is left so that it harms no other test.
+async fn nobody(mark: &str, limit: Duration) {
+    let gone = tokio::time::timeout(limit, async {
+        while !marked(mark).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    if gone.await.is_err() {
+        let left: Vec<Found> = marked(mark);
+        left.iter().for_each(|found| send(found.pid, Signal::KILL));
+        panic!("still there after {limit:?}: {left:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_through_npx_and_sh_and_node_is_gone_with_the_gate() {
+    for how in [End::Term, End::Kill] {
+        let mark = mark();
+        let npx = [
+            "npx",
+            "-y",
+            "@modelcontextprotocol/server-everything",
+            "stdio",
+            &mark,
+        ];
+        let from = interop().join("ts").display().to_string();
+        let table = format!(
+            "[server.npx]\ncommand = {}\ncwd = \"{from}\"\n",
+            toml_list(&npx)
+        );
+        let gate = Gate::with(&table).start().await;
+        let host = gate.host().open().await;
+        host.call("echo", json!({"message": "up"})).await;
+        let chain = marked(&mark);
+        assert!(
+            chain.len() >= 2,
+            "no chain of processes was started: {chain:?}"
+        );
+        let family = descendants(gate.pid());
+        end(gate, how).await;
+        nobody(&mark, seconds(3)).await;
+        let left: Vec<_> = family.iter().filter(|pid| alive(**pid)).collect();
+        assert!(left.is_empty(), "{how:?}: descendants are left: {left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grandchild_that_left_its_session_is_gone_with_the_gate() {
+    for how in [End::Term, End::Kill] {
+        let mark = mark();
+        let gate = Gate::with(&mock("a").flags(&["--grandchild", &mark]).table(""))
+            .start()
+            .await;
+        let host = gate.host().open().await;
+        host.call("echo", json!({})).await;
+        until("the grandchild", seconds(5), async || {
+            marked(&mark)
+                .iter()
+                .any(|found| found.line.contains("--silent"))
+                .then_some(())
+        })
+        .await;
+        end(gate, how).await;
+        nobody(&mark, seconds(3)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_sigterm_and_its_closed_input_is_gone_within_six_seconds() {
+    for how in [End::Term, End::Kill] {
+        let mark = mark();
+        let script = format!("trap '' TERM HUP INT; {MOCK} --ignore-eof --mark {mark}; true");
+        let table = format!(
+            "[server.deaf]\ncommand = {}\n",
+            toml_list(&["sh", "-c", &script])
+        );
+        let gate = Gate::with(&table).start().await;
+        let host = gate.host().open().await;
+        host.call("echo", json!({})).await;
+        end(gate, how).await;
+        nobody(&mark, seconds(6)).await;
+    }
+}
+
+#[tokio::test]
+async fn twenty_servers_are_gone_after_sigkill() {
+    let mark = mark();
+    let tables: String = (0..20)
+        .map(|n| mock(&format!("s{n}")).flags(&["--mark", &mark]).table(""))
+        .collect();
+    let gate = Gate::with(&tables).start().await;
+    let host = gate.host().open().await;
+    for n in 0..20 {
+        host.call(&format!("s{n}__echo"), json!({})).await;
+    }
+    assert!(marked(&mark).len() >= 20);
+    drop(gate.kill().await);
+    nobody(&mark, seconds(3)).await;
+}
+
+#[tokio::test]
+async fn a_wrapped_server_is_gone_when_the_host_or_the_wrapper_dies() {
+    for signal in [Some(Signal::KILL), Some(Signal::TERM), None] {
+        let mark = mark();
+        let mut wrap = bare();
+        wrap.args(["wrap", "--"]).args(
+            mock("a")
+                .flags(&["--grandchild", &mark, "--mark", &mark])
+                .command(),
+        );
+        let mut host = PipeHost::start(wrap);
+        host.open(json!({})).await;
+        host.call("echo", json!({})).await;
+        match signal {
+            Some(signal) => {
+                chillgate_tests::process::signal(host.child(), signal);
+                drop(host.ended(seconds(10)).await);
+            }
+            None => drop(host.finish(seconds(10)).await),
+        }
+        nobody(&mark, seconds(6)).await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_end_take_their_own_children_with_them() {
+    let mark = mark();
+    let gate = Gate::with(
+        &mock("a")
+            .flags(&["--mark", &mark])
+            .table("isolation = \"session\""),
+    )
+    .start()
+    .await;
+    let (one, two) = (gate.host().open().await, gate.host().open().await);
+    let pid = |text: &str| text.parse::<u32>().unwrap();
+    let first = pid(one.call("pid", json!({})).await.tool_text());
+    let second = pid(two.call("pid", json!({})).await.tool_text());
+    assert_ne!(first, second, "two sessions share a child");
+    one.leave().await;
+    until("the end of the first child", seconds(8), async || {
+        (!alive(first)).then_some(())
+    })
+    .await;
+    assert_eq!(pid(two.call("pid", json!({})).await.tool_text()), second);
+}
+
+#[tokio::test]
+async fn a_drain_lets_running_calls_finish_and_a_second_signal_ends_at_once() {
+    let gate = Gate::with(&mock("a").table("")).start().await;
+    let host = gate.host().open().await;
+    let term = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        gate.signal(Signal::TERM);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // The front may have closed already; if it has not, it refuses.
+        let ready = chillgate_tests::http::Connection::try_open(gate.health()).await;
+        if let Ok(mut ready) = ready
+            && let Ok(answer) = ready
+                .try_send("GET", "/readyz", &[], bytes::Bytes::new())
+                .await
+        {
+            assert_eq!(answer.status(), 503, "ready while it drains");
+        }
+    };
+    let call = host.call("wait", json!({"ms": 1500, "nonce": "finished"}));
+    let (reply, ()) = tokio::join!(call, term);
+    assert_eq!(reply.tool_text(), "finished");
+    let mut gate = gate;
+    let status = gate.ended(seconds(10)).await;
+    assert_eq!(status.code(), Some(0), "{status}");
+
+    let mut gate = Gate::with(&mock("a").table("")).start().await;
+    let host = gate.host().open().await;
+    let long = host.message(
+        "tools/call",
+        Some(json!({"name": "wait", "arguments": {"ms": 60_000}})),
+    );
+    host.abandon(&long, Duration::from_millis(300)).await;
+    gate.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    gate.signal(Signal::TERM);
+    gate.ended(seconds(8)).await;
+}
+
+/// Whether a process is there and no zombie.
+fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
