@@ -142,8 +142,6 @@ impl Policy for Audit {
 
     fn on_complete(&self, call: &Call, completion: &Completion) {
         let _lost = self.write(call, Phase::Done, |record| {
-            // Who the host says it is stands in the admit record of the same session and id.
-            record.client = None;
             record.outcome = Some(completion.outcome.as_str());
             if let Outcome::RpcError(code) = completion.outcome {
                 record.rpc_code = Some(code);
@@ -187,22 +185,29 @@ impl Audit {
             Phase::Done => Kept::default(),
             Phase::Admit | Phase::Refuse => self.keep(call),
         };
+        // What stands once in a session's first record is not said again with every call.
+        let introduces =
+            phase != Phase::Done && (context.session.is_none() || &*call.method == "initialize");
         let mut record = Record {
             v: 1,
             instance: &self.instance,
             phase,
-            era: context.era,
-            transport: context.transport,
+            era: (phase != Phase::Done).then_some(context.era),
+            transport: (phase != Phase::Done).then_some(context.transport),
             session: context
                 .session
                 .as_deref()
                 .map(|session| clipped(session, SHORT)),
             agent: clipped(&call.agent, LONG),
-            client: context.client.as_ref().map(|(name, version)| Client {
-                name: clipped(name, SHORT),
-                version: clipped(version, SHORT),
-                addr: context.peer.as_deref().map(|peer| clipped(peer, SHORT)),
-            }),
+            client: context
+                .client
+                .as_ref()
+                .filter(|_| introduces)
+                .map(|(name, version)| Client {
+                    name: clipped(name, SHORT),
+                    version: clipped(version, SHORT),
+                    addr: context.peer.as_deref().map(|peer| clipped(peer, SHORT)),
+                }),
             server: clipped(&call.server, SHORT),
             method: clipped(&call.method, SHORT),
             tool: None,

@@ -19,7 +19,9 @@ use tracing::{error, info, warn};
 use crate::backend::State;
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
-use crate::config::{Config, Front, Health as HealthConfig, Listen, Log, LogFormat, Prefix, Transport};
+use crate::config::{
+    Config, Front, Health as HealthConfig, Listen, Log, LogFormat, Prefix, Transport,
+};
 use crate::drain::Drain;
 use crate::exchange::Ended;
 use crate::front::stdio;
@@ -29,15 +31,17 @@ use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
 use crate::reload::{self, Reloader};
 use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot};
+use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
-use crate::telemetry;
 use crate::telemetry::metrics::{ChillLevels, Metrics, Reload};
 
 /// Where hosts find chillgate when nothing else is configured.
-pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
+pub const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
 /// Where probes find it then.
-pub const DEFAULT_HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+pub const DEFAULT_HEALTH: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 /// How long what runs may go on after SIGTERM.
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// How long load balancers take to hear that chillgate is not ready any more.
@@ -66,7 +70,9 @@ pub fn run(loaded: Loaded, sources: Sources, mode: Mode) -> ExitCode {
     for note in &loaded.notes {
         info!("{note}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(App::start(loaded, sources, mode, metrics)),
         Err(error) => Err(format!("the runtime could not be made: {error}")),
@@ -123,12 +129,25 @@ impl App {
         let levels = live.clone();
         metrics.chill_from(move || {
             let levels = levels.pin().levels();
-            levels.into_iter().map(|(agent, stress, alert)| ChillLevels { agent, stress, alert }).collect()
+            levels
+                .into_iter()
+                .map(|(agent, stress, alert)| ChillLevels {
+                    agent,
+                    stress,
+                    alert,
+                })
+                .collect()
         });
         let drain = Drain::default();
         let budget = crate::budget::Budget::new(loaded.config.limits.memory);
         let gate = Gate::new(live.clone(), metrics, drain, fixtures.tasks.clone(), budget);
-        let app = Self { gate, live, fixtures, audit, mode };
+        let app = Self {
+            gate,
+            live,
+            fixtures,
+            audit,
+            mode,
+        };
         app.serve(&loaded, sources).await
     }
 
@@ -136,8 +155,15 @@ impl App {
         let config = &loaded.config;
         let fronts = fronts_of(config, &self.mode);
         let mut bound = Vec::new();
-        for front in fronts.iter().filter(|front| front.transport == Transport::StreamableHttp) {
-            bound.push(Bound::new(front.clone()).await.map_err(|error| format!("error: {error}"))?);
+        for front in fronts
+            .iter()
+            .filter(|front| front.transport == Transport::StreamableHttp)
+        {
+            bound.push(
+                Bound::new(front.clone())
+                    .await
+                    .map_err(|error| format!("error: {error}"))?,
+            );
         }
         let heartbeat = Heartbeat::default();
         let _health = match health_of(config, &self.mode) {
@@ -165,10 +191,14 @@ impl App {
         for server in self.live.pin().routes.all() {
             let server = server.clone();
             if matches!(self.mode, Mode::Serve) {
-                self.fixtures.tasks.spawn(async move { server.warm().await });
+                self.fixtures
+                    .tasks
+                    .spawn(async move { server.warm().await });
             }
         }
-        let stdio = fronts.iter().find(|front| front.transport == Transport::Stdio);
+        let stdio = fronts
+            .iter()
+            .find(|front| front.transport == Transport::Stdio);
         let host = match stdio {
             None => None,
             Some(front) => {
@@ -184,7 +214,11 @@ impl App {
         Ok(())
     }
 
-    fn probes(&self, address: SocketAddr, heartbeat: &Heartbeat) -> Result<health::Serving, String> {
+    fn probes(
+        &self,
+        address: SocketAddr,
+        heartbeat: &Heartbeat,
+    ) -> Result<health::Serving, String> {
         let bound = Health::bind(address).map_err(|error| {
             format!(
                 "error: cannot listen on {address} for probes: {error}\n  \
@@ -197,7 +231,13 @@ impl App {
             ready: !gate.drain().is_stopping()
                 && audit.as_ref().is_none_or(|audit| audit.trouble().is_none()),
             draining: gate.drain().is_stopping(),
-            servers: gate.snapshot().routes.all().iter().map(server_state).collect(),
+            servers: gate
+                .snapshot()
+                .routes
+                .all()
+                .iter()
+                .map(server_state)
+                .collect(),
         };
         let sources = health::Sources {
             pulses: vec![heartbeat.clone()],
@@ -214,9 +254,10 @@ impl App {
 
     /// SIGTERM, SIGINT, or the end of the only host's input.
     async fn until_told(&self, host: Option<impl Future<Output = std::io::Result<()>>>) {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             return;
         };
         let host = async {
@@ -240,9 +281,10 @@ impl App {
         let drain = self.gate.drain().clone();
         let (linger, deadline) = self.patience();
         let second = async {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
+            let (Ok(mut terminate), Ok(mut interrupt)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            ) else {
                 return std::future::pending().await;
             };
             tokio::select! {
@@ -275,7 +317,10 @@ impl App {
         let stopping = servers.routes.all().iter().map(|server| server.stop());
         futures_util::future::join_all(stopping).await;
         self.fixtures.tasks.close();
-        if tokio::time::timeout(Duration::from_secs(6), self.fixtures.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(6), self.fixtures.tasks.wait())
+            .await
+            .is_err()
+        {
             error!("Some tasks did not end.");
         }
         if let Some(audit) = &self.audit
@@ -325,7 +370,11 @@ fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {
         State::Ready => (health::State::Up, None),
         State::Broken(cause) => (health::State::Down, Some(cause)),
     };
-    ServerState { name: server.name().to_string(), state, error }
+    ServerState {
+        name: server.name().to_string(),
+        state,
+        error,
+    }
 }
 
 fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
@@ -341,7 +390,10 @@ fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
     match mode {
         Mode::Wrap(_) => vec![bare(Transport::Stdio, None)],
         Mode::Serve if config.front.is_empty() => {
-            vec![bare(Transport::StreamableHttp, Some(Listen::Tcp(DEFAULT_LISTEN)))]
+            vec![bare(
+                Transport::StreamableHttp,
+                Some(Listen::Tcp(DEFAULT_LISTEN)),
+            )]
         }
         Mode::Serve => config.front.clone(),
     }

@@ -42,7 +42,14 @@ impl Observer for Logged {
 impl Breaks {
     /// A new office.
     pub fn new(server: &Arc<str>, settings: Settings) -> Self {
-        Self { chill: Chill::new(settings, Arc::new(Logged { server: server.clone() })) }
+        Self {
+            chill: Chill::new(
+                settings,
+                Arc::new(Logged {
+                    server: server.clone(),
+                }),
+            ),
+        }
     }
 
     /// The server itself.
@@ -53,6 +60,9 @@ impl Breaks {
     /// Agent, stress and boss alert, as of now.
     pub fn levels(&self) -> Vec<(Arc<str>, u8, u8)> {
         let levels = self.chill.levels();
-        levels.into_iter().map(|(agent, levels)| (agent, levels.stress, levels.alert)).collect()
+        levels
+            .into_iter()
+            .map(|(agent, levels)| (agent, levels.stress, levels.alert))
+            .collect()
     }
 }

@@ -30,7 +30,10 @@ pub struct Held {
 impl Budget {
     /// So many bytes.
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Shared { most: AtomicUsize::new(most), held: AtomicUsize::new(0) }))
+        Self(Arc::new(Shared {
+            most: AtomicUsize::new(most),
+            held: AtomicUsize::new(0),
+        }))
     }
 
     /// Changes the bound; what is held already stays.
@@ -40,7 +43,10 @@ impl Budget {
 
     /// Holds so many bytes.
     pub fn hold(&self, bytes: usize) -> Result<Held, UsedUp> {
-        let mut held = Held { budget: self.clone(), bytes: 0 };
+        let mut held = Held {
+            budget: self.clone(),
+            bytes: 0,
+        };
         held.grow(bytes)?;
         Ok(held)
     }

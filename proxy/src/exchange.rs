@@ -42,8 +42,14 @@ const MAILBOX_BYTES: usize = 1 << 20;
 impl Mailbox {
     /// A mailbox for at most `most` messages.
     pub fn new(most: usize) -> Self {
-        let queue = Queue { most, ..Queue::default() };
-        Self { queue: Mutex::new(queue), wake: Notify::new() }
+        let queue = Queue {
+            most,
+            ..Queue::default()
+        };
+        Self {
+            queue: Mutex::new(queue),
+            wake: Notify::new(),
+        }
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -68,7 +74,10 @@ impl Mailbox {
 
     /// Whether an equal notification already waits, so that list changes coalesce.
     pub fn holds(&self, method: &str) -> bool {
-        self.locked().messages.iter().any(|waiting| waiting.method() == Some(method))
+        self.locked()
+            .messages
+            .iter()
+            .any(|waiting| waiting.method() == Some(method))
     }
 
     /// The next message without waiting.
@@ -120,6 +129,10 @@ impl Mailbox {
     }
 }
 
+/// An answer that takes longer shows signs of life: so long do hosts and proxies in between wait
+/// for a first byte without doubt.
+pub const QUIET: Duration = Duration::from_secs(15);
+
 /// Why an exchange ended before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -147,6 +160,7 @@ pub struct Exchange {
     stop: Notify,
     detached: AtomicBool,
     aside: AtomicBool,
+    quiet: AtomicBool,
     activity: AtomicU64,
     questions: AtomicU32,
     hold: Mutex<Option<Hold>>,
@@ -173,6 +187,7 @@ impl Exchange {
             stop: Notify::new(),
             detached: AtomicBool::new(false),
             aside: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             activity: AtomicU64::new(0),
             questions: AtomicU32::new(0),
             hold: Mutex::new(None),
@@ -187,7 +202,10 @@ impl Exchange {
 
     /// The host's progress token, to the letter.
     pub fn token(&self) -> Option<Bytes> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.token
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Sends a message to the host on this request's own stream.
@@ -207,7 +225,8 @@ impl Exchange {
 
     /// The server has shown that it still works on this request.
     pub fn touch(&self) {
-        self.activity.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.activity
+            .store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// The server asks the host something; until the host has answered, time does not count.
@@ -218,13 +237,18 @@ impl Exchange {
 
     /// The host has answered one question.
     pub fn answered(&self) {
-        let _ = self.questions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        let _ = self
+            .questions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         self.touch();
     }
 
     /// Ends the exchange early. The first reason stays.
     pub fn end(&self, why: Ended) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(why);
         self.stop.notify_waiters();
         self.stop.notify_one();
     }
@@ -259,7 +283,8 @@ impl Exchange {
     /// Time in which the server waits for the host does not count towards `idle`.
     pub async fn until_overdue(&self, idle: Option<Duration>, max: Option<Duration>) -> Duration {
         let begun = self.began.elapsed();
-        self.activity.store(begun.as_millis() as u64, Ordering::Relaxed);
+        self.activity
+            .store(begun.as_millis() as u64, Ordering::Relaxed);
         let mut now = begun;
         loop {
             let quiet_since = if self.questions.load(Ordering::Relaxed) > 0 {
@@ -269,21 +294,46 @@ impl Exchange {
             };
             let idle_left = idle.map(|idle| (quiet_since + idle).saturating_sub(now));
             let max_left = max.map(|max| (begun + max).saturating_sub(now));
-            let Some(left) = idle_left.into_iter().chain(max_left).min() else {
-                return std::future::pending().await;
-            };
-            if left.is_zero() {
+            let left = idle_left.into_iter().chain(max_left).min();
+            if left.is_some_and(|left| left.is_zero()) {
                 return now.saturating_sub(begun);
             }
-            tokio::time::sleep(left).await;
+            let is_quiet = self.quiet.load(Ordering::Relaxed);
+            let wake = if is_quiet {
+                left
+            } else {
+                Some(left.map_or(QUIET, |left| left.min(QUIET)))
+            };
+            let Some(wake) = wake else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep(wake).await;
             now = self.began.elapsed();
+            if !is_quiet && now >= QUIET {
+                self.grow_quiet();
+            }
         }
+    }
+
+    /// It has taken long: whoever waits on the mailbox may want to show a sign of life.
+    fn grow_quiet(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
+        self.mailbox.nudge();
+    }
+
+    /// Whether the answer has been so long in coming that the host should see a sign of life.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     /// While a policy holds the call: tells the host once a second, if it asked for progress.
     pub async fn report_hold(&self) {
         loop {
-            let holding = self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let holding = self
+                .hold
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             if let (Some(hold), Some(token)) = (holding, self.token()) {
                 let waited = hold.since.elapsed().as_secs_f64().floor();
                 let step = self.steps.fetch_add(1, Ordering::Relaxed);
@@ -307,18 +357,28 @@ impl Exchange {
                 }
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
+            if !self.is_quiet() && self.began.elapsed() >= QUIET {
+                self.grow_quiet();
+            }
         }
     }
 
     /// Whether a policy holds the call right now.
     pub fn is_held(&self) -> bool {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.hold
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 }
 
 impl Waiting for Exchange {
     fn waiting(&self, policy: &str, span: Duration) {
-        let hold = Hold { policy: policy.to_owned(), span, since: Instant::now() };
+        let hold = Hold {
+            policy: policy.to_owned(),
+            span,
+            since: Instant::now(),
+        };
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
     }
 

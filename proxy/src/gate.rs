@@ -59,7 +59,15 @@ impl Gate {
         budget: Budget,
     ) -> Self {
         let (sessions, streams) = (Sessions::default(), AtomicUsize::new(0));
-        Self(Arc::new(Inner { live, sessions, metrics, drain, tasks, budget, streams }))
+        Self(Arc::new(Inner {
+            live,
+            sessions,
+            metrics,
+            drain,
+            tasks,
+            budget,
+            streams,
+        }))
     }
 
     /// A request and its answer.
@@ -114,18 +122,29 @@ impl Gate {
         match entering() {
             Ok(place) => {
                 let work = self.0.drain.work();
-                Ok((Running { exchange: exchange.clone(), _place: place, _work: work }, inbound))
+                Ok((
+                    Running {
+                        exchange: exchange.clone(),
+                        _place: place,
+                        _work: work,
+                    },
+                    inbound,
+                ))
             }
-            Err(refusal) => {
-                Err(self.turn_away(Astray::new(exchange, inbound, refusal), snapshot))
-            }
+            Err(refusal) => Err(self.turn_away(Astray::new(exchange, inbound, refusal), snapshot)),
         }
     }
 
     /// What no policy is asked about has its record all the same.
     fn turn_away(&self, astray: Astray, snapshot: &Arc<Snapshot>) -> Refusal {
-        let Astray { call, label, refusal } = astray;
-        self.0.metrics.refused(&call.server, label, refusal.outcome());
+        let Astray {
+            call,
+            label,
+            refusal,
+        } = astray;
+        self.0
+            .metrics
+            .refused(&call.server, label, refusal.outcome());
         snapshot.chain.turn_away(call, &refusal.rejection());
         refusal
     }
@@ -154,7 +173,10 @@ impl Gate {
         };
         verdict.map_err(|rejection| {
             meter.refused(refusal::outcome(&rejection));
-            Refusal::Policy { rejection: Box::new(rejection), tool: route.shown.clone() }
+            Refusal::Policy {
+                rejection: Box::new(rejection),
+                tool: route.shown.clone(),
+            }
         })
     }
 
@@ -168,7 +190,10 @@ impl Gate {
     ) -> Result<Envelope, Refusal> {
         let limits = &snapshot.config.limits;
         let Deadline { idle, max } = pass.deadline().unwrap_or_default();
-        let (idle, max) = (idle.or(Some(limits.call_idle)), max.or(Some(limits.call_max)));
+        let (idle, max) = (
+            idle.or(Some(limits.call_idle)),
+            max.or(Some(limits.call_max)),
+        );
         let passage = Passage { held: pass.held() };
         let calling = async {
             let calling = route.backend.call(exchange, route.request.clone(), passage);
@@ -190,7 +215,11 @@ impl Gate {
             mcp.session.id = &*exchange.session.id,
             server = &*route.call.server,
         );
-        if span.is_disabled() { calling.await } else { calling.instrument(span).await }
+        if span.is_disabled() {
+            calling.await
+        } else {
+            calling.instrument(span).await
+        }
     }
 
     /// Every admitted call ends in exactly one outcome, for policies, audit log and metrics alike.
@@ -202,7 +231,9 @@ impl Gate {
         answer: &Result<Envelope, Refusal>,
     ) -> Outcome {
         let outcome = match answer {
-            _ if exchange.is_detached() && exchange.session.line().is_none() => Outcome::Undelivered,
+            _ if exchange.is_detached() && exchange.session.line().is_none() => {
+                Outcome::Undelivered
+            }
             Ok(answer) => outcome_of(answer, route),
             Err(Refusal::Overdue { .. }) => Outcome::Timeout,
             Err(Refusal::Ended(_)) => Outcome::Cancelled,
@@ -213,7 +244,9 @@ impl Gate {
         if let Err(Refusal::Server(error)) = answer {
             warn!(server = %route.call.server, cause = %error, "A call failed at its server.");
         }
-        let bytes = answer.as_ref().map_or(0, |answer| answer.raw().len() as u64);
+        let bytes = answer
+            .as_ref()
+            .map_or(0, |answer| answer.raw().len() as u64);
         let mut completion = Completion::of(outcome).bytes_out(bytes);
         if let (true, Ok(answer)) = (route.is_chill, answer)
             && let Some(levels) = inbound::chill_levels(answer)
@@ -236,7 +269,9 @@ impl Gate {
         }
         match message.method().unwrap_or_default() {
             "notifications/cancelled" => {
-                let id = message.get(&["params", "requestId"]).and_then(chillgate_wire::Id::from_lexeme);
+                let id = message
+                    .get(&["params", "requestId"])
+                    .and_then(chillgate_wire::Id::from_lexeme);
                 match id.and_then(|id| session.exchange(&id)) {
                     Some(exchange) => exchange.end(Ended::ByHost),
                     None => self.0.metrics.dropped("*", "cancelled_nothing"),
@@ -375,7 +410,11 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
             memchr::memmem::find(result, b"\"isError\"").is_some()
                 && json::member(result, "isError").is_some_and(|at| &result[at] == b"true")
         });
-    if failed { Outcome::ToolError } else { Outcome::Ok }
+    if failed {
+        Outcome::ToolError
+    } else {
+        Outcome::Ok
+    }
 }
 
 /// The label of a method in metrics: from a closed set.

@@ -66,9 +66,10 @@ impl Identities {
         };
         let header = match &config.header {
             None => None,
-            Some(name) => {
-                Some(name.parse().map_err(|_| format!("identity.header: `{name}` is no header name"))?)
-            }
+            Some(name) => Some(
+                name.parse()
+                    .map_err(|_| format!("identity.header: `{name}` is no header name"))?,
+            ),
         };
         let fixed = match &config.fixed {
             None => None,
@@ -77,7 +78,12 @@ impl Identities {
                 Some(Arc::from(name))
             }
         };
-        Ok(Self { keys, header, fixed, anonymous: Arc::from(ANONYMOUS) })
+        Ok(Self {
+            keys,
+            header,
+            fixed,
+            anonymous: Arc::from(ANONYMOUS),
+        })
     }
 
     /// Who sends these headers.
@@ -95,7 +101,11 @@ impl Identities {
         if let Some(fixed) = &self.fixed {
             return Ok(fixed.clone());
         }
-        if self.keys.is_empty() { Ok(self.anonymous.clone()) } else { Err(Denied::Missing) }
+        if self.keys.is_empty() {
+            Ok(self.anonymous.clone())
+        } else {
+            Err(Denied::Missing)
+        }
     }
 
     /// Who is at the other end of standard input.
@@ -118,11 +128,16 @@ impl Identities {
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
         return Err(Denied::Malformed);
     }
-    let (scheme, key) = value.as_bytes().split_at_checked(7).ok_or(Denied::Malformed)?;
+    let (scheme, key) = value
+        .as_bytes()
+        .split_at_checked(7)
+        .ok_or(Denied::Malformed)?;
     let key = key.trim_ascii();
     if !scheme.eq_ignore_ascii_case(b"bearer ") || key.is_empty() {
         return Err(Denied::Malformed);
@@ -139,7 +154,8 @@ fn named(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
 }
 
 fn read_keys(path: &Path) -> Result<BTreeMap<String, String>, String> {
-    let fail = |error: &dyn std::fmt::Display| format!("identity.api-keys: {}: {error}", path.display());
+    let fail =
+        |error: &dyn std::fmt::Display| format!("identity.api-keys: {}: {error}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
     let document: toml_edit::DocumentMut = text.parse().map_err(|error| fail(&error))?;
     let entries = document.iter().map(|(agent, hash)| match hash.as_str() {
@@ -151,13 +167,19 @@ fn read_keys(path: &Path) -> Result<BTreeMap<String, String>, String> {
 
 fn parse_keys(keys: &BTreeMap<String, String>) -> Result<Vec<Key>, String> {
     let parse = |(agent, text): (&String, &String)| {
-        let hash = text.strip_prefix("sha256:").and_then(parse_hash).ok_or_else(|| {
-            format!(
-                "the key of `{agent}` must be \"sha256:\" and 64 hexadecimal digits; \
+        let hash = text
+            .strip_prefix("sha256:")
+            .and_then(parse_hash)
+            .ok_or_else(|| {
+                format!(
+                    "the key of `{agent}` must be \"sha256:\" and 64 hexadecimal digits; \
                  `chillgate key {agent}` prints one"
-            )
-        })?;
-        Ok(Key { agent: Arc::from(agent.as_str()), hash })
+                )
+            })?;
+        Ok(Key {
+            agent: Arc::from(agent.as_str()),
+            hash,
+        })
     };
     keys.iter().map(parse).collect()
 }
@@ -179,11 +201,16 @@ mod tests {
 
     fn hash(key: &str) -> String {
         let digest = Sha256::digest(key.as_bytes());
-        digest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+        digest.iter().fold("sha256:".to_owned(), |text, byte| {
+            format!("{text}{byte:02x}")
+        })
     }
 
     fn identities(header: Option<&str>, fixed: Option<&str>, keyed: bool) -> Identities {
-        let keys = BTreeMap::from([("a".to_owned(), hash("cg_a")), ("b".to_owned(), hash("cg_b"))]);
+        let keys = BTreeMap::from([
+            ("a".to_owned(), hash("cg_a")),
+            ("b".to_owned(), hash("cg_b")),
+        ]);
         Identities::new(&Identity {
             header: header.map(str::to_owned),
             api_keys: keyed.then_some(ApiKeys::Inline(keys)),
@@ -195,7 +222,10 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(name.parse::<HeaderName>().expect("name"), value.parse().expect("value"));
+            headers.append(
+                name.parse::<HeaderName>().expect("name"),
+                value.parse().expect("value"),
+            );
         }
         headers
     }
@@ -209,8 +239,14 @@ mod tests {
         // Presented but wrong never falls through to the header or the static agent.
         let wrong = [("authorization", "Bearer cg_x"), ("x-agent-id", "a")];
         assert_eq!(of(&wrong), Err(Denied::UnknownKey));
-        assert_eq!(of(&[("authorization", "Basic YTpi")]), Err(Denied::Malformed));
-        let twice = [("authorization", "Bearer cg_a"), ("authorization", "Bearer cg_b")];
+        assert_eq!(
+            of(&[("authorization", "Basic YTpi")]),
+            Err(Denied::Malformed)
+        );
+        let twice = [
+            ("authorization", "Bearer cg_a"),
+            ("authorization", "Bearer cg_b"),
+        ];
         assert_eq!(of(&twice), Err(Denied::Malformed));
         assert_eq!(of(&[("x-agent-id", "c")]), Ok("c".into()));
         assert_eq!(of(&[]), Ok("fixed".into()));
@@ -218,19 +254,34 @@ mod tests {
 
     #[test]
     fn nobody_is_anonymous_unless_keys_are_asked_for() {
-        assert_eq!(identities(None, None, false).of(&headers(&[])).as_deref(), Ok(ANONYMOUS));
-        assert_eq!(identities(None, None, true).of(&headers(&[])), Err(Denied::Missing));
+        assert_eq!(
+            identities(None, None, false).of(&headers(&[])).as_deref(),
+            Ok(ANONYMOUS)
+        );
+        assert_eq!(
+            identities(None, None, true).of(&headers(&[])),
+            Err(Denied::Missing)
+        );
         // The header counts only where it is configured.
         let spoofed = headers(&[("x-agent-id", "a")]);
-        assert_eq!(identities(None, None, false).of(&spoofed).as_deref(), Ok(ANONYMOUS));
+        assert_eq!(
+            identities(None, None, false).of(&spoofed).as_deref(),
+            Ok(ANONYMOUS)
+        );
     }
 
     #[test]
     fn an_identity_header_is_there_once_and_legible() {
         let who = identities(Some("x-agent-id"), None, false);
-        for bad in [vec![("x-agent-id", "")], vec![("x-agent-id", "a"), ("x-agent-id", "b")]] {
+        for bad in [
+            vec![("x-agent-id", "")],
+            vec![("x-agent-id", "a"), ("x-agent-id", "b")],
+        ] {
             assert_eq!(who.of(&headers(&bad)), Err(Denied::Header), "{bad:?}");
         }
-        assert_eq!(who.of(&headers(&[("x-agent-id", &"a".repeat(129))])), Err(Denied::Header));
+        assert_eq!(
+            who.of(&headers(&[("x-agent-id", &"a".repeat(129))])),
+            Err(Denied::Header)
+        );
     }
 }

@@ -60,7 +60,8 @@ impl Line {
 
     /// Adds a message if there is room now.
     pub fn offer(&self, message: Envelope) -> Result<(), Refused> {
-        self.add(|buffer| message.write_line(&message.edit(), buffer)).map_err(|_| Refused)?
+        self.add(|buffer| message.write_line(&message.edit(), buffer))
+            .map_err(|_| Refused)?
     }
 
     /// Adds a message with edits, waiting for room. Safe to cancel: the line is added whole or not.
@@ -77,7 +78,8 @@ impl Line {
 
     /// Adds bytes that already are whole lines, if there is room now.
     pub fn offer_raw(&self, lines: &[u8]) -> Result<(), Refused> {
-        self.add(|buffer| buffer.extend_from_slice(lines)).map_err(|_| Refused)?
+        self.add(|buffer| buffer.extend_from_slice(lines))
+            .map_err(|_| Refused)?
     }
 
     fn add(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Result<(), Refused>, Closed> {
@@ -170,8 +172,9 @@ mod tests {
         line.close();
         let mut text = String::new();
         theirs.read_to_string(&mut text).await.expect("readable");
-        let expected: String =
-            (0..100).map(|n| format!("{}\n", String::from_utf8_lossy(note(&n.to_string()).raw()))).collect();
+        let expected: String = (0..100)
+            .map(|n| format!("{}\n", String::from_utf8_lossy(note(&n.to_string()).raw())))
+            .collect();
         assert_eq!(text, expected);
         writer.await.expect("no panic").expect("written");
     }
@@ -187,7 +190,10 @@ mod tests {
             tokio::task::yield_now().await;
             taken += usize::from(line.offer(big.clone()).is_ok());
         }
-        assert!((11..=23).contains(&taken), "{taken} lines of 100 kB were taken");
+        assert!(
+            (11..=23).contains(&taken),
+            "{taken} lines of 100 kB were taken"
+        );
         writer.abort();
     }
 }

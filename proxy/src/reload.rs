@@ -53,16 +53,30 @@ impl Reloader {
         fixtures: Fixtures,
         audit: Option<Arc<Audit>>,
     ) -> Self {
-        let seen = loaded.watch.iter().map(|path| (path.clone(), std::fs::read(path).ok())).collect();
+        let seen = loaded
+            .watch
+            .iter()
+            .map(|path| (path.clone(), std::fs::read(path).ok()))
+            .collect();
         let first = live.pin().config.clone();
-        Self { sources, live, gate, fixtures, audit, seen, first }
+        Self {
+            sources,
+            live,
+            gate,
+            fixtures,
+            audit,
+            seen,
+            first,
+        }
     }
 
     /// Watches until the future is dropped.
     pub async fn run(mut self) {
         let (changed, mut changes) = mpsc::channel(1);
         let watcher = self.watch(changed);
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            return;
+        };
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
@@ -89,7 +103,9 @@ impl Reloader {
     fn watch(&self, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
         let mut directories: Vec<PathBuf> = Vec::new();
         for path in self.seen.keys() {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.map_or_else(|| PathBuf::from("."), std::path::Path::to_path_buf);
             if !directories.contains(&parent) {
                 directories.push(parent);
@@ -133,11 +149,15 @@ impl Reloader {
     fn reload(&mut self) {
         match self.try_reload() {
             Ok(generation) => {
-                self.fixtures.metrics.config_loaded(Outcome::Applied, TokioClock.wall());
+                self.fixtures
+                    .metrics
+                    .config_loaded(Outcome::Applied, TokioClock.wall());
                 info!(generation, "Took the new configuration over.");
             }
             Err(report) => {
-                self.fixtures.metrics.config_loaded(Outcome::Rejected, TokioClock.wall());
+                self.fixtures
+                    .metrics
+                    .config_loaded(Outcome::Rejected, TokioClock.wall());
                 error!(report = %report.render(false), "The new configuration is wrong; the old one goes on.");
             }
         }
@@ -165,7 +185,12 @@ impl Reloader {
         let now = self.live.pin();
         let dropped = now.dropped(&older);
         let names = |snapshot: &Snapshot| -> Vec<Arc<str>> {
-            snapshot.routes.all().iter().map(|server| server.name().clone()).collect()
+            snapshot
+                .routes
+                .all()
+                .iter()
+                .map(|server| server.name().clone())
+                .collect()
         };
         let listed_anew = names(&now) != names(&older)
             || !dropped.is_empty()
@@ -180,7 +205,9 @@ impl Reloader {
         }
         for server in now.routes.all() {
             let server = server.clone();
-            self.fixtures.tasks.spawn(async move { server.warm().await });
+            self.fixtures
+                .tasks
+                .spawn(async move { server.warm().await });
         }
         self.fixtures.tasks.spawn(async move {
             let waited = async {
@@ -206,7 +233,10 @@ impl Reloader {
             ("state", self.first.state != next.state),
         ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
-            warn!(key, "This part of the configuration needs a restart to change.");
+            warn!(
+                key,
+                "This part of the configuration needs a restart to change."
+            );
         }
     }
 }
@@ -218,6 +248,6 @@ pub fn explain(loaded: &Loaded, unfit: Unfit) -> Report {
         Unfit::Other(path, message) => {
             let path: Vec<Step> = path.into_iter().map(Step::Key).collect();
             loaded.mistake(&path, &message, None)
-        },
+        }
     }
 }

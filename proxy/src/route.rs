@@ -63,7 +63,11 @@ impl Astray {
         let server = Arc::from("*");
         let target = inbound.target.clone();
         let call = call_of(exchange, inbound, server, target);
-        Self { label: label(&call.method), call, refusal }
+        Self {
+            label: label(&call.method),
+            call,
+            refusal,
+        }
     }
 }
 
@@ -85,10 +89,19 @@ impl Routes {
         access: lists::Access,
         tasks: TaskTracker,
     ) -> Self {
-        let by_name =
-            servers.iter().enumerate().map(|(at, server)| (server.name().clone(), at)).collect();
+        let by_name = servers
+            .iter()
+            .enumerate()
+            .map(|(at, server)| (server.name().clone(), at))
+            .collect();
         let merge = Arc::new(Merge::new(servers.clone(), access.clone(), tasks));
-        Self { servers, by_name, chill, merge, access }
+        Self {
+            servers,
+            by_name,
+            chill,
+            merge,
+            access,
+        }
     }
 
     /// All servers.
@@ -137,7 +150,9 @@ impl Routes {
                     Err(refusal) => astray(exchange, inbound, refusal),
                 }
             }
-            method if Merge::answers(method) => self.to(exchange, inbound, self.merge.clone(), None),
+            method if Merge::answers(method) => {
+                self.to(exchange, inbound, self.merge.clone(), None)
+            }
             _ => {
                 let refusal = Refusal::Era {
                     code: code::METHOD_NOT_FOUND,
@@ -149,7 +164,12 @@ impl Routes {
         }
     }
 
-    async fn by_thing(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Selected {
+    async fn by_thing(
+        &self,
+        exchange: &Arc<Exchange>,
+        inbound: Inbound,
+        prefix: Prefix,
+    ) -> Selected {
         let Some(shown) = inbound.target.clone() else {
             return astray(exchange, inbound, missing("name"));
         };
@@ -180,7 +200,11 @@ impl Routes {
         if let [only] = self.servers.as_slice() {
             return Some((only.clone(), shown.to_owned()));
         }
-        let kind = if method == "tools/call" { "tools/list" } else { "prompts/list" };
+        let kind = if method == "tools/call" {
+            "tools/list"
+        } else {
+            "prompts/list"
+        };
         let server = catalog::owner(exchange, &self.servers, kind, shown).await?;
         Some((server, shown.to_owned()))
     }
@@ -209,8 +233,18 @@ impl Routes {
         self.to(exchange, inbound, server, rename)
     }
 
-    async fn by_reference(&self, exchange: &Arc<Exchange>, inbound: Inbound, prefix: Prefix) -> Selected {
-        let text = |member| inbound.request.text(&["params", "ref", member]).map(std::borrow::Cow::into_owned);
+    async fn by_reference(
+        &self,
+        exchange: &Arc<Exchange>,
+        inbound: Inbound,
+        prefix: Prefix,
+    ) -> Selected {
+        let text = |member| {
+            inbound
+                .request
+                .text(&["params", "ref", member])
+                .map(std::borrow::Cow::into_owned)
+        };
         let (name, uri) = (text("name"), text("uri"));
         if let Some(name) = name {
             return match self.find(exchange, "prompts/get", &name, prefix).await {
@@ -222,7 +256,9 @@ impl Routes {
                 None => astray(exchange, inbound, unknown("prompts/get", &name)),
             };
         }
-        let Some(uri) = uri else { return astray(exchange, inbound, missing("ref")) };
+        let Some(uri) = uri else {
+            return astray(exchange, inbound, missing("ref"));
+        };
         match self.by_uri(exchange, &uri).await {
             Ok(server) => self.to(exchange, inbound, server, None),
             Err(refusal) => astray(exchange, inbound, refusal),
@@ -231,23 +267,41 @@ impl Routes {
 
     /// Resource URIs stay as they are, so their server is the one that lists them, or the only
     /// one whose templates they fit.
-    async fn by_uri(&self, exchange: &Arc<Exchange>, uri: &str) -> Result<Arc<dyn Backend>, Refusal> {
+    async fn by_uri(
+        &self,
+        exchange: &Arc<Exchange>,
+        uri: &str,
+    ) -> Result<Arc<dyn Backend>, Refusal> {
         if let [only] = self.servers.as_slice() {
             return Ok(only.clone());
         }
-        catalog::owner_of_uri(exchange, &self.servers, uri).await.map_err(|owners| {
-            let (code, message) = if owners.is_empty() {
-                (code::RESOURCE_NOT_FOUND, format!("Resource not found: {uri}"))
-            } else {
-                let paths: Vec<String> =
-                    owners.iter().map(|name| format!("/server/{name}/mcp")).collect();
-                (
-                    code::INVALID_PARAMS,
-                    format!("Several servers have {uri}; ask one of them at {}", paths.join(" or ")),
-                )
-            };
-            Refusal::Era { code, message, data: Some(serde_json::json!({ "uri": uri })) }
-        })
+        catalog::owner_of_uri(exchange, &self.servers, uri)
+            .await
+            .map_err(|owners| {
+                let (code, message) = if owners.is_empty() {
+                    (
+                        code::RESOURCE_NOT_FOUND,
+                        format!("Resource not found: {uri}"),
+                    )
+                } else {
+                    let paths: Vec<String> = owners
+                        .iter()
+                        .map(|name| format!("/server/{name}/mcp"))
+                        .collect();
+                    (
+                        code::INVALID_PARAMS,
+                        format!(
+                            "Several servers have {uri}; ask one of them at {}",
+                            paths.join(" or ")
+                        ),
+                    )
+                };
+                Refusal::Era {
+                    code,
+                    message,
+                    data: Some(serde_json::json!({ "uri": uri })),
+                }
+            })
     }
 
     fn to(
@@ -272,7 +326,14 @@ impl Routes {
         let is_chill = self.chill.iter().any(|name| *name == *backend.name());
         let shown = inbound.target.clone();
         let call = call_of(exchange, inbound, backend.name().clone(), target);
-        Ok(Route { label: label(&call.method), call, shown, backend, request, is_chill })
+        Ok(Route {
+            label: label(&call.method),
+            call,
+            shown,
+            backend,
+            request,
+            is_chill,
+        })
     }
 }
 
@@ -311,8 +372,16 @@ pub fn prefixed(prefix: Prefix, servers: usize) -> bool {
 
 /// What chillgate itself answers about a name that nobody has.
 pub(crate) fn unknown(method: &str, name: &str) -> Refusal {
-    let noun = if method == "tools/call" { "tool" } else { "prompt" };
-    Refusal::Era { code: code::INVALID_PARAMS, message: format!("Unknown {noun}: {name}"), data: None }
+    let noun = if method == "tools/call" {
+        "tool"
+    } else {
+        "prompt"
+    };
+    Refusal::Era {
+        code: code::INVALID_PARAMS,
+        message: format!("Unknown {noun}: {name}"),
+        data: None,
+    }
 }
 
 fn missing(member: &str) -> Refusal {
@@ -325,7 +394,13 @@ fn missing(member: &str) -> Refusal {
 
 /// An answer that chillgate writes itself.
 pub(crate) fn own(raw: bytes::Bytes) -> Result<Envelope, BackendError> {
-    let limits = chillgate_wire::Limits { message: usize::MAX, depth: 1024, ..Default::default() };
-    Envelope::parse(raw, &limits)
-        .map_err(|fault| BackendError::Invalid { server: Arc::from("*"), cause: fault.to_string() })
+    let limits = chillgate_wire::Limits {
+        message: usize::MAX,
+        depth: 1024,
+        ..Default::default()
+    };
+    Envelope::parse(raw, &limits).map_err(|fault| BackendError::Invalid {
+        server: Arc::from("*"),
+        cause: fault.to_string(),
+    })
 }

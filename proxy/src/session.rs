@@ -41,7 +41,11 @@ impl Declared {
     /// Reads the `capabilities` of an `initialize` request.
     pub fn read(params: &[u8]) -> Self {
         let has = |name| json::path(params, &["capabilities", name]).is_some();
-        Self { sampling: has("sampling"), elicitation: has("elicitation"), roots: has("roots") }
+        Self {
+            sampling: has("sampling"),
+            elicitation: has("elicitation"),
+            roots: has("roots"),
+        }
     }
 
     /// Whether a server may ask this host anything at all.
@@ -222,7 +226,10 @@ impl Session {
         self.use_now();
         locked(&self.exchanges).remove(&exchange.id);
         locked(&self.questions).retain(|_, question| {
-            !question.exchange.as_ref().is_some_and(|asked| std::ptr::eq(&raw const **asked, exchange))
+            !question
+                .exchange
+                .as_ref()
+                .is_some_and(|asked| std::ptr::eq(&raw const **asked, exchange))
         });
     }
 
@@ -255,8 +262,14 @@ impl Session {
         if let Some(line) = &self.line {
             return line.offer(message);
         }
-        let is_change = message.method().is_some_and(|method| method.ends_with("list_changed"));
-        if is_change && message.method().is_some_and(|method| self.outbox.holds(method)) {
+        let is_change = message
+            .method()
+            .is_some_and(|method| method.ends_with("list_changed"));
+        if is_change
+            && message
+                .method()
+                .is_some_and(|method| self.outbox.holds(method))
+        {
             return Ok(());
         }
         self.outbox.push(message)
@@ -273,8 +286,10 @@ impl Session {
             return exchange.send(message);
         }
         if self.line.is_none() && !self.listening.load(Ordering::Relaxed) {
-            let any =
-                locked(&self.exchanges).values().find(|running| !running.is_detached()).cloned();
+            let any = locked(&self.exchanges)
+                .values()
+                .find(|running| !running.is_detached())
+                .cloned();
             if let Some(exchange) = any {
                 return exchange.send(message);
             }
@@ -307,7 +322,15 @@ impl Session {
             if questions.len() >= QUESTIONS {
                 return Err(Refused);
             }
-            questions.insert(number, Question { asker, id, token, exchange: related.clone() });
+            questions.insert(
+                number,
+                Question {
+                    asker,
+                    id,
+                    token,
+                    exchange: related.clone(),
+                },
+            );
         }
         if let Some(exchange) = &related {
             exchange.asked();
@@ -345,8 +368,13 @@ impl Session {
     pub async fn answer(&self, answer: &Envelope) -> bool {
         self.use_now();
         let number = answer.id_bytes().and_then(number_of);
-        let Some(question) = number.and_then(|number| self.forget(number)) else { return false };
-        question.asker.answer(answer.with_id(question.id.as_bytes())).await;
+        let Some(question) = number.and_then(|number| self.forget(number)) else {
+            return false;
+        };
+        question
+            .asker
+            .answer(answer.with_id(question.id.as_bytes()))
+            .await;
         true
     }
 
@@ -364,7 +392,9 @@ impl Session {
             }
             Some((question.asker.clone(), question.token.clone()?))
         });
-        let Some((asker, token)) = found else { return false };
+        let Some((asker, token)) = found else {
+            return false;
+        };
         let mut edit = note.edit();
         edit.set(&["params", "progressToken"], token.to_vec());
         asker.answer(edit.finish()).await;
@@ -376,7 +406,10 @@ impl Session {
         self.listening.store(true, Ordering::Relaxed);
         let turn = self.listeners.fetch_add(1, Ordering::Relaxed) + 1;
         self.outbox.nudge();
-        Listening { session: self.clone(), turn }
+        Listening {
+            session: self.clone(),
+            turn,
+        }
     }
 
     /// Marks the session as in use.
@@ -485,7 +518,10 @@ impl Sessions {
 
     /// The agent's session with this id; somebody else's does not exist.
     pub fn find(&self, id: &str, agent: &str) -> Option<Arc<Session>> {
-        locked(&self.by_id).get(id).filter(|session| *session.agent.name == *agent).cloned()
+        locked(&self.by_id)
+            .get(id)
+            .filter(|session| *session.agent.name == *agent)
+            .cloned()
     }
 
     /// Takes a session out; whoever gets it detaches it from its servers.

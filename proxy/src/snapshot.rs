@@ -105,9 +105,16 @@ impl Snapshot {
                         in_flight: terms.2,
                         metrics: fixtures.metrics.clone(),
                     };
-                    let (backend, breaks) = backend_of(server, terms_of, fixtures)
-                        .map_err(|cause| Unfit::Other(vec!["server".into(), name.to_string()], cause))?;
-                    Built { definition: server.clone(), terms, backend, breaks }
+                    let (backend, breaks) =
+                        backend_of(server, terms_of, fixtures).map_err(|cause| {
+                            Unfit::Other(vec!["server".into(), name.to_string()], cause)
+                        })?;
+                    Built {
+                        definition: server.clone(),
+                        terms,
+                        backend,
+                        breaks,
+                    }
                 }
             };
             backends.insert(name.clone(), built);
@@ -118,7 +125,10 @@ impl Snapshot {
             .map(|built| built.backend.name().clone())
             .collect();
         let access = Access(chain.clone());
-        let servers = backends.values().map(|built| built.backend.clone()).collect();
+        let servers = backends
+            .values()
+            .map(|built| built.backend.clone())
+            .collect();
         Ok(Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             config: Arc::new(config),
@@ -134,14 +144,25 @@ impl Snapshot {
     /// The servers of `older` that this generation no longer has.
     pub fn dropped(&self, older: &Self) -> Vec<Arc<dyn Backend>> {
         let kept = |built: &Built| {
-            self.backends.values().any(|now| Arc::ptr_eq(&now.backend, &built.backend))
+            self.backends
+                .values()
+                .any(|now| Arc::ptr_eq(&now.backend, &built.backend))
         };
-        older.backends.values().filter(|built| !kept(built)).map(|built| built.backend.clone()).collect()
+        older
+            .backends
+            .values()
+            .filter(|built| !kept(built))
+            .map(|built| built.backend.clone())
+            .collect()
     }
 
     /// The levels of every agent at every ChillMCP.
     pub fn levels(&self) -> Vec<(Arc<str>, u8, u8)> {
-        self.backends.values().filter_map(|built| built.breaks.as_ref()).flat_map(Breaks::levels).collect()
+        self.backends
+            .values()
+            .filter_map(|built| built.breaks.as_ref())
+            .flat_map(Breaks::levels)
+            .collect()
     }
 }
 
@@ -167,7 +188,13 @@ fn backend_of(
         }
         Server::Command(command) => {
             let opener = Box::new(Child::new(command.clone()));
-            let pipes = Pipes::new(opener, command.isolation, command.start_timeout, terms, tasks);
+            let pipes = Pipes::new(
+                opener,
+                command.isolation,
+                command.start_timeout,
+                terms,
+                tasks,
+            );
             Ok((Arc::new(pipes), None))
         }
         Server::Remote(remote) => Ok((Arc::new(Remote::new(remote, terms, tasks)?), None)),

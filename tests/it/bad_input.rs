@@ -123,7 +123,9 @@ async fn what_is_no_json_is_a_parse_error_and_what_is_no_message_an_invalid_requ
             .messages
             .first()
             .is_some_and(|m| m["error"]["message"].as_str().is_some_and(|t| t.len() > 5));
-        if reply.code() != Some(code) || reply.status != 400 || !clear {
+        // What begins like a batch may be refused as one before it is read.
+        let batch = shown.starts_with('[') && reply.code() == Some(-32600);
+        if (reply.code() != Some(code) && !batch) || reply.status != 400 || !clear {
             wrong.push(format!(
                 "{shown}: expected {code}, got {} {:?} {}",
                 reply.status,
@@ -195,7 +197,7 @@ async fn a_body_over_the_limit_is_refused_while_it_is_read() {
     let gate = Gate::with(&tables).start().await;
     let host = gate.host().open().await;
     host.call("echo", json!({})).await;
-    let (memory, heard) = (resident(gate.pid()), gate.heard("a").lines().len());
+    let (memory, lines) = (resident(gate.pid()), gate.heard("a").lines().len());
     let session = host.session().unwrap();
     let head = |more: &str| {
         format!(
@@ -228,7 +230,7 @@ async fn a_body_over_the_limit_is_refused_while_it_is_read() {
         .call("echo", json!({"message": "x".repeat(900 << 10)}))
         .await;
     assert_eq!(deep.tool_text().len(), 900 << 10, "just below the limit");
-    assert_eq!(gate.heard("a").lines().len(), heard + 1);
+    assert_eq!(gate.heard("a").lines().len(), lines + 1);
     assert!(
         resident(gate.pid()) < memory + (24 << 20),
         "memory grew with refused bytes"

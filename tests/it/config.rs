@@ -167,7 +167,8 @@ async fn a_configmap_swap_is_seen_and_no_call_is_lost_meanwhile() {
 async fn output(toml: &str, verb: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("chillgate.toml");
-    std::fs::write(&file, toml).unwrap();
+    // A file without any server is a mistake of its own.
+    std::fs::write(&file, format!("{toml}[server.z]\nbuiltin = \"chill\"\n")).unwrap();
     let mut command = bare();
     command
         .arg(verb)
@@ -195,8 +196,8 @@ async fn a_bad_file_at_start_is_refused_by_serve_and_check_with_file_line_and_he
         ("[server.x]\ncomand = [\"a\"]\n", 2, "command"),
         (
             "[server.x]\ncommand = [\"a\"]\nurl = \"http://127.0.0.1:1/mcp\"\n",
-            1,
-            "one of",
+            3,
+            "keep one",
         ),
         (
             "[[front]]\ntransport = \"streamable-http\"\nlisten = \"nowhere\"\n",

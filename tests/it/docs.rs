@@ -23,7 +23,7 @@ fn pages() -> Vec<PathBuf> {
                 && !["target", "node_modules", ".git", ".tools"].contains(&name.as_str())
             {
                 open.push(path);
-            } else if name.ends_with(".md") {
+            } else if path.extension().is_some_and(|extension| extension == "md") {
                 found.push(path);
             }
         }

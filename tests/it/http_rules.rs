@@ -114,6 +114,34 @@ async fn notifications_and_answers_are_accepted_with_202_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_error_that_answers_a_request_travels_with_200() {
+    let tables = mock("a").table("") + &mock("b").table("");
+    for (tables, path) in [
+        (&*tables, "/mcp"),
+        (&*tables, "/server/a/mcp"),
+        (&mock("a").table(""), "/mcp"),
+    ] {
+        let gate = Gate::with(tables).start().await;
+        let host = gate.host().path(path).open().await;
+        for (method, params) in [
+            ("tools/call", json!({"name": "no-such-tool"})),
+            ("tools/call", json!({"arguments": {}})),
+            ("prompts/get", json!({"name": "no-such-prompt"})),
+            ("resources/read", json!({"uri": "demo://no/such/resource"})),
+            ("tools/list", json!({"cursor": "forged"})),
+            (
+                "completion/complete",
+                json!({"ref": {"type": "ref/prompt", "name": "none"}, "argument": {"name": "a", "value": ""}}),
+            ),
+            ("no/such/method", json!({})),
+        ] {
+            let reply = host.request(method, params.clone()).await;
+            assert_eq!(reply.status, 200, "{path} {method} {params}: {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn content_types_and_accept_headers_are_what_the_specification_asks() {
     let gate = gate().await;
     let host = gate.host().open().await;
@@ -395,7 +423,6 @@ async fn the_same_id_twice_in_flight_is_refused_and_the_first_goes_on() {
 #[tokio::test]
 async fn a_modern_request_is_told_which_revisions_are_spoken() {
     let gate = gate().await;
-    let before = gate.heard("a").lines().len();
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     let modern = |method: &str| json!({"jsonrpc": "2.0", "id": "m-1", "method": method, "params": {"_meta": meta}});
     let header = ("mcp-protocol-version", "2026-07-28");
@@ -423,7 +450,12 @@ async fn a_modern_request_is_told_which_revisions_are_spoken() {
             assert_eq!(body["error"]["data"]["requested"], "2026-07-28");
         }
     }
-    assert_eq!(gate.heard("a").lines().len(), before);
+    let heard = gate.heard("a");
+    assert_eq!(
+        heard.calls() + heard.of("tools/list").len(),
+        0,
+        "it reached the server"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,15 @@
 //! It stands apart from the crates' own tests, which show what one part does alone. A module here
 //! is one promise of the product; each test starts its own chillgate on ports of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper here is part of the tests that call it"
+)]
+#![expect(
+    clippy::large_futures,
+    reason = "a test's futures are few and short-lived"
+)]
+
 mod architecture;
 mod bad_input;
 mod chill;

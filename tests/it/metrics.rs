@@ -77,7 +77,7 @@ async fn the_counters_add_up_to_what_was_done() {
     let scrape = gate.scrape().await;
     let requests = |labels: &[(&str, &str)]| scrape.sum("chillgate_requests_total", labels);
     let near = |found: f64, expected: f64, what: &str| {
-        assert!((found - expected).abs() < 0.01, "{what}: {found}")
+        assert!((found - expected).abs() < 0.01, "{what}: {found}");
     };
     near(
         requests(&[

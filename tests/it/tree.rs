@@ -43,7 +43,9 @@ async fn nobody(mark: &str, limit: Duration) {
     });
     if gone.await.is_err() {
         let left: Vec<Found> = marked(mark);
-        left.iter().for_each(|found| send(found.pid, Signal::KILL));
+        for found in &left {
+            send(found.pid, Signal::KILL);
+        }
         panic!("still there after {limit:?}: {left:#?}");
     }
 }

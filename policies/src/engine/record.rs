@@ -49,16 +49,19 @@ pub struct Record<'a> {
     pub instance: &'a str,
     /// Admit, refuse or done.
     pub phase: Phase,
-    /// The host's era.
-    pub era: &'a str,
-    /// Front transport.
-    pub transport: &'a str,
+    /// The host's era; not in done records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub era: Option<&'a str>,
+    /// Front transport; not in done records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<&'a str>,
     /// Session, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<&'a str>,
     /// Who asked.
     pub agent: &'a str,
-    /// What the host says it is.
+    /// What the host says it is: in the record of its `initialize`, and where there is no session
+    /// that leads to that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Client<'a>>,
     /// The server, or `*`.
@@ -86,7 +89,8 @@ pub struct Record<'a> {
     /// The tightest budget it was counted against; only in admit records.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<Budget<'a>>,
-    /// How long policies held it.
+    /// How long policies held it, if they did.
+    #[serde(skip_serializing_if = "is_zero")]
     pub delay_ms: u64,
     /// Whether a boss alert held it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -153,9 +157,17 @@ pub struct Sizes {
     /// Of the request.
     #[serde(rename = "in")]
     pub inward: u64,
-    /// Of the answer.
-    #[serde(rename = "out")]
+    /// Of the answer; absent where there is none.
+    #[serde(rename = "out", skip_serializing_if = "is_zero")]
     pub outward: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The text, at most `bytes` long, cut between characters.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chillgate_chill::{Chill, AGENT_KEY, HELD_KEY};
+use chillgate_chill::{AGENT_KEY, Chill, HELD_KEY};
 use chillgate_wire::{Edit, json};
 use tokio_util::task::TaskTracker;
 

@@ -21,7 +21,10 @@ impl Greeting {
     pub fn read(answer: &Envelope) -> Result<Self, String> {
         let Some(result) = answer.result() else {
             let error = answer.error().unwrap_or_default();
-            return Err(format!("it refused to initialize: {}", String::from_utf8_lossy(error)));
+            return Err(format!(
+                "it refused to initialize: {}",
+                String::from_utf8_lossy(error)
+            ));
         };
         let revision = json::member(result, "protocolVersion")
             .and_then(|at| json::text(&result[at]))
@@ -38,7 +41,11 @@ impl Greeting {
     /// revision is what this server would have negotiated with it.
     pub fn for_revision(&self, revision: &str) -> Bytes {
         // Revisions are dates: the older of both is what both sides know.
-        let agreed = if revision < self.revision.as_str() { revision } else { &self.revision };
+        let agreed = if revision < self.revision.as_str() {
+            revision
+        } else {
+            &self.revision
+        };
         if agreed == self.revision {
             return self.result.clone();
         }
@@ -68,7 +75,9 @@ pub fn params_of_the_gate() -> Vec<u8> {
 /// host and chillgate settled on.
 pub fn params_of(session: &Session) -> Vec<u8> {
     let params = &session.greeting;
-    let Some(at) = json::member(params, "protocolVersion") else { return params_of_the_gate() };
+    let Some(at) = json::member(params, "protocolVersion") else {
+        return params_of_the_gate();
+    };
     let mut own = Vec::with_capacity(params.len() + 16);
     own.extend_from_slice(&params[..at.start]);
     own.extend_from_slice(json::quote(session.revision.as_str()).as_bytes());

@@ -110,7 +110,10 @@ impl Pipe {
             edits.set(&["params", "_meta", "progressToken"], lexeme.into_bytes());
         }
         let waiting = self.expect(number, Some(exchange.clone()))?;
-        self.line.send(request, &edits).await.map_err(|_| self.lost())?;
+        self.line
+            .send(request, &edits)
+            .await
+            .map_err(|_| self.lost())?;
         let answer = waiting.answer().await?;
         Ok(answer.with_id(exchange.id.as_bytes()))
     }
@@ -125,18 +128,25 @@ impl Pipe {
         let raw = message::request(number.to_string().as_bytes(), method, Some(params));
         let request = self.own(raw)?;
         let waiting = self.expect(number, None)?;
-        self.line.send(&request, &request.edit()).await.map_err(|_| self.lost())?;
+        self.line
+            .send(&request, &request.edit())
+            .await
+            .map_err(|_| self.lost())?;
         waiting.answer().await
     }
 
     /// Says something on chillgate's own account.
     pub async fn notify_own(&self, method: &str, params: &[u8]) -> Result<(), BackendError> {
-        self.post(&self.own(message::notification(method, Some(params)))?).await
+        self.post(&self.own(message::notification(method, Some(params)))?)
+            .await
     }
 
     /// Hands a notification on as it is.
     pub async fn post(&self, note: &Envelope) -> Result<(), BackendError> {
-        self.line.send(note, &note.edit()).await.map_err(|_| self.lost())
+        self.line
+            .send(note, &note.edit())
+            .await
+            .map_err(|_| self.lost())
     }
 
     fn own(&self, raw: Bytes) -> Result<Envelope, BackendError> {
@@ -166,7 +176,9 @@ impl Pipe {
         if let Audience::Many(members) = &self.audience {
             let mut members = locked(members);
             if !members.sessions.contains_key(&session.id) {
-                members.sessions.insert(session.id.clone(), Arc::downgrade(session));
+                members
+                    .sessions
+                    .insert(session.id.clone(), Arc::downgrade(session));
             }
         }
     }
@@ -192,15 +204,23 @@ impl Pipe {
     pub fn subscribe(&self, session: &Session, uri: &str) {
         if let Audience::Many(members) = &self.audience {
             let mut members = locked(members);
-            members.subscribed.entry(uri.to_owned()).or_default().insert(session.id.clone());
+            members
+                .subscribed
+                .entry(uri.to_owned())
+                .or_default()
+                .insert(session.id.clone());
         }
     }
 
     /// The session has unsubscribed; whether nobody else is left.
     pub fn unsubscribe(&self, session: &Session, uri: &str) -> bool {
-        let Audience::Many(members) = &self.audience else { return true };
+        let Audience::Many(members) = &self.audience else {
+            return true;
+        };
         let mut members = locked(members);
-        let Some(who) = members.subscribed.get_mut(uri) else { return true };
+        let Some(who) = members.subscribed.get_mut(uri) else {
+            return true;
+        };
         who.remove(&session.id);
         let nobody = who.is_empty();
         if nobody {
@@ -211,7 +231,9 @@ impl Pipe {
 
     /// Whether the server must be told to log from this level on, because nobody wanted as much.
     pub fn lower_level(&self, level: u8) -> bool {
-        let Audience::Many(members) = &self.audience else { return true };
+        let Audience::Many(members) = &self.audience else {
+            return true;
+        };
         let mut members = locked(members);
         let lower = members.level.is_none_or(|now| level < now);
         if lower {
@@ -290,8 +312,14 @@ impl Pipe {
     }
 
     fn lost(&self) -> BackendError {
-        let cause = self.end().unwrap_or("it no longer reads its input").to_owned();
-        BackendError::Lost { server: self.server.clone(), cause }
+        let cause = self
+            .end()
+            .unwrap_or("it no longer reads its input")
+            .to_owned();
+        BackendError::Lost {
+            server: self.server.clone(),
+            cause,
+        }
     }
 
     fn expect(
@@ -306,7 +334,11 @@ impl Pipe {
             locked(&self.pending).remove(&number);
             return Err(self.lost());
         }
-        Ok(Awaited { pipe: self.clone(), number, receiver: Some(receiver) })
+        Ok(Awaited {
+            pipe: self.clone(),
+            number,
+            receiver: Some(receiver),
+        })
     }
 
     fn hear(self: &Arc<Self>, line: Bytes) {
@@ -314,7 +346,8 @@ impl Pipe {
             Ok(said) => said,
             Err(fault) => {
                 debug!(server = %self.server, %fault, "Dropped a line that is no message.");
-                self.metrics.child_protocol_error(&self.server, fault.kind.as_str());
+                self.metrics
+                    .child_protocol_error(&self.server, fault.kind.as_str());
                 return;
             }
         };
@@ -333,7 +366,8 @@ impl Pipe {
             Some(pending) => drop(pending.answer.send(answer)),
             None => {
                 debug!(server = %self.server, id = ?answer.id(), "Dropped an answer nobody waits for.");
-                self.metrics.child_protocol_error(&self.server, "unknown_id");
+                self.metrics
+                    .child_protocol_error(&self.server, "unknown_id");
             }
         }
     }
@@ -346,7 +380,12 @@ impl Pipe {
             "the server's answer is larger than {} bytes; `limits.message` allows more",
             self.limits.message
         );
-        let raw = message::error(Some(number.to_string().as_bytes()), code::INTERNAL_ERROR, &text, None);
+        let raw = message::error(
+            Some(number.to_string().as_bytes()),
+            code::INTERNAL_ERROR,
+            &text,
+            None,
+        );
         if let Ok(answer) = self.own(raw) {
             self.hear_answer(answer);
         }
@@ -356,11 +395,10 @@ impl Pipe {
         let params = note.params().unwrap_or_default();
         match note.method().unwrap_or_default() {
             "notifications/progress" => {
-                let number = json::member(params, "progressToken")
-                    .and_then(|at| number_of(&params[at]));
-                let exchange = number.and_then(|number| {
-                    locked(&self.pending).get(&number)?.exchange.clone()
-                });
+                let number =
+                    json::member(params, "progressToken").and_then(|at| number_of(&params[at]));
+                let exchange =
+                    number.and_then(|number| locked(&self.pending).get(&number)?.exchange.clone());
                 let token = exchange.as_ref().and_then(|exchange| exchange.token());
                 let (Some(exchange), Some(token)) = (exchange, token) else {
                     self.metrics.dropped(&self.server, "progress_for_nobody");
@@ -371,7 +409,9 @@ impl Pipe {
                 self.count_refusal(exchange.send(edit.finish()));
             }
             "notifications/cancelled" => {
-                let Some(at) = json::member(params, "requestId") else { return };
+                let Some(at) = json::member(params, "requestId") else {
+                    return;
+                };
                 let id = Id::from_lexeme(&params[at]);
                 if let (Audience::One(session), Some(id)) = (&self.audience, id)
                     && let Some(session) = session.upgrade()
@@ -437,9 +477,9 @@ impl Pipe {
             let asked = match &self.audience {
                 Audience::One(session) => session.upgrade().map(|session| {
                     let related = self.only_exchange();
-                    session.ask(self.clone(), question, related).map_err(|_| {
-                        "the host has too many open questions or does not read them"
-                    })
+                    session
+                        .ask(self.clone(), question, related)
+                        .map_err(|_| "the host has too many open questions or does not read them")
                 }),
                 Audience::Many(_) => Some(Err(
                     "this server is shared by several hosts, so its requests belong to nobody",
@@ -464,7 +504,9 @@ impl Pipe {
     /// The exchange a message without a reference belongs to: the only one there is.
     fn only_exchange(&self) -> Option<Arc<Exchange>> {
         let pending = locked(&self.pending);
-        let mut running = pending.values().filter_map(|pending| pending.exchange.as_ref());
+        let mut running = pending
+            .values()
+            .filter_map(|pending| pending.exchange.as_ref());
         match (running.next(), running.next()) {
             (Some(only), None) => Some(only.clone()),
             _ => None,
@@ -514,7 +556,9 @@ struct Awaited {
 
 impl Awaited {
     async fn answer(mut self) -> Result<Envelope, BackendError> {
-        let Some(receiver) = &mut self.receiver else { return Err(self.pipe.lost()) };
+        let Some(receiver) = &mut self.receiver else {
+            return Err(self.pipe.lost());
+        };
         let answer = receiver.await;
         self.receiver = None;
         answer.map_err(|_| self.pipe.lost())
@@ -540,10 +584,19 @@ impl Drop for Awaited {
 
 /// RFC 5424 severities as MCP names them, from the least severe.
 pub fn severity(name: &str) -> Option<u8> {
-    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
-        .iter()
-        .position(|level| *level == name)
-        .map(|place| place as u8)
+    [
+        "debug",
+        "info",
+        "notice",
+        "warning",
+        "error",
+        "critical",
+        "alert",
+        "emergency",
+    ]
+    .iter()
+    .position(|level| *level == name)
+    .map(|place| place as u8)
 }
 
 fn has_token(request: &Envelope) -> bool {

@@ -73,7 +73,10 @@ const WORKED: Duration = Duration::from_secs(10);
 
 impl Slot {
     fn current(&self) -> Option<Arc<Pipe>> {
-        locked(&self.pipe).as_ref().filter(|pipe| pipe.is_open()).cloned()
+        locked(&self.pipe)
+            .as_ref()
+            .filter(|pipe| pipe.is_open())
+            .cloned()
     }
 }
 
@@ -112,7 +115,10 @@ impl Pipes {
         if !self.is_own(session) {
             return self.0.shared.clone();
         }
-        locked(&self.0.own).entry(session.id.clone()).or_default().clone()
+        locked(&self.0.own)
+            .entry(session.id.clone())
+            .or_default()
+            .clone()
     }
 
     /// The session's pipe, opened and greeted if there is none.
@@ -136,8 +142,13 @@ impl Pipes {
         greet: bool,
     ) -> Result<Arc<Pipe>, BackendError> {
         let this = self.clone();
-        let opening = self.0.tasks.spawn(async move { this.open_now(&slot, owner, greet).await });
-        opening.await.unwrap_or_else(|_| Err(self.down("starting it failed inside chillgate")))
+        let opening = self
+            .0
+            .tasks
+            .spawn(async move { this.open_now(&slot, owner, greet).await });
+        opening
+            .await
+            .unwrap_or_else(|_| Err(self.down("starting it failed inside chillgate")))
     }
 
     async fn open_now(
@@ -153,7 +164,9 @@ impl Pipes {
         if self.0.stopped.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(self.down("it was taken out of the configuration"));
         }
-        if let Some(wait) = tries.not_before.and_then(|at| at.checked_duration_since(Instant::now()))
+        if let Some(wait) = tries
+            .not_before
+            .and_then(|at| at.checked_duration_since(Instant::now()))
         {
             let trouble = locked(&slot.trouble).clone().unwrap_or_default();
             let again = wait.as_secs_f64();
@@ -182,7 +195,10 @@ impl Pipes {
                 *locked(&slot.trouble) = None;
                 self.0.terms.metrics.child_up(&self.0.terms.server, true);
                 if restarted {
-                    self.0.terms.metrics.child_restarted(&self.0.terms.server, "ended");
+                    self.0
+                        .terms
+                        .metrics
+                        .child_restarted(&self.0.terms.server, "ended");
                 }
                 info!(server = %self.0.terms.server, "The server is ready.");
                 Ok(pipe)
@@ -203,7 +219,11 @@ impl Pipes {
         owner: Option<&Session>,
         greet: bool,
     ) -> Result<Arc<Pipe>, String> {
-        let pipe = self.0.opener.open(&self.0.terms, audience, &self.0.tasks).await?;
+        let pipe = self
+            .0
+            .opener
+            .open(&self.0.terms, audience, &self.0.tasks)
+            .await?;
         let closing = CloseOnDrop(Some(pipe));
         let pipe = closing.0.clone().ok_or("unreachable")?;
         if greet {
@@ -215,7 +235,9 @@ impl Pipes {
                 Err(other) => return Err(other.to_string()),
             };
             pipe.greet(greeting);
-            pipe.notify_own("notifications/initialized", b"{}").await.map_err(|e| e.to_string())?;
+            pipe.notify_own("notifications/initialized", b"{}")
+                .await
+                .map_err(|e| e.to_string())?;
         }
         closing.keep();
         Ok(pipe)
@@ -237,7 +259,9 @@ impl Pipes {
             return self.own_result(exchange, &result);
         }
         let slot = self.slot(session);
-        let pipe = self.open(slot.clone(), Some(session.clone()), false).await?;
+        let pipe = self
+            .open(slot.clone(), Some(session.clone()), false)
+            .await?;
         let answer = self.ask(&pipe, exchange, request, passage).await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -273,7 +297,10 @@ impl Pipes {
     }
 
     fn down(&self, cause: &str) -> BackendError {
-        BackendError::Down { server: self.0.terms.server.clone(), cause: cause.to_owned() }
+        BackendError::Down {
+            server: self.0.terms.server.clone(),
+            cause: cause.to_owned(),
+        }
     }
 
     /// What a shared server must not be told by every host on its own.
@@ -290,7 +317,9 @@ impl Pipes {
         match request.method().unwrap_or_default() {
             "logging/setLevel" => {
                 let level = text("level").and_then(|name| severity(&name));
-                let Some(level) = level else { return self.ask(pipe, exchange, request, passage).await };
+                let Some(level) = level else {
+                    return self.ask(pipe, exchange, request, passage).await;
+                };
                 session.set_log_level(level);
                 if pipe.lower_level(level) {
                     return self.ask(pipe, exchange, request, passage).await;
@@ -378,10 +407,14 @@ impl Backend for Pipes {
 
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
         let slot = self.slot(session);
-        let Some(pipe) = slot.current() else { return Ok(()) };
+        let Some(pipe) = slot.current() else {
+            return Ok(());
+        };
         let mine = match note.method().unwrap_or_default() {
             // A merged session's servers, and a shared one, have been told by chillgate itself.
-            "notifications/initialized" => !pipe.is_shared() && !matches!(session.scope, Scope::Merged(_)),
+            "notifications/initialized" => {
+                !pipe.is_shared() && !matches!(session.scope, Scope::Merged(_))
+            }
             "notifications/roots/list_changed" => !pipe.is_shared(),
             _ => true,
         };
@@ -419,7 +452,11 @@ impl Backend for Pipes {
         }
         let own = locked(&self.0.own);
         let broken = own.values().find_map(|slot| {
-            if slot.current().is_some() { None } else { locked(&slot.trouble).clone() }
+            if slot.current().is_some() {
+                None
+            } else {
+                locked(&slot.trouble).clone()
+            }
         });
         match broken {
             Some(trouble) => State::Broken(trouble),
@@ -437,10 +474,15 @@ impl Backend for Pipes {
     }
 
     async fn stop(&self) {
-        self.0.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.0
+            .stopped
+            .store(true, std::sync::atomic::Ordering::Relaxed);
         let mut slots: Vec<_> = locked(&self.0.own).drain().map(|(_, slot)| slot).collect();
         slots.push(self.0.shared.clone());
-        let pipes: Vec<_> = slots.iter().filter_map(|slot| locked(&slot.pipe).take()).collect();
+        let pipes: Vec<_> = slots
+            .iter()
+            .filter_map(|slot| locked(&slot.pipe).take())
+            .collect();
         for pipe in &pipes {
             pipe.close();
         }

@@ -78,8 +78,9 @@ impl Opener for Child {
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
         let launch = self.launch(&terms.server)?;
-        let mut process =
-            supervisor::spawn(launch, &terms.metrics).await.map_err(|error| error.to_string())?;
+        let mut process = supervisor::spawn(launch, &terms.metrics)
+            .await
+            .map_err(|error| error.to_string())?;
         let (stdin, stdout) = process.take_pipes().ok_or("its pipes are missing")?;
         let (line, writing) = Line::new(stdin);
         let pipe = Pipe::new(terms, line, audience);

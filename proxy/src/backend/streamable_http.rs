@@ -109,15 +109,24 @@ impl Remote {
 
 impl Inner {
     fn down(&self, cause: impl Into<String>) -> BackendError {
-        BackendError::Down { server: self.terms.server.clone(), cause: cause.into() }
+        BackendError::Down {
+            server: self.terms.server.clone(),
+            cause: cause.into(),
+        }
     }
 
     fn invalid(&self, cause: impl Into<String>) -> BackendError {
-        BackendError::Invalid { server: self.terms.server.clone(), cause: cause.into() }
+        BackendError::Invalid {
+            server: self.terms.server.clone(),
+            cause: cause.into(),
+        }
     }
 
     fn lost(&self, cause: impl Into<String>) -> BackendError {
-        BackendError::Lost { server: self.terms.server.clone(), cause: cause.into() }
+        BackendError::Lost {
+            server: self.terms.server.clone(),
+            cause: cause.into(),
+        }
     }
 
     fn explain(&self, error: &HttpError) -> BackendError {
@@ -139,7 +148,9 @@ impl Inner {
 
     fn parse(&self, raw: Bytes) -> Result<Envelope, BackendError> {
         Envelope::parse(raw, &self.terms.limits).map_err(|fault| {
-            self.terms.metrics.child_protocol_error(&self.terms.server, fault.kind.as_str());
+            self.terms
+                .metrics
+                .child_protocol_error(&self.terms.server, fault.kind.as_str());
             self.invalid(fault.to_string())
         })
     }
@@ -173,7 +184,10 @@ impl Link {
             *locked(&self.id) = reply.header(&SESSION_ID);
         }
         if reply.is_events() && status.is_success() {
-            return self.follow(remote, exchange, request, reply).await.map(Sent::Answer);
+            return self
+                .follow(remote, exchange, request, reply)
+                .await
+                .map(Sent::Answer);
         }
         let body = reply.body(remote.terms.limits.message).await;
         let body = body.map_err(|error| remote.explain(&error))?;
@@ -242,7 +256,9 @@ impl Link {
                 if raw.is_empty() {
                     continue;
                 }
-                let Ok(said) = remote.parse(raw) else { continue };
+                let Ok(said) = remote.parse(raw) else {
+                    continue;
+                };
                 if let Some(exchange) = exchange {
                     exchange.touch();
                 }
@@ -258,7 +274,11 @@ impl Link {
             tokio::time::sleep(events.retry()).await;
             let mut headers = self.headers();
             headers.push((LAST_EVENT_ID, last.clone()));
-            let reply = remote.http.get(&headers).await.map_err(|error| remote.explain(&error))?;
+            let reply = remote
+                .http
+                .get(&headers)
+                .await
+                .map_err(|error| remote.explain(&error))?;
             if !reply.status().is_success() || !reply.is_events() {
                 return Err(remote.lost(format!(
                     "its stream ended without the answer and could not be resumed (HTTP {})",
@@ -271,7 +291,9 @@ impl Link {
 
     /// Hands on what the server says besides answers.
     fn hear(self: &Arc<Self>, remote: &Inner, exchange: Option<&Arc<Exchange>>, said: Envelope) {
-        let Some(session) = self.session.upgrade() else { return };
+        let Some(session) = self.session.upgrade() else {
+            return;
+        };
         let params = said.params().unwrap_or_default();
         let sent = match (said.kind(), said.method().unwrap_or_default()) {
             (Kind::Request, "ping") => {
@@ -297,7 +319,8 @@ impl Link {
                 asked
             }
             (_, "notifications/cancelled") => {
-                let id = json::member(params, "requestId").and_then(|at| Id::from_lexeme(&params[at]));
+                let id =
+                    json::member(params, "requestId").and_then(|at| Id::from_lexeme(&params[at]));
                 if let Some(id) = id {
                     session.withdraw(&id, &said);
                 }
@@ -324,7 +347,10 @@ impl Link {
             _ => session.tell_about(exchange, said),
         };
         if sent.is_err() {
-            remote.terms.metrics.dropped(&remote.terms.server, "host_not_reading");
+            remote
+                .terms
+                .metrics
+                .dropped(&remote.terms.server, "host_not_reading");
         }
     }
 
@@ -341,7 +367,11 @@ impl Link {
         *locked(&self.id) = None;
         *locked(&self.revision) = None;
         let params = greeting::params_of(&session);
-        let request = remote.parse(message::request(b"\"chillgate-1\"", "initialize", Some(&params)))?;
+        let request = remote.parse(message::request(
+            b"\"chillgate-1\"",
+            "initialize",
+            Some(&params),
+        ))?;
         let asking = self.ask(remote, None, &request);
         let answer = match tokio::time::timeout(remote.start_timeout, asking).await {
             Ok(answer) => answer,
@@ -377,16 +407,25 @@ impl Link {
 
     /// POSTs a notification or an answer.
     async fn post(&self, remote: &Inner, message: &Envelope) -> Result<(), BackendError> {
-        let reply = remote.http.post(message.raw().clone(), &self.headers()).await;
+        let reply = remote
+            .http
+            .post(message.raw().clone(), &self.headers())
+            .await;
         let reply = reply.map_err(|error| remote.explain(&error))?;
         if reply.status().is_success() {
             return Ok(());
         }
-        Err(remote.down(format!("HTTP {} to {}", reply.status(), message.method().unwrap_or("an answer"))))
+        Err(remote.down(format!(
+            "HTTP {} to {}",
+            reply.status(),
+            message.method().unwrap_or("an answer")
+        )))
     }
 
     fn spawn_post(self: &Arc<Self>, message: Envelope) {
-        let Some(remote) = self.remote.upgrade() else { return };
+        let Some(remote) = self.remote.upgrade() else {
+            return;
+        };
         let link = self.clone();
         remote.clone().tasks.spawn(async move {
             if let Err(error) = link.post(&remote, &message).await {
@@ -400,7 +439,9 @@ impl Link {
         if self.listening.swap(true, Ordering::Relaxed) {
             return;
         }
-        let Some(remote) = self.remote.upgrade() else { return };
+        let Some(remote) = self.remote.upgrade() else {
+            return;
+        };
         let link = self.clone();
         remote.clone().tasks.spawn(async move {
             let listening = link.keep_listening(&remote);
@@ -445,7 +486,9 @@ impl Link {
 #[async_trait]
 impl Asker for Link {
     async fn answer(&self, message: Envelope) {
-        let Some(remote) = self.remote.upgrade() else { return };
+        let Some(remote) = self.remote.upgrade() else {
+            return;
+        };
         if let Err(error) = self.post(&remote, &message).await {
             debug!(server = %remote.terms.server, %error, "An answer was not taken.");
         }
@@ -484,7 +527,11 @@ impl Backend for Remote {
         _passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let link = self.link(&exchange.session);
-        let _slot = link.slots.acquire().await.map_err(|_| self.0.down("it was stopped"))?;
+        let _slot = link
+            .slots
+            .acquire()
+            .await
+            .map_err(|_| self.0.down("it was stopped"))?;
         if request.method() == Some("initialize") {
             let answer = match link.ask(&self.0, Some(exchange), &request).await {
                 Ok(Sent::Answer(answer)) => answer,
@@ -504,7 +551,10 @@ impl Backend for Remote {
         for retry in [false, true] {
             link.greet(&self.0).await?;
             let generation = link.generation.load(Ordering::Relaxed);
-            let mut cancel = CancelOnDrop { link: link.clone(), id: Some(exchange.id.clone()) };
+            let mut cancel = CancelOnDrop {
+                link: link.clone(),
+                id: Some(exchange.id.clone()),
+            };
             let sent = link.ask(&self.0, Some(exchange), &request).await;
             cancel.id = None;
             match sent {
@@ -534,7 +584,9 @@ impl Backend for Remote {
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
         let link = self.link(session);
         let is_initialized = note.method() == Some("notifications/initialized");
-        if matches!(session.scope, Scope::Merged(_)) && (is_initialized || !*link.greeted.lock().await) {
+        if matches!(session.scope, Scope::Merged(_))
+            && (is_initialized || !*link.greeted.lock().await)
+        {
             return Ok(());
         }
         link.post(&self.0, &note).await?;
@@ -545,7 +597,9 @@ impl Backend for Remote {
     }
 
     async fn detach(&self, session: &Arc<Session>) {
-        let Some(link) = locked(&self.0.links).remove(&session.id) else { return };
+        let Some(link) = locked(&self.0.links).remove(&session.id) else {
+            return;
+        };
         link.over.notify_one();
         let headers = link.headers();
         if headers.iter().any(|(name, _)| *name == SESSION_ID) {
@@ -565,7 +619,10 @@ impl Backend for Remote {
     }
 
     async fn stop(&self) {
-        let links: Vec<_> = locked(&self.0.links).drain().map(|(_, link)| link).collect();
+        let links: Vec<_> = locked(&self.0.links)
+            .drain()
+            .map(|(_, link)| link)
+            .collect();
         for link in links {
             link.over.notify_one();
             let headers = link.headers();

@@ -33,9 +33,14 @@ pub fn not_spoken(request: &Envelope) -> Refusal {
             data: None,
         };
     }
-    let supported: Vec<&str> = Revision::LEGACY.iter().map(|revision| revision.as_str()).collect();
-    let requested = chillgate_wire::meta_version(request)
-        .map_or_else(|| Revision::V2026_07_28.as_str().to_owned(), std::borrow::Cow::into_owned);
+    let supported: Vec<&str> = Revision::LEGACY
+        .iter()
+        .map(|revision| revision.as_str())
+        .collect();
+    let requested = chillgate_wire::meta_version(request).map_or_else(
+        || Revision::V2026_07_28.as_str().to_owned(),
+        std::borrow::Cow::into_owned,
+    );
     Refusal::Era {
         code: code::UNSUPPORTED_PROTOCOL_VERSION,
         message: format!(

@@ -56,10 +56,16 @@ impl Origins {
     }
 
     /// Checks a request; the allowed origin comes back for the reply's CORS header.
-    pub fn check(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<Option<HeaderValue>, Foreign> {
+    pub fn check(
+        &self,
+        headers: &HeaderMap,
+        authority: Option<&str>,
+    ) -> Result<Option<HeaderValue>, Foreign> {
         let host = self.check_host(headers, authority)?;
         let mut origins = headers.get_all(header::ORIGIN).iter();
-        let Some(origin) = origins.next() else { return Ok(None) };
+        let Some(origin) = origins.next() else {
+            return Ok(None);
+        };
         let text = || String::from_utf8_lossy(origin.as_bytes()).into_owned();
         if origins.next().is_some() {
             return Err(Foreign::Origin("two of them".to_owned()));
@@ -96,12 +102,16 @@ impl Origins {
 
     /// A page that this very front has served: same scheme, name and port as the request's own.
     fn is_own(&self, origin: &str, host: &str) -> bool {
-        let Some(name) = origin.strip_prefix(self.scheme).and_then(|rest| rest.strip_prefix("://"))
+        let Some(name) = origin
+            .strip_prefix(self.scheme)
+            .and_then(|rest| rest.strip_prefix("://"))
         else {
             return false;
         };
         // Without a guarded host name the request's own proves nothing: a rebound name matches.
-        let Some(hosts) = &self.hosts else { return false };
+        let Some(hosts) = &self.hosts else {
+            return false;
+        };
         let (bare, port) = split_port(name);
         let default = if self.scheme == "https" { 443 } else { 80 };
         hosts.iter().any(|host| host == bare || host == name)
@@ -112,7 +122,9 @@ impl Origins {
 /// `name:port`, `[::1]:port` or a bare name.
 fn split_port(host: &str) -> (&str, Option<u16>) {
     match host.rsplit_once(':') {
-        Some((name, port)) if !name.ends_with(':') && (!name.contains(':') || name.ends_with(']')) => {
+        Some((name, port))
+            if !name.ends_with(':') && (!name.contains(':') || name.ends_with(']')) =>
+        {
             match port.parse() {
                 Ok(port) => (name, Some(port)),
                 Err(_) => (host, None),
@@ -144,13 +156,31 @@ mod tests {
 
     #[test]
     fn a_loopback_front_answers_loopback_names_and_its_own_pages() {
-        for host in ["127.0.0.1:8800", "localhost:8800", "[::1]:8800", "LOCALHOST:8800", "localhost"] {
+        for host in [
+            "127.0.0.1:8800",
+            "localhost:8800",
+            "[::1]:8800",
+            "LOCALHOST:8800",
+            "localhost",
+        ] {
             assert_eq!(check(&[("host", host)], &[]), Ok(false), "{host}");
         }
-        for host in ["evil.example", "evil.example:8800", "localhost.evil:8800", "127.0.0.1:9", ""] {
-            assert!(matches!(check(&[("host", host)], &[]), Err(Foreign::Host(_))), "{host}");
+        for host in [
+            "evil.example",
+            "evil.example:8800",
+            "localhost.evil:8800",
+            "127.0.0.1:9",
+            "",
+        ] {
+            assert!(
+                matches!(check(&[("host", host)], &[]), Err(Foreign::Host(_))),
+                "{host}"
+            );
         }
-        let own = [("host", "localhost:8800"), ("origin", "http://localhost:8800")];
+        let own = [
+            ("host", "localhost:8800"),
+            ("origin", "http://localhost:8800"),
+        ];
         assert_eq!(check(&own, &[]), Ok(true));
         for origin in [
             "null",
@@ -162,7 +192,10 @@ mod tests {
             "file://",
         ] {
             let asked = [("host", "localhost:8800"), ("origin", origin)];
-            assert!(matches!(check(&asked, &[]), Err(Foreign::Origin(_))), "{origin}");
+            assert!(
+                matches!(check(&asked, &[]), Err(Foreign::Origin(_))),
+                "{origin}"
+            );
         }
         let twice = [("host", "localhost:8800"), ("host", "evil.example")];
         assert!(check(&twice, &[]).is_err());
@@ -176,7 +209,10 @@ mod tests {
 
     #[test]
     fn a_configured_origin_may_call() {
-        let asked = [("host", "localhost:8800"), ("origin", "https://app.example")];
+        let asked = [
+            ("host", "localhost:8800"),
+            ("origin", "https://app.example"),
+        ];
         assert_eq!(check(&asked, &["https://app.example"]), Ok(true));
         assert!(check(&asked, &["https://other.example"]).is_err());
     }

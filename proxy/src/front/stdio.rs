@@ -40,12 +40,22 @@ pub async fn serve(gate: Gate, scope: Scope) -> std::io::Result<()> {
     serve_on(gate, scope, input, output).await
 }
 
-async fn serve_on(gate: Gate, scope: Scope, mut input: Input, output: Output) -> std::io::Result<()> {
+async fn serve_on(
+    gate: Gate,
+    scope: Scope,
+    mut input: Input,
+    output: Output,
+) -> std::io::Result<()> {
     let (line, writing) = Line::new(output);
     let writer = tokio::spawn(writing);
     let snapshot = gate.snapshot();
     let mut lines = Lines::new(snapshot.wire.message);
-    let mut host = Host { gate, scope, line, session: None };
+    let mut host = Host {
+        gate,
+        scope,
+        line,
+        session: None,
+    };
     loop {
         while let Some(found) = lines.next() {
             match found {
@@ -56,7 +66,8 @@ async fn serve_on(gate: Gate, scope: Scope, mut input: Input, output: Output) ->
                         snapshot.wire.message, oversized.bytes
                     );
                     let id = oversized.id.as_ref().map(chillgate_wire::Id::as_bytes);
-                    host.refuse(id, chillgate_wire::code::INVALID_REQUEST, &text, None).await;
+                    host.refuse(id, chillgate_wire::code::INVALID_REQUEST, &text, None)
+                        .await;
                 }
             }
         }
@@ -92,7 +103,9 @@ impl Host {
     }
 
     fn batches(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.batches())
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.batches())
     }
 
     async fn hear(&mut self, message: Envelope) {
@@ -101,7 +114,8 @@ impl Host {
             if let (Kind::Request, Some(id)) = (message.kind(), id) {
                 let (code, text, data) = not_spoken(&message).words();
                 let data = data.map(|data| data.to_string());
-                self.refuse(Some(id.as_bytes()), code, &text, data.as_deref()).await;
+                self.refuse(Some(id.as_bytes()), code, &text, data.as_deref())
+                    .await;
             }
             return;
         }
@@ -119,11 +133,20 @@ impl Host {
         {
             let (code, text, data) = refusal.words();
             let data = data.map(|data| data.to_string());
-            return self.refuse(Some(id.as_bytes()), code, &text, data.as_deref()).await;
+            return self
+                .refuse(Some(id.as_bytes()), code, &text, data.as_deref())
+                .await;
         }
         let Some(session) = self.session.clone() else {
             let text = "the session is not open: send `initialize` first";
-            return self.refuse(Some(id.as_bytes()), chillgate_wire::code::INVALID_REQUEST, text, None).await;
+            return self
+                .refuse(
+                    Some(id.as_bytes()),
+                    chillgate_wire::code::INVALID_REQUEST,
+                    text,
+                    None,
+                )
+                .await;
         };
         let exchange = Exchange::new(id, session, 1);
         let (gate, line) = (self.gate.clone(), self.line.clone());
@@ -166,9 +189,15 @@ impl Host {
     async fn take_batch(&mut self, raw: Bytes, limits: &chillgate_wire::Limits) {
         let messages = match batch::split(raw, limits) {
             Ok(messages) => messages,
-            Err(fault) => return self.refuse(None, fault.code, &fault.to_string(), None).await,
+            Err(fault) => {
+                return self
+                    .refuse(None, fault.code, &fault.to_string(), None)
+                    .await;
+            }
         };
-        let Some(session) = self.session.clone() else { return };
+        let Some(session) = self.session.clone() else {
+            return;
+        };
         let (gate, line) = (self.gate.clone(), self.line.clone());
         self.gate.tasks().spawn(async move {
             let answers = crate::front::streamable_http::batch(&gate, &session, messages).await;
@@ -188,8 +217,16 @@ impl Host {
 
     /// The host has closed its end: what runs may finish, then the session ends.
     async fn leave(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        let deadline = self.gate.snapshot().config.limits.drain.unwrap_or(crate::app::DRAIN);
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        let deadline = self
+            .gate
+            .snapshot()
+            .config
+            .limits
+            .drain
+            .unwrap_or(crate::app::DRAIN);
         let _ = tokio::time::timeout(deadline, self.gate.drain().until_idle()).await;
         self.gate.close(&session, Ended::Session).await;
     }

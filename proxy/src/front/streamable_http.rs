@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Era, Fault, Id, Kind, Revision, batch as batches, classify, code, message};
+use chillgate_wire::{
+    Envelope, Era, Fault, Id, Kind, Revision, batch as batches, classify, code, message,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -35,9 +37,9 @@ const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-versi
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A quiet answer turns into an event stream after so long, so that nothing between the host and
-/// chillgate takes the silence for the end; comments follow at the same pace.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often a quiet event stream carries a comment, so that nothing between the host and
+/// chillgate takes the silence for its end.
+const KEEP_ALIVE: Duration = crate::exchange::QUIET;
 
 /// What all connections of one front share.
 #[derive(Debug)]
@@ -53,7 +55,11 @@ type Reply = Response<Body>;
 impl Endpoint {
     /// An endpoint that checks `Host` and `Origin` against `origins`.
     pub fn new(gate: Gate, origins: Origins, front: &Front) -> Self {
-        Self { gate, origins, prefix: front.prefix }
+        Self {
+            gate,
+            origins,
+            prefix: front.prefix,
+        }
     }
 
     /// One HTTP request.
@@ -66,10 +72,17 @@ impl Endpoint {
         let origin = match self.origins.check(request.headers(), authority) {
             Ok(origin) => origin,
             Err(foreign) => {
-                return Ok(refuse(StatusCode::FORBIDDEN, code::INVALID_REQUEST, &foreign.to_string()));
+                return Ok(refuse(
+                    StatusCode::FORBIDDEN,
+                    code::INVALID_REQUEST,
+                    &foreign.to_string(),
+                ));
             }
         };
-        let mut reply = self.route(request, peer).await.unwrap_or_else(|refused| *refused);
+        let mut reply = self
+            .route(request, peer)
+            .await
+            .unwrap_or_else(|refused| *refused);
         if let Some(origin) = origin {
             let headers = reply.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -82,7 +95,11 @@ impl Endpoint {
         Ok(reply)
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: Option<Arc<str>>) -> Result<Reply, Box<Reply>> {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        peer: Option<Arc<str>>,
+    ) -> Result<Reply, Box<Reply>> {
         let scope = self.scope(request.uri().path())?;
         if request.method() == Method::OPTIONS {
             return Ok(preflight(request.headers()));
@@ -112,7 +129,9 @@ impl Endpoint {
         if path == "/mcp" {
             return Ok(Scope::Merged(self.prefix));
         }
-        let name = path.strip_prefix("/server/").and_then(|rest| rest.strip_suffix("/mcp"));
+        let name = path
+            .strip_prefix("/server/")
+            .and_then(|rest| rest.strip_suffix("/mcp"));
         let snapshot = self.gate.snapshot();
         if let Some(server) = name.and_then(|name| snapshot.routes.get(name)) {
             return Ok(Scope::One(server.name().clone()));
@@ -123,8 +142,15 @@ impl Endpoint {
             .iter()
             .map(|server| format!("/server/{}/mcp", server.name()))
             .collect();
-        let text = format!("nothing is served at {path}; there is /mcp and {}", servers.join(", "));
-        Err(Box::new(refuse(StatusCode::NOT_FOUND, code::INVALID_REQUEST, &text)))
+        let text = format!(
+            "nothing is served at {path}; there is /mcp and {}",
+            servers.join(", ")
+        );
+        Err(Box::new(refuse(
+            StatusCode::NOT_FOUND,
+            code::INVALID_REQUEST,
+            &text,
+        )))
     }
 
     async fn post(
@@ -137,13 +163,22 @@ impl Endpoint {
         read::check_headers(request.headers())?;
         let snapshot = self.gate.snapshot();
         let (head, body) = request.into_parts();
-        let (raw, _held) =
-            read::whole(body, &head.headers, snapshot.wire.message, self.gate.budget()).await?;
+        let (raw, _held) = read::whole(
+            body,
+            &head.headers,
+            snapshot.wire.message,
+            self.gate.budget(),
+        )
+        .await?;
         if batches::is_batch(&raw) {
             return self.post_batch(&head.headers, raw, &scope, &agent).await;
         }
-        let message = Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        let version = head.headers.get(PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or("?"));
+        let message =
+            Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
+        let version = head
+            .headers
+            .get(PROTOCOL_VERSION)
+            .map(|value| value.to_str().unwrap_or("?"));
         if classify(&message, version) == Era::Modern {
             return Err(Box::new(modern(&message)));
         }
@@ -163,7 +198,11 @@ impl Endpoint {
         }
     }
 
-    fn exchange(&self, message: &Envelope, session: &Arc<Session>) -> Result<Arc<Exchange>, Box<Reply>> {
+    fn exchange(
+        &self,
+        message: &Envelope,
+        session: &Arc<Session>,
+    ) -> Result<Arc<Exchange>, Box<Reply>> {
         let outbox = self.gate.snapshot().config.limits.outbox;
         match message.id() {
             Some(id) => Ok(Exchange::new(id, session.clone(), outbox)),
@@ -193,11 +232,18 @@ impl Endpoint {
             line: None,
         };
         let session = self.gate.open(opening).map_err(|refusal| {
-            Box::new(worded(StatusCode::SERVICE_UNAVAILABLE, id.as_ref(), &refusal))
+            Box::new(worded(
+                StatusCode::SERVICE_UNAVAILABLE,
+                id.as_ref(),
+                &refusal,
+            ))
         })?;
         let exchange = self.exchange(&message, &session)?;
         let answer = self.gate.handle(exchange.clone(), message).await;
-        let is_open = answer.message.as_ref().is_some_and(|answer| answer.result().is_some());
+        let is_open = answer
+            .message
+            .as_ref()
+            .is_some_and(|answer| answer.result().is_some());
         let mut reply = self.reply(answer);
         if is_open {
             let id = HeaderValue::from_str(&session.id).expect("a session id is visible ASCII");
@@ -211,14 +257,20 @@ impl Endpoint {
     /// Runs a request: a plain JSON answer if nothing comes before it, else an event stream.
     async fn run(&self, exchange: Arc<Exchange>, message: Envelope) -> Reply {
         let mut running = Running::new(self.gate.clone(), exchange.clone(), message);
-        tokio::select! {
-            biased;
-            answer = &mut running => match exchange.mailbox.take() {
-                None => self.reply(answer),
-                Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
-            },
-            first = exchange.mailbox.next() => events(body::answer_stream(running, first, None)),
-            () = tokio::time::sleep(KEEP_ALIVE) => events(body::answer_stream(running, None, None)),
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut running => return match exchange.mailbox.take() {
+                    None => self.reply(answer),
+                    Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
+                },
+                first = exchange.mailbox.next_or_nudge() => {
+                    let first = first.flatten();
+                    if first.is_some() || exchange.is_quiet() {
+                        return events(body::answer_stream(running, first, None));
+                    }
+                }
+            }
         }
     }
 
@@ -232,7 +284,9 @@ impl Endpoint {
             && let Some(after) = answer.retry_after
         {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            reply
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         reply
     }
@@ -247,7 +301,11 @@ impl Endpoint {
         let session = self.session(headers, scope, agent, None)?;
         if !session.batches() {
             let text = "batches exist only in revision 2025-03-26; send one message per POST";
-            return Err(Box::new(refuse(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text)));
+            return Err(Box::new(refuse(
+                StatusCode::BAD_REQUEST,
+                code::INVALID_REQUEST,
+                text,
+            )));
         }
         let messages = batches::split(raw, &self.gate.snapshot().wire)
             .map_err(|fault| Box::new(faulty(&fault)))?;
@@ -258,14 +316,27 @@ impl Endpoint {
     }
 
     /// The session's own stream, for what belongs to no request.
-    fn get(&self, request: &Request<Incoming>, scope: &Scope, agent: &str) -> Result<Reply, Box<Reply>> {
+    fn get(
+        &self,
+        request: &Request<Incoming>,
+        scope: &Scope,
+        agent: &str,
+    ) -> Result<Reply, Box<Reply>> {
         if !read::accepts(request.headers(), "text/event-stream") {
             let text = "GET opens an event stream: send `Accept: text/event-stream`";
-            return Err(Box::new(refuse(StatusCode::NOT_ACCEPTABLE, code::INVALID_REQUEST, text)));
+            return Err(Box::new(refuse(
+                StatusCode::NOT_ACCEPTABLE,
+                code::INVALID_REQUEST,
+                text,
+            )));
         }
         let session = self.session(request.headers(), scope, agent, None)?;
         let open = self.gate.stream();
-        Ok(events(body::session_stream(session.listen(), self.gate.drain().clone(), open)))
+        Ok(events(body::session_stream(
+            session.listen(),
+            self.gate.drain().clone(),
+            open,
+        )))
     }
 
     /// The agent's session, on the path it was opened on.
@@ -278,14 +349,27 @@ impl Endpoint {
     ) -> Result<Arc<Session>, Box<Reply>> {
         let Some(name) = headers.get(SESSION_ID) else {
             let text = "the header `Mcp-Session-Id` is missing; `initialize` gives one";
-            return Err(Box::new(refuse_id(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, text)));
+            return Err(Box::new(refuse_id(
+                StatusCode::BAD_REQUEST,
+                id,
+                code::INVALID_REQUEST,
+                text,
+            )));
         };
-        let found = name.to_str().ok().and_then(|name| self.gate.sessions().find(name, agent));
+        let found = name
+            .to_str()
+            .ok()
+            .and_then(|name| self.gate.sessions().find(name, agent));
         match found.filter(|session| session.scope == *scope) {
             Some(session) => Ok(session),
             None => {
                 let text = "no such session; it has ended or never was: `initialize` again";
-                Err(Box::new(refuse_id(StatusCode::NOT_FOUND, id, code::INVALID_REQUEST, text)))
+                Err(Box::new(refuse_id(
+                    StatusCode::NOT_FOUND,
+                    id,
+                    code::INVALID_REQUEST,
+                    text,
+                )))
             }
         }
     }
@@ -309,7 +393,10 @@ pub(crate) async fn batch(
             (Kind::Request, Some(id)) => {
                 let exchange = Exchange::new(id, session.clone(), 1);
                 exchange.speak_aside();
-                gate.handle(exchange, message).await.message.map(|answer| answer.raw().clone())
+                gate.handle(exchange, message)
+                    .await
+                    .message
+                    .map(|answer| answer.raw().clone())
             }
             _ => {
                 // What cannot be taken has nobody to tell.
@@ -337,45 +424,80 @@ pub(crate) async fn batch(
 fn check_version(version: Option<&str>, id: Option<&Id>) -> Result<(), Box<Reply>> {
     match version {
         None => Ok(()),
-        Some(name) if Revision::known(name.trim()).is_some_and(|known| known.era() == Era::Legacy) => Ok(()),
+        Some(name)
+            if Revision::known(name.trim()).is_some_and(|known| known.era() == Era::Legacy) =>
+        {
+            Ok(())
+        }
         Some(name) => {
-            let known: Vec<&str> = Revision::LEGACY.iter().map(|revision| revision.as_str()).collect();
+            let known: Vec<&str> = Revision::LEGACY
+                .iter()
+                .map(|revision| revision.as_str())
+                .collect();
             let text = format!(
                 "`MCP-Protocol-Version: {}` is not supported; this endpoint speaks {}",
                 name.escape_debug(),
                 known.join(", ")
             );
-            Err(Box::new(refuse_id(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, &text)))
+            Err(Box::new(refuse_id(
+                StatusCode::BAD_REQUEST,
+                id,
+                code::INVALID_REQUEST,
+                &text,
+            )))
         }
     }
 }
 
 fn modern(message: &Envelope) -> Reply {
-    worded(StatusCode::BAD_REQUEST, message.id().as_ref(), &not_spoken(message))
+    worded(
+        StatusCode::BAD_REQUEST,
+        message.id().as_ref(),
+        &not_spoken(message),
+    )
 }
 
 fn worded(status: StatusCode, id: Option<&Id>, refusal: &Refusal) -> Reply {
     let (code, text, data) = refusal.words();
     let data = data.map(|data| data.to_string());
-    let raw = message::error(id.map(Id::as_bytes), code, &text, data.as_deref().map(str::as_bytes));
+    let raw = message::error(
+        id.map(Id::as_bytes),
+        code,
+        &text,
+        data.as_deref().map(str::as_bytes),
+    );
     let mut reply = plain(status, Body::full(raw));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        reply
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     reply
 }
 
 fn faulty(fault: &Fault) -> Reply {
-    refuse_id(StatusCode::BAD_REQUEST, fault.id.as_ref(), fault.code, &fault.to_string())
+    refuse_id(
+        StatusCode::BAD_REQUEST,
+        fault.id.as_ref(),
+        fault.code,
+        &fault.to_string(),
+    )
 }
 
 fn unauthorized(denied: Denied) -> Reply {
-    let mut reply = refuse(StatusCode::UNAUTHORIZED, code::INVALID_REQUEST, &denied.to_string());
+    let mut reply = refuse(
+        StatusCode::UNAUTHORIZED,
+        code::INVALID_REQUEST,
+        &denied.to_string(),
+    );
     let challenge = match denied {
         Denied::UnknownKey => "Bearer realm=\"chillgate\", error=\"invalid_token\"",
         _ => "Bearer realm=\"chillgate\"",
     };
-    reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    reply.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static(challenge),
+    );
     reply
 }
 
@@ -385,7 +507,10 @@ pub(super) fn refuse(status: StatusCode, code: i64, text: &str) -> Reply {
 }
 
 fn refuse_id(status: StatusCode, id: Option<&Id>, code: i64, text: &str) -> Reply {
-    plain(status, Body::full(message::error(id.map(Id::as_bytes), code, text, None)))
+    plain(
+        status,
+        Body::full(message::error(id.map(Id::as_bytes), code, text, None)),
+    )
 }
 
 pub(super) fn plain(status: StatusCode, body: Body) -> Reply {
@@ -402,8 +527,14 @@ fn events(body: Body) -> Reply {
     let mut reply = Response::new(body);
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
     reply
 }
 
@@ -414,7 +545,10 @@ fn preflight(asked: &HeaderMap) -> Reply {
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("POST, GET, DELETE"),
     );
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("600"),
+    );
     if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }

@@ -45,7 +45,9 @@ impl Inbound {
             }
             for (key, _, value) in json::members(params) {
                 match &*key {
-                    key if Some(key) == wanted => target = json::text(&params[value]).map(Arc::from),
+                    key if Some(key) == wanted => {
+                        target = json::text(&params[value]).map(Arc::from)
+                    }
                     "arguments" if takes_arguments => {
                         arguments = Some(request.raw().slice_ref(&params[value]));
                     }
@@ -72,7 +74,13 @@ impl Inbound {
             }
             edit.finish()
         };
-        Self { request, method, target, arguments, bytes }
+        Self {
+            request,
+            method,
+            target,
+            arguments,
+            bytes,
+        }
     }
 }
 

@@ -71,12 +71,20 @@ pub struct Answer {
 impl Answer {
     /// A server's answer.
     pub fn of(answer: Envelope) -> Self {
-        Self { message: Some(answer), status: StatusCode::OK, retry_after: None }
+        Self {
+            message: Some(answer),
+            status: StatusCode::OK,
+            retry_after: None,
+        }
     }
 
     /// No answer, as JSON-RPC asks for a cancelled request.
     pub fn none() -> Self {
-        Self { message: None, status: StatusCode::OK, retry_after: None }
+        Self {
+            message: None,
+            status: StatusCode::OK,
+            retry_after: None,
+        }
     }
 }
 
@@ -120,20 +128,30 @@ impl Refusal {
         };
         let data = data.map(|data| data.to_string());
         let raw = message::error(Some(id), code, &text, data.as_deref().map(str::as_bytes));
-        Answer { message: own(raw), status, retry_after }
+        Answer {
+            message: own(raw),
+            status,
+            retry_after,
+        }
     }
 
     /// Code, text and data, for requests and for what has no id.
     pub fn words(&self) -> (i64, String, Option<Value>) {
         let kind = |name: &str| value!({ "type": format!("chillgate/{name}") });
         match self {
-            Self::Policy { rejection, .. } => {
-                (rejection.code, rejection.message.to_string(), rejection.to_data())
-            }
+            Self::Policy { rejection, .. } => (
+                rejection.code,
+                rejection.message.to_string(),
+                rejection.to_data(),
+            ),
             Self::Server(error) => {
                 let (code, name, server, retryable) = match error {
-                    BackendError::Down { server, .. } => (code::SERVER_DOWN, "server-down", server, true),
-                    BackendError::Lost { server, .. } => (code::SERVER_DOWN, "server-lost", server, false),
+                    BackendError::Down { server, .. } => {
+                        (code::SERVER_DOWN, "server-down", server, true)
+                    }
+                    BackendError::Lost { server, .. } => {
+                        (code::SERVER_DOWN, "server-lost", server, false)
+                    }
                     BackendError::Invalid { server, .. } => {
                         (code::INTERNAL_ERROR, "server-invalid", server, false)
                     }
@@ -144,10 +162,16 @@ impl Refusal {
                 data["retryable"] = retryable.into();
                 (code, error.to_string(), Some(data))
             }
-            Self::Ended(Ended::ByHost) => (engine::policy::code::CANCELLED, "cancelled".to_owned(), None),
-            Self::Ended(Ended::Session) => {
-                (engine::policy::code::CANCELLED, "the session was ended".to_owned(), Some(kind("session-ended")))
-            }
+            Self::Ended(Ended::ByHost) => (
+                engine::policy::code::CANCELLED,
+                "cancelled".to_owned(),
+                None,
+            ),
+            Self::Ended(Ended::Session) => (
+                engine::policy::code::CANCELLED,
+                "the session was ended".to_owned(),
+                Some(kind("session-ended")),
+            ),
             Self::Ended(Ended::Drain) | Self::Draining => (
                 code::DRAINING,
                 "chillgate is stopping; try again in a few seconds".to_owned(),
@@ -187,7 +211,11 @@ impl Refusal {
             Self::NoServer(name) => {
                 let mut data = kind("no-server");
                 data["server"] = (**name).into();
-                (code::SERVER_DOWN, format!("no server `{name}` is configured here"), Some(data))
+                (
+                    code::SERVER_DOWN,
+                    format!("no server `{name}` is configured here"),
+                    Some(data),
+                )
             }
             Self::Panic => (
                 code::INTERNAL_ERROR,
@@ -196,7 +224,11 @@ impl Refusal {
                     .to_owned(),
                 Some(kind("panic")),
             ),
-            Self::Era { code, message, data } => (*code, message.clone(), data.clone()),
+            Self::Era {
+                code,
+                message,
+                data,
+            } => (*code, message.clone(), data.clone()),
         }
     }
 }
@@ -238,7 +270,9 @@ pub fn outcome(rejection: &Rejection) -> &'static str {
 
 /// What a server says about a name it does not know.
 fn hidden_text(rejection: &Rejection, name: Option<&str>) -> String {
-    let Some(name) = name else { return rejection.message.to_string() };
+    let Some(name) = name else {
+        return rejection.message.to_string();
+    };
     match rejection.message.split_once(": ") {
         Some((words, _)) => format!("{words}: {name}"),
         None => rejection.message.to_string(),
@@ -260,5 +294,12 @@ fn tool_error(id: &[u8], rejection: &Rejection) -> Answer {
 
 fn own(raw: bytes::Bytes) -> Option<Envelope> {
     // What chillgate itself writes is well-formed; the host's own id was accepted before.
-    Envelope::parse(raw, &Limits { depth: 128, ..Limits::default() }).ok()
+    Envelope::parse(
+        raw,
+        &Limits {
+            depth: 128,
+            ..Limits::default()
+        },
+    )
+    .ok()
 }

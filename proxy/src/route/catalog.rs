@@ -33,7 +33,11 @@ impl Learned {
 }
 
 /// Reads all pages of a server's list and keeps the names. A server that does not answer has none.
-async fn learn(exchange: &Arc<Exchange>, server: &Arc<dyn Backend>, list: &'static str) -> HashSet<String> {
+async fn learn(
+    exchange: &Arc<Exchange>,
+    server: &Arc<dyn Backend>,
+    list: &'static str,
+) -> HashSet<String> {
     let mut names = HashSet::new();
     let mut cursor: Option<String> = None;
     for page in 0..PAGES {
@@ -41,10 +45,15 @@ async fn learn(exchange: &Arc<Exchange>, server: &Arc<dyn Backend>, list: &'stat
             Some(cursor) => format!(r#"{{"cursor":{}}}"#, json::quote(cursor)),
             None => "{}".to_owned(),
         };
-        let Some(answer) = ask(exchange, server, list, params.as_bytes(), page).await else { break };
+        let Some(answer) = ask(exchange, server, list, params.as_bytes(), page).await else {
+            break;
+        };
         let Some(result) = answer.result() else { break };
         let entries = method::is_list(list).and_then(|member| json::member(result, member));
-        for entry in entries.iter().flat_map(|at| each(&result[at.clone()], naming_member(list))) {
+        for entry in entries
+            .iter()
+            .flat_map(|at| each(&result[at.clone()], naming_member(list)))
+        {
             if let Some(name) = entry.name
                 && names.len() < NAMES
             {
@@ -93,7 +102,11 @@ pub async fn has(
     list: &'static str,
     name: &str,
 ) -> bool {
-    let known = exchange.session.learned().known(list, server.name()).map(|names| names.contains(name));
+    let known = exchange
+        .session
+        .learned()
+        .known(list, server.name())
+        .map(|names| names.contains(name));
     match known {
         Some(true) => true,
         // It may be new since.
@@ -108,9 +121,15 @@ pub async fn owner(
     list: &'static str,
     name: &str,
 ) -> Option<Arc<dyn Backend>> {
-    let looking = servers.iter().map(|server| has(exchange, server, list, name));
+    let looking = servers
+        .iter()
+        .map(|server| has(exchange, server, list, name));
     let found = futures_util::future::join_all(looking).await;
-    let mut owners = servers.iter().zip(found).filter(|(_, has)| *has).map(|(server, _)| server);
+    let mut owners = servers
+        .iter()
+        .zip(found)
+        .filter(|(_, has)| *has)
+        .map(|(server, _)| server);
     match (owners.next(), owners.next()) {
         (Some(only), None) => Some(only.clone()),
         _ => None,
@@ -124,21 +143,35 @@ pub async fn owner_of_uri(
     uri: &str,
 ) -> Result<Arc<dyn Backend>, Vec<Arc<str>>> {
     let listed: Vec<usize> = {
-        let looking = servers.iter().map(|server| has(exchange, server, "resources/list", uri));
+        let looking = servers
+            .iter()
+            .map(|server| has(exchange, server, "resources/list", uri));
         let found = futures_util::future::join_all(looking).await;
-        found.iter().enumerate().filter(|(_, has)| **has).map(|(at, _)| at).collect()
+        found
+            .iter()
+            .enumerate()
+            .filter(|(_, has)| **has)
+            .map(|(at, _)| at)
+            .collect()
     };
     let owners = if listed.is_empty() {
         let mut fitting = Vec::new();
         for (at, server) in servers.iter().enumerate() {
             let list = "resources/templates/list";
-            let seen = exchange.session.learned().known(list, server.name()).cloned();
+            let seen = exchange
+                .session
+                .learned()
+                .known(list, server.name())
+                .cloned();
             let templates = match seen {
                 Some(templates) => templates,
                 None => learn(exchange, server, list).await,
             };
             // The template itself is what completion refers to.
-            if templates.iter().any(|template| template == uri || fits(template, uri)) {
+            if templates
+                .iter()
+                .any(|template| template == uri || fits(template, uri))
+            {
                 fitting.push(at);
             }
         }
@@ -148,7 +181,10 @@ pub async fn owner_of_uri(
     };
     match owners.as_slice() {
         [only] => Ok(servers[*only].clone()),
-        owners => Err(owners.iter().map(|at| servers[*at].name().clone()).collect()),
+        owners => Err(owners
+            .iter()
+            .map(|at| servers[*at].name().clone())
+            .collect()),
     }
 }
 
@@ -171,7 +207,12 @@ fn fits(template: &str, uri: &str) -> bool {
             continue;
         }
         // The last place: an expression takes as much as it can.
-        let Some(at) = rest.char_indices().skip(1).map(|(at, _)| at).filter(|at| rest[*at..].starts_with(literal)).last()
+        let Some(at) = rest
+            .char_indices()
+            .skip(1)
+            .map(|(at, _)| at)
+            .filter(|at| rest[*at..].starts_with(literal))
+            .last()
         else {
             return false;
         };

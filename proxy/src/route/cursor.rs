@@ -36,11 +36,14 @@ fn tag(who: &str, list: &str, text: &[u8]) -> [u8; 32] {
 pub fn seal(session: &str, list: &str, places: &[(String, String)]) -> String {
     let text = serde_json::to_vec(places).unwrap_or_default();
     let tag = tag(session, list, &text);
-    tag[..TAG].iter().chain(&text).fold(String::new(), |mut sealed, byte| {
-        use std::fmt::Write;
-        let _ = write!(sealed, "{byte:02x}");
-        sealed
-    })
+    tag[..TAG]
+        .iter()
+        .chain(&text)
+        .fold(String::new(), |mut sealed, byte| {
+            use std::fmt::Write;
+            let _ = write!(sealed, "{byte:02x}");
+            sealed
+        })
 }
 
 /// Opens a cursor that this process has sealed for this session and list.
@@ -67,7 +70,10 @@ pub fn member(session: &str, list: &str, places: &[(String, String)]) -> String 
     if places.is_empty() {
         return String::new();
     }
-    format!(r#","nextCursor":{}"#, json::quote(&seal(session, list, places)))
+    format!(
+        r#","nextCursor":{}"#,
+        json::quote(&seal(session, list, places))
+    )
 }
 
 #[cfg(test)]
@@ -84,7 +90,10 @@ mod tests {
         let mut forged = sealed.clone().into_bytes();
         let last = forged.len() - 1;
         forged[last] = if forged[last] == b'0' { b'1' } else { b'0' };
-        assert_eq!(open("s1", "tools/list", &String::from_utf8(forged).expect("hex")), None);
+        assert_eq!(
+            open("s1", "tools/list", &String::from_utf8(forged).expect("hex")),
+            None
+        );
         assert_eq!(open("s1", "tools/list", "zz"), None);
         assert_eq!(open("s1", "tools/list", ""), None);
     }

@@ -66,19 +66,27 @@ pub fn screen(
     answer: Envelope,
 ) -> Envelope {
     let name = route.call.method.as_ref();
-    let Some(member) = method::is_list(name) else { return answer };
+    let Some(member) = method::is_list(name) else {
+        return answer;
+    };
     // The merged list has been put together from entries that may be shown.
     if &*route.call.server == "*" || !snapshot.access.cuts() {
         return answer;
     }
-    let Some(result) = answer.result() else { return answer };
-    let Some(at) = json::member(result, member) else { return answer };
+    let Some(result) = answer.result() else {
+        return answer;
+    };
+    let Some(at) = json::member(result, member) else {
+        return answer;
+    };
     let entries = &result[at.clone()];
     let mut kept = Vec::with_capacity(entries.len());
     let mut cut = false;
     for entry in each(entries, naming_member(name)) {
         if entry.name.as_deref().is_some_and(|shown| {
-            !snapshot.access.shows(exchange, &route.call.server, name, shown)
+            !snapshot
+                .access
+                .shows(exchange, &route.call.server, name, shown)
         }) {
             cut = true;
             continue;
@@ -119,7 +127,11 @@ pub fn each<'a>(entries: &'a [u8], member: &'a str) -> impl Iterator<Item = Entr
 }
 
 /// Adds an entry to a list under construction, under another name if one is given.
-pub fn push_entry(list: &mut Vec<u8>, bytes: &[u8], rename: Option<(std::ops::Range<usize>, &str)>) {
+pub fn push_entry(
+    list: &mut Vec<u8>,
+    bytes: &[u8],
+    rename: Option<(std::ops::Range<usize>, &str)>,
+) {
     if !list.is_empty() {
         list.push(b',');
     }

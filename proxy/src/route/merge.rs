@@ -36,12 +36,18 @@ pub struct Merge {
 impl Merge {
     /// The servers in the order in which lists show them.
     pub fn new(servers: Vec<Arc<dyn Backend>>, access: Access, tasks: TaskTracker) -> Self {
-        Self { name: Arc::from("*"), servers, access, tasks }
+        Self {
+            name: Arc::from("*"),
+            servers,
+            access,
+            tasks,
+        }
     }
 
     /// The methods that it answers for all servers.
     pub fn answers(method: &str) -> bool {
-        matches!(method, "initialize" | "ping" | "logging/setLevel") || method::is_list(method).is_some()
+        matches!(method, "initialize" | "ping" | "logging/setLevel")
+            || method::is_list(method).is_some()
     }
 
     /// Answered at once from what is configured, whatever the servers do.
@@ -49,7 +55,10 @@ impl Merge {
         let mut instructions = String::new();
         for server in &self.servers {
             if let Some(text) = server.instructions() {
-                let cut = text.char_indices().nth(INSTRUCTIONS).map_or(text.len(), |(at, _)| at);
+                let cut = text
+                    .char_indices()
+                    .nth(INSTRUCTIONS)
+                    .map_or(text.len(), |(at, _)| at);
                 let gap = if instructions.is_empty() { "" } else { "\n\n" };
                 instructions.push_str(&format!("{gap}## {}\n{}", server.name(), &text[..cut]));
             }
@@ -67,7 +76,9 @@ impl Merge {
     }
 
     async fn set_level(&self, exchange: &Arc<Exchange>, request: &Envelope) -> Said {
-        let level = request.text(&["params", "level"]).and_then(|name| severity(&name));
+        let level = request
+            .text(&["params", "level"])
+            .and_then(|name| severity(&name));
         let Some(level) = level else {
             return Err((
                 code::INVALID_PARAMS,
@@ -106,17 +117,21 @@ impl Merge {
             },
         };
         let asking = self.servers.iter().map(|server| {
-            let place = places.as_ref().map(|places| places.get(&**server.name()).cloned());
+            let place = places
+                .as_ref()
+                .map(|places| places.get(&**server.name()).cloned());
             self.page(exchange, server, request, place)
         });
         let pages = futures_util::future::join_all(asking).await;
-        let is_prefixed = prefixed(*prefix, self.servers.len())
-            && matches!(list, "tools/list" | "prompts/list");
+        let is_prefixed =
+            prefixed(*prefix, self.servers.len()) && matches!(list, "tools/list" | "prompts/list");
         let mut owners: HashMap<String, usize> = HashMap::new();
         if !is_prefixed {
             for page in pages.iter().flatten() {
                 for entry in page.entries(member, list) {
-                    *owners.entry(entry.name.unwrap_or_default().into_owned()).or_default() += 1;
+                    *owners
+                        .entry(entry.name.unwrap_or_default().into_owned())
+                        .or_default() += 1;
                 }
             }
         }
@@ -125,13 +140,19 @@ impl Merge {
         for (server, page) in self.servers.iter().zip(&pages) {
             let Some(page) = page else { continue };
             for entry in page.entries(member, list) {
-                let Some(name) = entry.name.as_deref() else { continue };
+                let Some(name) = entry.name.as_deref() else {
+                    continue;
+                };
                 if self.access.cuts() && !self.access.shows(exchange, server.name(), list, name) {
                     continue;
                 }
                 if is_prefixed {
                     let shown = format!("{}__{name}", server.name());
-                    push_entry(&mut entries, entry.bytes, entry.at.map(|at| (at, shown.as_str())));
+                    push_entry(
+                        &mut entries,
+                        entry.bytes,
+                        entry.at.map(|at| (at, shown.as_str())),
+                    );
                 } else if owners.get(name).is_some_and(|owners| *owners > 1)
                     && list != "resources/list"
                     && list != "resources/templates/list"
@@ -147,7 +168,10 @@ impl Merge {
             }
         }
         let entries = String::from_utf8_lossy(&entries).into_owned();
-        Ok(format!(r#"{{"{member}":[{entries}]{}}}"#, cursor::member(&session.id, list, &more)))
+        Ok(format!(
+            r#"{{"{member}":[{entries}]{}}}"#,
+            cursor::member(&session.id, list, &more)
+        ))
     }
 
     /// One page of one server; `None` when it has no more, or does not answer.
@@ -230,7 +254,9 @@ struct Page {
 
 impl Page {
     fn of(answer: Envelope) -> Self {
-        let next = answer.text(&["result", "nextCursor"]).map(std::borrow::Cow::into_owned);
+        let next = answer
+            .text(&["result", "nextCursor"])
+            .map(std::borrow::Cow::into_owned);
         Self { answer, next }
     }
 

@@ -27,7 +27,7 @@ use line::Stamp;
 const CAP: usize = 8 << 20;
 
 /// From here on the writer is woken before its time.
-const PLENTY: usize = 1 << 20;
+const PLENTY: usize = 192 << 10;
 
 /// The audit log, to be handed to policies as their sink. Dropped, it ends its thread once all is
 /// written; [`Audit::flush`] waits for that.

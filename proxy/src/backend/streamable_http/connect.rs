@@ -52,7 +52,9 @@ enum Dialed {
 
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("uri", &self.uri).finish_non_exhaustive()
+        f.debug_struct("Http")
+            .field("uri", &self.uri)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +80,11 @@ impl HttpError {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        if error.is_connect() { Self::Connect(text) } else { Self::Broken(text) }
+        if error.is_connect() {
+            Self::Connect(text)
+        } else {
+            Self::Broken(text)
+        }
     }
 }
 
@@ -87,20 +93,30 @@ impl Http {
     pub fn new(server: &RemoteServer) -> Result<Self, String> {
         let mut headers = Vec::new();
         for (name, value) in &server.headers {
-            let name = name.parse().map_err(|_| format!("`{name}` is no header name"))?;
+            let name = name
+                .parse()
+                .map_err(|_| format!("`{name}` is no header name"))?;
             headers.push((name, value.clone()));
         }
         let builder = || {
             let mut builder = Client::builder(TokioExecutor::new());
-            builder.pool_idle_timeout(IDLE).pool_timer(hyper_util::rt::TokioTimer::new());
+            builder
+                .pool_idle_timeout(IDLE)
+                .pool_timer(hyper_util::rt::TokioTimer::new());
             builder
         };
         if let Some(path) = server.url.strip_prefix("unix:") {
             let client = Dialed::Unix(builder().build(UnixDial(Arc::new(PathBuf::from(path)))));
-            return Ok(Self { client, uri: Uri::from_static("http://localhost/mcp"), headers });
+            return Ok(Self {
+                client,
+                uri: Uri::from_static("http://localhost/mcp"),
+                headers,
+            });
         }
-        let uri: Uri =
-            server.url.parse().map_err(|error| format!("`{}` is no URL: {error}", server.url))?;
+        let uri: Uri = server
+            .url
+            .parse()
+            .map_err(|error| format!("`{}` is no URL: {error}", server.url))?;
         let mut tcp = HttpConnector::new_with_resolver(Names::default());
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
@@ -110,7 +126,11 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        Ok(Self { client: Dialed::Net(builder().build(https)), uri, headers })
+        Ok(Self {
+            client: Dialed::Net(builder().build(https)),
+            uri,
+            headers,
+        })
     }
 
     /// POSTs a message.
@@ -124,12 +144,14 @@ impl Http {
 
     /// Opens an event stream.
     pub async fn get(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
-        self.send(Method::GET, Bytes::new(), ACCEPT_EVENTS, extra).await
+        self.send(Method::GET, Bytes::new(), ACCEPT_EVENTS, extra)
+            .await
     }
 
     /// Ends a session.
     pub async fn delete(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
-        self.send(Method::DELETE, Bytes::new(), ACCEPT_BOTH, extra).await
+        self.send(Method::DELETE, Bytes::new(), ACCEPT_BOTH, extra)
+            .await
     }
 
     async fn send(
@@ -152,9 +174,12 @@ impl Http {
             headers.insert(name.clone(), value.clone());
         }
         for (name, secret) in &self.headers {
-            let value = secret.resolve().map_err(|error| HttpError::Secret(error.to_string()))?;
-            let mut value = HeaderValue::from_str(value.expose_secret())
-                .map_err(|_| HttpError::Secret(format!("the value for {name} is no header value")))?;
+            let value = secret
+                .resolve()
+                .map_err(|error| HttpError::Secret(error.to_string()))?;
+            let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| {
+                HttpError::Secret(format!("the value for {name} is no header value"))
+            })?;
             value.set_sensitive(true);
             headers.insert(name.clone(), value);
         }
@@ -246,9 +271,18 @@ impl Service<Name> for Names {
                     .and_then(hickory_resolver::ResolverBuilder::build)
                     .map_err(|error| format!("the system's resolver settings: {error}"))
             });
-            let resolver = resolver.as_ref().map_err(|cause| std::io::Error::other(cause.clone()))?;
-            let found = resolver.lookup_ip(name.as_str()).await.map_err(std::io::Error::other)?;
-            Ok(found.iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>().into_iter())
+            let resolver = resolver
+                .as_ref()
+                .map_err(|cause| std::io::Error::other(cause.clone()))?;
+            let found = resolver
+                .lookup_ip(name.as_str())
+                .await
+                .map_err(std::io::Error::other)?;
+            Ok(found
+                .iter()
+                .map(|ip| SocketAddr::new(ip, 0))
+                .collect::<Vec<_>>()
+                .into_iter())
         })
     }
 }

@@ -42,8 +42,17 @@ impl Events {
     /// The stream of a reply; an event may have `cap` bytes.
     pub fn new(reply: Reply, cap: usize) -> Self {
         let taken = Arc::new(AtomicUsize::new(0));
-        let body = Capped { body: reply.into_body(), taken: taken.clone(), cap };
-        Self { stream: SseStream::new(body), taken, last_id: None, retry: RETRY }
+        let body = Capped {
+            body: reply.into_body(),
+            taken: taken.clone(),
+            cap,
+        };
+        Self {
+            stream: SseStream::new(body),
+            taken,
+            last_id: None,
+            retry: RETRY,
+        }
     }
 
     /// The stream that goes on where `before` broke off.
@@ -61,13 +70,20 @@ impl Events {
             Err(error) => return Some(Err(EventError::Broken(error.to_string()))),
         };
         self.taken.store(0, Ordering::Relaxed);
-        if let Some(id) = event.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+        if let Some(id) = event
+            .id
+            .as_deref()
+            .and_then(|id| HeaderValue::from_str(id).ok())
+        {
             self.last_id = Some(id);
         }
         if let Some(retry) = event.retry {
             self.retry = Duration::from_millis(retry).min(LONGEST_RETRY);
         }
-        let is_message = event.event.as_deref().is_none_or(|name| name == "message" || name.is_empty());
+        let is_message = event
+            .event
+            .as_deref()
+            .is_none_or(|name| name == "message" || name.is_empty());
         let data = event.data.filter(|_| is_message).unwrap_or_default();
         Some(Ok(Bytes::from(data)))
     }

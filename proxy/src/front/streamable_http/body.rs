@@ -13,14 +13,19 @@ use futures_util::stream;
 use hyper::body::{Frame, SizeHint};
 
 use super::KEEP_ALIVE;
+use super::listen::OneRequest;
 use super::running::Running;
 use crate::drain::Drain;
 use crate::gate::Answer;
-use crate::session::Listening;
 use crate::gate::Open;
+use crate::session::Listening;
 
 /// A reply's body.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Held, not read.
+    _request: Option<OneRequest>,
+}
 
 enum Kind {
     Full(Option<Bytes>),
@@ -28,23 +33,35 @@ enum Kind {
 }
 
 impl Body {
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            _request: None,
+        }
+    }
+
+    /// Keeps the request's place until the body is done with.
+    pub(super) fn keep(&mut self, request: OneRequest) {
+        self._request = Some(request);
+    }
+
     /// No body.
     pub fn empty() -> Self {
-        Self(Kind::Full(None))
+        Self::of(Kind::Full(None))
     }
 
     /// These bytes.
     pub fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full(Some(bytes)))
+        Self::of(Kind::Full(Some(bytes)))
     }
 
     fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Kind::Stream(Box::pin(stream)))
+        Self::of(Kind::Stream(Box::pin(stream)))
     }
 
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        matches!(self.0, Kind::Full(None))
+        matches!(self.kind, Kind::Full(None))
     }
 }
 
@@ -56,11 +73,12 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-            }
+            Kind::Stream(stream) => stream
+                .as_mut()
+                .poll_next(cx)
+                .map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -69,7 +87,7 @@ impl hyper::body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Stream(_) => SizeHint::default(),
         }
@@ -97,7 +115,12 @@ struct Answering {
 
 /// What belongs to a request, then its answer, then the end.
 pub fn answer_stream(running: Running, first: Option<Envelope>, answer: Option<Answer>) -> Body {
-    let state = Answering { running, first, answer, done: false };
+    let state = Answering {
+        running,
+        first,
+        answer,
+        done: false,
+    };
     Body::stream(stream::unfold(state, |mut state| async move {
         if let Some(first) = state.first.take() {
             return Some((event(&first), state));
@@ -130,14 +153,17 @@ pub fn answer_stream(running: Running, first: Option<Envelope>, answer: Option<A
 pub fn session_stream(listening: Listening, drain: Drain, open: Open) -> Body {
     // A comment at once: hosts and proxies then know that the stream is there.
     let opening = stream::once(std::future::ready(comment()));
-    let messages = stream::unfold((listening, drain, open), |(listening, drain, open)| async move {
-        let bytes = tokio::select! {
-            biased;
-            message = listening.next() => event(&message?),
-            () = drain.until_refusing() => return None,
-            () = tokio::time::sleep(KEEP_ALIVE) => comment(),
-        };
-        Some((bytes, (listening, drain, open)))
-    });
+    let messages = stream::unfold(
+        (listening, drain, open),
+        |(listening, drain, open)| async move {
+            let bytes = tokio::select! {
+                biased;
+                message = listening.next() => event(&message?),
+                () = drain.until_refusing() => return None,
+                () = tokio::time::sleep(KEEP_ALIVE) => comment(),
+            };
+            Some((bytes, (listening, drain, open)))
+        },
+    );
     Body::stream(futures_util::StreamExt::chain(opening, messages))
 }

@@ -6,11 +6,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,7 +62,10 @@ impl Bound {
     /// Takes the front's address.
     pub async fn new(front: Front) -> Result<Self, ListenError> {
         let tls = front.tls.as_ref().map(acceptor).transpose()?;
-        let listen = front.listen.clone().unwrap_or_else(|| Listen::Tcp(crate::app::DEFAULT_LISTEN));
+        let listen = front
+            .listen
+            .clone()
+            .unwrap_or_else(|| Listen::Tcp(crate::app::DEFAULT_LISTEN));
         let fail = |error: std::io::Error| {
             let help = match error.kind() {
                 std::io::ErrorKind::AddrInUse => {
@@ -110,12 +114,16 @@ impl Bound {
         let mut connections = JoinSet::new();
         loop {
             // Full: the next connection waits in the kernel's queue.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
             while connections.try_join_next().is_some() {}
             let (endpoint, gate) = (endpoint.clone(), gate.clone());
             match &self.socket {
                 Socket::Tcp(listener, _) => {
-                    let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+                    let Some((stream, peer)) = accepted(listener.accept().await).await else {
+                        continue;
+                    };
                     let _ = stream.set_nodelay(true);
                     let tls = self.tls.clone();
                     connections.spawn(async move {
@@ -124,7 +132,9 @@ impl Bound {
                     });
                 }
                 Socket::Unix(listener, _) => {
-                    let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+                    let Some((stream, _)) = accepted(listener.accept().await).await else {
+                        continue;
+                    };
                     connections.spawn(async move {
                         let _place = place;
                         connection(endpoint, gate, stream, None).await;
@@ -141,6 +151,42 @@ impl Drop for Bound {
             // Whoever comes next finds the place free.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// Whether a connection is in use, looked at now and then.
+#[derive(Debug, Default)]
+struct Traffic {
+    running: AtomicUsize,
+    served: AtomicUsize,
+}
+
+/// A request and its reply, to the end of the body.
+pub(super) struct OneRequest(Arc<Traffic>);
+
+impl Traffic {
+    fn request(self: &Arc<Self>) -> OneRequest {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        OneRequest(self.clone())
+    }
+
+    /// Resolves when no request has been complete for [`IDLE`].
+    async fn until_idle(&self) {
+        const LOOKS: u32 = 5;
+        let (mut seen, mut idle) = (0, 0);
+        while idle < LOOKS {
+            tokio::time::sleep(IDLE / LOOKS).await;
+            let served = self.served.load(Ordering::Relaxed);
+            let is_used = served != seen || self.running.load(Ordering::Relaxed) > 0;
+            (seen, idle) = (served, if is_used { 0 } else { idle + 1 });
+        }
+    }
+}
+
+impl Drop for OneRequest {
+    fn drop(&mut self) {
+        self.0.served.fetch_add(1, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -164,7 +210,9 @@ async fn tcp(
     tls: Option<TlsAcceptor>,
 ) {
     let peer = Some(Arc::from(peer.to_string()));
-    let Some(tls) = tls else { return connection(endpoint, gate, stream, peer).await };
+    let Some(tls) = tls else {
+        return connection(endpoint, gate, stream, peer).await;
+    };
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => connection(endpoint, gate, stream, peer).await,
         Ok(Err(error)) => debug!(%error, "A TLS handshake failed."),
@@ -176,10 +224,25 @@ async fn connection<S>(endpoint: Arc<Endpoint>, gate: Gate, stream: S, peer: Opt
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| endpoint.clone().serve(request, peer.clone()));
+    let traffic = Arc::new(Traffic::default());
+    let counted = traffic.clone();
+    let service = service_fn(move |request| {
+        let (counted, serving) = (
+            counted.clone(),
+            endpoint.clone().serve(request, peer.clone()),
+        );
+        async move {
+            let request = counted.request();
+            // An event stream is in use until its body ends.
+            serving.await.map(|mut reply| {
+                reply.body_mut().keep(request);
+                reply
+            })
+        }
+    });
+    // hyper's own header timeout arms a timer for each request; `Traffic` needs none.
     let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(None)
         // A host may close its half and still wait for the answer.
         .half_close(true)
         .max_buf_size(HEAD)
@@ -188,6 +251,11 @@ where
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
+        () = traffic.until_idle() => {
+            serving.as_mut().graceful_shutdown();
+            // Half a request, or nothing: there is nobody to answer.
+            return;
+        }
         () = gate.drain().until_refusing() => {
             // The answer that is on its way goes out; the host finds the connection closed then.
             serving.as_mut().graceful_shutdown();

@@ -21,11 +21,17 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
         _ => false,
     };
     if !is_json {
-        return wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`");
+        return wrong(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send `Content-Type: application/json`",
+        );
     }
     let encoded = headers.get(header::CONTENT_ENCODING);
     if encoded.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken");
+        return wrong(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "compressed bodies are not taken",
+        );
     }
     if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
         let text = "send `Accept: application/json, text/event-stream`";
@@ -36,7 +42,13 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
 
 /// The media type without its parameters.
 fn media_type(value: &HeaderValue) -> &str {
-    value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim()
+    value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
 }
 
 /// Whether `Accept` lists this type (or a wildcard for it) without `q=0`.
@@ -48,8 +60,11 @@ pub fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
             let kind = parts.next().unwrap_or_default();
             let fits = kind.eq_ignore_ascii_case(wanted)
                 || kind == "*/*"
-                || kind.strip_suffix("/*").is_some_and(|kind| kind.eq_ignore_ascii_case(main));
-            fits && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+                || kind
+                    .strip_suffix("/*")
+                    .is_some_and(|kind| kind.eq_ignore_ascii_case(main));
+            fits && !parts
+                .any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
         })
     })
 }
@@ -63,9 +78,15 @@ pub async fn whole(
 ) -> Result<(Bytes, Held), Box<Reply>> {
     let too_large = || {
         let text = format!("a message may have {cap} bytes (`limits.message`)");
-        Box::new(refuse(StatusCode::PAYLOAD_TOO_LARGE, code::INVALID_REQUEST, &text))
+        Box::new(refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            code::INVALID_REQUEST,
+            &text,
+        ))
     };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > cap as u64) {
         return Err(too_large());
     }
@@ -76,9 +97,15 @@ pub async fn whole(
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
                 let text = "the body ended before it was complete";
-                return Err(Box::new(refuse(StatusCode::BAD_REQUEST, code::PARSE_ERROR, text)));
+                return Err(Box::new(refuse(
+                    StatusCode::BAD_REQUEST,
+                    code::PARSE_ERROR,
+                    text,
+                )));
             };
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             let so_far = first.as_ref().map_or(whole.len(), Bytes::len);
             if so_far + data.len() > cap {
                 return Err(too_large());
@@ -104,7 +131,11 @@ pub async fn whole(
         Ok(raw) => raw?,
         Err(_) => {
             let text = "the body took longer than 60 s to arrive";
-            return Err(Box::new(refuse(StatusCode::REQUEST_TIMEOUT, code::PARSE_ERROR, text)));
+            return Err(Box::new(refuse(
+                StatusCode::REQUEST_TIMEOUT,
+                code::PARSE_ERROR,
+                text,
+            )));
         }
     };
     Ok((raw, held))
@@ -113,7 +144,9 @@ pub async fn whole(
 fn no_room() -> Box<Reply> {
     let text = "chillgate holds as many bytes as `limits.memory` allows; try again in a second";
     let mut reply = refuse(StatusCode::SERVICE_UNAVAILABLE, code::BUSY, text);
-    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     Box::new(reply)
 }
 

@@ -25,7 +25,11 @@ impl Running {
     pub fn new(gate: Gate, exchange: Arc<Exchange>, request: Envelope) -> Self {
         let handling = (gate.clone(), exchange.clone());
         let call = Box::pin(async move { handling.0.handle(handling.1, request).await });
-        Self { call: Some(call), exchange, gate }
+        Self {
+            call: Some(call),
+            exchange,
+            gate,
+        }
     }
 
     /// What travels beside it.
@@ -38,7 +42,9 @@ impl Future for Running {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(call) = &mut self.call else { return Poll::Pending };
+        let Some(call) = &mut self.call else {
+            return Poll::Pending;
+        };
         let answer = std::task::ready!(call.as_mut().poll(cx));
         self.call = None;
         Poll::Ready(answer)
