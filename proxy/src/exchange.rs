@@ -212,7 +212,7 @@ impl Exchange {
     pub fn send(&self, message: Envelope) -> Result<(), Refused> {
         self.touch();
         match self.session.line() {
-            Some(line) => line.offer(message),
+            Some(line) => line.offer(&message),
             None if self.aside.load(Ordering::Relaxed) => self.session.tell(message),
             None => self.mailbox.push(message),
         }

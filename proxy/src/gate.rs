@@ -96,9 +96,9 @@ impl Gate {
         let _in_flight = meter.begin();
         let pass = self.admit(exchange, &route, snapshot, &meter).await?;
         let own = exchange.began.elapsed().saturating_sub(pass.delayed());
-        let answer = self.carry(exchange, &route, &pass, snapshot).await;
+        let answer = Self::carry(exchange, &route, &pass, snapshot).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
-        let outcome = self.complete(exchange, &route, pass, &answer);
+        let outcome = Self::complete(exchange, &route, pass, &answer);
         meter.done(outcome.as_str(), exchange.began.elapsed(), Some(own));
         answer.map(|answer| era::host::express(exchange.session.era(), answer))
     }
@@ -182,7 +182,6 @@ impl Gate {
 
     /// Carries the admitted request to its server, within its deadline.
     async fn carry(
-        &self,
         exchange: &Arc<Exchange>,
         route: &Route,
         pass: &Pass,
@@ -224,7 +223,6 @@ impl Gate {
 
     /// Every admitted call ends in exactly one outcome, for policies, audit log and metrics alike.
     fn complete(
-        &self,
         exchange: &Exchange,
         route: &Route,
         pass: Pass,

@@ -59,7 +59,7 @@ impl Line {
     }
 
     /// Adds a message if there is room now.
-    pub fn offer(&self, message: Envelope) -> Result<(), Refused> {
+    pub fn offer(&self, message: &Envelope) -> Result<(), Refused> {
         self.add(|buffer| message.write_line(&message.edit(), buffer))
             .map_err(|_| Refused)?
     }
@@ -173,7 +173,12 @@ mod tests {
         let mut text = String::new();
         theirs.read_to_string(&mut text).await.expect("readable");
         let expected: String = (0..100)
-            .map(|n| format!("{}\n", String::from_utf8_lossy(note(&n.to_string()).raw())))
+            .flat_map(|n| {
+                [
+                    String::from_utf8_lossy(note(&n.to_string()).raw()).into_owned(),
+                    "\n".to_owned(),
+                ]
+            })
             .collect();
         assert_eq!(text, expected);
         writer.await.expect("no panic").expect("written");
@@ -188,7 +193,7 @@ mod tests {
         let mut taken = 0;
         for _ in 0..100 {
             tokio::task::yield_now().await;
-            taken += usize::from(line.offer(big.clone()).is_ok());
+            taken += usize::from(line.offer(&big).is_ok());
         }
         assert!(
             (11..=23).contains(&taken),

@@ -72,8 +72,8 @@ impl Reloader {
 
     /// Watches until the future is dropped.
     pub async fn run(mut self) {
-        let (changed, mut changes) = mpsc::channel(1);
-        let watcher = self.watch(changed);
+        let (noticed, mut changes) = mpsc::channel(1);
+        let watcher = self.watch(noticed);
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             return;
         };

@@ -146,12 +146,12 @@ impl Routes {
                     return astray(exchange, inbound, missing("uri"));
                 };
                 match self.by_uri(exchange, &uri).await {
-                    Ok(server) => self.to(exchange, inbound, server, None),
+                    Ok(server) => Ok(self.to(exchange, inbound, server, None)),
                     Err(refusal) => astray(exchange, inbound, refusal),
                 }
             }
             method if Merge::answers(method) => {
-                self.to(exchange, inbound, self.merge.clone(), None)
+                Ok(self.to(exchange, inbound, self.merge.clone(), None))
             }
             _ => {
                 let refusal = Refusal::Era {
@@ -173,15 +173,12 @@ impl Routes {
         let Some(shown) = inbound.target.clone() else {
             return astray(exchange, inbound, missing("name"));
         };
-        match self.find(exchange, &inbound.method, &shown, prefix).await {
-            Some((server, name)) => {
-                let rename = (name != *shown).then_some((["params", "name"].as_slice(), name));
-                self.known(exchange, inbound, server, rename).await
-            }
-            None => {
-                let refusal = unknown(&inbound.method, &shown);
-                astray(exchange, inbound, refusal)
-            }
+        if let Some((server, name)) = self.find(exchange, &inbound.method, &shown, prefix).await {
+            let rename = (name != *shown).then_some((["params", "name"].as_slice(), name));
+            self.known(exchange, inbound, server, rename).await
+        } else {
+            let refusal = unknown(&inbound.method, &shown);
+            astray(exchange, inbound, refusal)
         }
     }
 
@@ -221,7 +218,7 @@ impl Routes {
         let list = match &*inbound.method {
             "tools/call" => "tools/list",
             "prompts/get" => "prompts/list",
-            _ => return self.to(exchange, inbound, server, rename),
+            _ => return Ok(self.to(exchange, inbound, server, rename)),
         };
         if let (true, Some(shown)) = (self.access.cuts(), inbound.target.clone()) {
             let name = rename.as_ref().map_or(&*shown, |(_, name)| name.as_str());
@@ -230,7 +227,7 @@ impl Routes {
                 return astray(exchange, inbound, refusal);
             }
         }
-        self.to(exchange, inbound, server, rename)
+        Ok(self.to(exchange, inbound, server, rename))
     }
 
     async fn by_reference(
@@ -251,7 +248,7 @@ impl Routes {
                 Some((server, bare)) => {
                     let rename =
                         (bare != name).then_some((["params", "ref", "name"].as_slice(), bare));
-                    self.to(exchange, inbound, server, rename)
+                    Ok(self.to(exchange, inbound, server, rename))
                 }
                 None => astray(exchange, inbound, unknown("prompts/get", &name)),
             };
@@ -260,7 +257,7 @@ impl Routes {
             return astray(exchange, inbound, missing("ref"));
         };
         match self.by_uri(exchange, &uri).await {
-            Ok(server) => self.to(exchange, inbound, server, None),
+            Ok(server) => Ok(self.to(exchange, inbound, server, None)),
             Err(refusal) => astray(exchange, inbound, refusal),
         }
     }
@@ -310,7 +307,7 @@ impl Routes {
         inbound: Inbound,
         backend: Arc<dyn Backend>,
         rename: Option<(&[&str], String)>,
-    ) -> Selected {
+    ) -> Route {
         let request = match &rename {
             None => inbound.request.clone(),
             Some((path, name)) => {
@@ -326,14 +323,14 @@ impl Routes {
         let is_chill = self.chill.iter().any(|name| *name == *backend.name());
         let shown = inbound.target.clone();
         let call = call_of(exchange, inbound, backend.name().clone(), target);
-        Ok(Route {
+        Route {
             label: label(&call.method),
             call,
             shown,
             backend,
             request,
             is_chill,
-        })
+        }
     }
 }
 

@@ -260,7 +260,7 @@ impl Session {
             return Err(Refused);
         }
         if let Some(line) = &self.line {
-            return line.offer(message);
+            return line.offer(&message);
         }
         let is_change = message
             .method()
@@ -302,7 +302,7 @@ impl Session {
         &self,
         asker: Arc<dyn Asker>,
         question: &Envelope,
-        related: Option<Arc<Exchange>>,
+        related: Option<&Arc<Exchange>>,
     ) -> Result<(), Refused> {
         let id = question.id().ok_or(Refused)?;
         let number = self.next_question.fetch_add(1, Ordering::Relaxed) + 1;
@@ -328,14 +328,14 @@ impl Session {
                     asker,
                     id,
                     token,
-                    exchange: related.clone(),
+                    exchange: related.cloned(),
                 },
             );
         }
-        if let Some(exchange) = &related {
+        if let Some(exchange) = related {
             exchange.asked();
         }
-        let sent = self.tell_about(related.as_ref(), message);
+        let sent = self.tell_about(related, message);
         if sent.is_err() {
             self.forget(number);
         }

@@ -96,25 +96,24 @@ impl Snapshot {
             let kept = previous
                 .and_then(|previous| previous.backends.get(name))
                 .filter(|built| built.definition == *server && built.terms == terms);
-            let built = match kept {
-                Some(built) => built.clone(),
-                None => {
-                    let terms_of = Terms {
-                        server: Arc::from(name.as_str()),
-                        limits: wire,
-                        in_flight: terms.2,
-                        metrics: fixtures.metrics.clone(),
-                    };
-                    let (backend, breaks) =
-                        backend_of(server, terms_of, fixtures).map_err(|cause| {
-                            Unfit::Other(vec!["server".into(), name.to_string()], cause)
-                        })?;
-                    Built {
-                        definition: server.clone(),
-                        terms,
-                        backend,
-                        breaks,
-                    }
+            let built = if let Some(built) = kept {
+                built.clone()
+            } else {
+                let terms_of = Terms {
+                    server: Arc::from(name.as_str()),
+                    limits: wire,
+                    in_flight: terms.2,
+                    metrics: fixtures.metrics.clone(),
+                };
+                let (backend, breaks) =
+                    backend_of(server, terms_of, fixtures).map_err(|cause| {
+                        Unfit::Other(vec!["server".into(), name.to_string()], cause)
+                    })?;
+                Built {
+                    definition: server.clone(),
+                    terms,
+                    backend,
+                    breaks,
                 }
             };
             backends.insert(name.clone(), built);

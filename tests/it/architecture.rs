@@ -183,10 +183,6 @@ fn each_outside_thing_has_one_home() {
             &["proxy/src/front", "proxy/src/backend", "proxy/src/health"],
         ),
         (&["Command::new"], &["proxy/src/supervisor"]),
-        (
-            &["Instant::now()", "SystemTime::now()"],
-            &["proxy/src/clock.rs", "policies/src/engine/clock.rs"],
-        ),
         (&["prometheus::"], &["proxy/src/telemetry/metrics"]),
     ] {
         for folder in [

@@ -4,10 +4,12 @@
 //! new one cannot be forgotten.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use chillgate_tests::gate::bare;
 use chillgate_tests::process::{free_port, root};
+use chillgate_tests::script::interop;
 use chillgate_tests::wait::{seconds, within};
 use chillgate_tests::{Host, PipeHost, until};
 use serde_json::json;
@@ -89,6 +91,17 @@ async fn served(example: &Path, config: &str) {
     );
     let file = folder.path().join("chillgate.toml");
     std::fs::write(&file, moved).unwrap();
+    // npx finds the pinned packages here and downloads nothing.
+    std::fs::copy(
+        interop().join("ts/package.json"),
+        folder.path().join("package.json"),
+    )
+    .unwrap();
+    symlink(
+        interop().join("ts/node_modules"),
+        folder.path().join("node_modules"),
+    )
+    .unwrap();
     let mut serve = bare();
     serve
         .current_dir(folder.path())

@@ -108,7 +108,7 @@ async fn a_grandchild_in_a_session_of_its_own_is_found_by_its_mark() {
     let found = until("the grandchild", seconds(5), async || {
         let found: Vec<_> = marked(&mark)
             .into_iter()
-            .filter(|p| p.line.starts_with(MOCK))
+            .filter(|p| p.line.starts_with(&format!("{MOCK} --silent")))
             .collect();
         (found.len() == 1).then(|| found[0].clone())
     })

@@ -132,7 +132,8 @@ async fn a_changed_list_is_told_to_every_host_of_a_shared_child() {
     let gate = Gate::with(&mock("a").table("")).start().await;
     let (one, two) = (gate.host().open().await, gate.host().open().await);
     // Who has seen no list has none to forget.
-    (one.tools().await, two.tools().await);
+    one.tools().await;
+    two.tools().await;
     let (mut of_one, mut of_two) = (one.listen().await, two.listen().await);
     one.call("changed", json!({})).await;
     for events in [&mut of_one, &mut of_two] {

@@ -247,14 +247,26 @@ impl Host {
     }
 
     /// Posts bytes as they are.
+    ///
+    /// # Panics
+    /// When the exchange breaks off or takes longer than a minute and a half.
     pub async fn post_bytes(&self, body: Bytes) -> Reply {
         within("the exchange", PATIENCE, async {
             let mut connection = self.connection().await;
             let headers = self.headers();
-            let response = connection
-                .send("POST", &self.path, &borrow(&headers), body)
+            let headers = borrow(&headers);
+            let mut sent = connection
+                .try_send("POST", &self.path, &headers, body.clone())
                 .await;
-            let reply = read(response).await;
+            // A kept connection that the front closed meanwhile: nothing was sent on it.
+            if sent.as_ref().is_err_and(hyper::Error::is_canceled) {
+                connection = Connection::open(self.address).await;
+                sent = connection
+                    .try_send("POST", &self.path, &headers, body)
+                    .await;
+            }
+            let reply =
+                read(sent.unwrap_or_else(|error| panic!("POST {}: {error}", self.path))).await;
             self.give_back(connection);
             reply
         })

@@ -246,7 +246,7 @@ impl Pipe {
     pub async fn read<R: AsyncRead + Unpin>(self: &Arc<Self>, mut reader: R) -> String {
         let mut lines = Lines::new(self.limits.message);
         let why = loop {
-            while let Some(line) = lines.next() {
+            for line in lines.by_ref() {
                 match line {
                     Ok(line) => self.hear(line),
                     Err(oversized) => {
@@ -361,14 +361,13 @@ impl Pipe {
     fn hear_answer(&self, answer: Envelope) {
         let number = answer.id_bytes().and_then(number_of);
         let pending = number.and_then(|number| locked(&self.pending).remove(&number));
-        match pending {
+        if let Some(pending) = pending {
             // A receiver that is gone has been cancelled: the answer is late and of no use.
-            Some(pending) => drop(pending.answer.send(answer)),
-            None => {
-                debug!(server = %self.server, id = ?answer.id(), "Dropped an answer nobody waits for.");
-                self.metrics
-                    .child_protocol_error(&self.server, "unknown_id");
-            }
+            let _ = pending.answer.send(answer);
+        } else {
+            debug!(server = %self.server, id = ?answer.id(), "Dropped an answer nobody waits for.");
+            self.metrics
+                .child_protocol_error(&self.server, "unknown_id");
         }
     }
 
@@ -406,7 +405,7 @@ impl Pipe {
                 };
                 let mut edit = note.edit();
                 edit.set(&["params", "progressToken"], token.to_vec());
-                self.count_refusal(exchange.send(edit.finish()));
+                self.count_refusal(&exchange.send(edit.finish()));
             }
             "notifications/cancelled" => {
                 let Some(at) = json::member(params, "requestId") else {
@@ -423,25 +422,25 @@ impl Pipe {
             "notifications/resources/updated" => {
                 let uri = json::member(params, "uri").and_then(|at| json::text(&params[at]));
                 for session in self.listeners(uri.as_deref()) {
-                    self.count_refusal(session.tell(note.clone()));
+                    self.count_refusal(&session.tell(note.clone()));
                 }
             }
             method if method.ends_with("list_changed") => {
                 for session in self.listeners(None) {
                     session.learned().forget(&self.server);
-                    self.count_refusal(session.tell(note.clone()));
+                    self.count_refusal(&session.tell(note.clone()));
                 }
             }
             _ => match &self.audience {
                 Audience::One(session) => {
                     if let Some(session) = session.upgrade() {
                         let related = self.only_exchange();
-                        self.count_refusal(session.tell_about(related.as_ref(), note));
+                        self.count_refusal(&session.tell_about(related.as_ref(), note));
                     }
                 }
                 Audience::Many(_) => {
                     for session in self.listeners(None) {
-                        self.count_refusal(session.tell(note.clone()));
+                        self.count_refusal(&session.tell(note.clone()));
                     }
                 }
             },
@@ -466,7 +465,7 @@ impl Pipe {
             return;
         }
         let related = self.only_exchange();
-        self.count_refusal(session.tell_about(related.as_ref(), note));
+        self.count_refusal(&session.tell_about(related.as_ref(), note));
     }
 
     fn hear_question(self: &Arc<Self>, question: &Envelope) {
@@ -478,7 +477,7 @@ impl Pipe {
                 Audience::One(session) => session.upgrade().map(|session| {
                     let related = self.only_exchange();
                     session
-                        .ask(self.clone(), question, related)
+                        .ask(self.clone(), question, related.as_ref())
                         .map_err(|_| "the host has too many open questions or does not read them")
                 }),
                 Audience::Many(_) => Some(Err(
@@ -495,7 +494,7 @@ impl Pipe {
         };
         // Never waits: a server that does not read its input must not stop its own reader.
         if let Ok(answer) = self.own(answer)
-            && self.line.offer(answer).is_err()
+            && self.line.offer(&answer).is_err()
         {
             self.metrics.dropped(&self.server, "server_not_reading");
         }
@@ -532,7 +531,7 @@ impl Pipe {
         }
     }
 
-    fn count_refusal(&self, sent: Result<(), crate::exchange::Refused>) {
+    fn count_refusal(&self, sent: &Result<(), crate::exchange::Refused>) {
         if sent.is_err() {
             self.metrics.dropped(&self.server, "host_not_reading");
         }

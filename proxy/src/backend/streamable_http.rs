@@ -209,19 +209,18 @@ impl Link {
                 if let Ok(answer) = Envelope::parse(body.clone(), &remote.terms.limits)
                     && answer.kind() == Kind::Error
                 {
-                    return self.check(remote, request, answer).map(Sent::Answer);
+                    return Self::check(remote, request, answer).map(Sent::Answer);
                 }
                 let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
                 return Err(remote.down(format!("HTTP {status} {}", text.escape_debug())));
             }
         }
         let answer = remote.parse(body)?;
-        self.check(remote, request, answer).map(Sent::Answer)
+        Self::check(remote, request, answer).map(Sent::Answer)
     }
 
     /// The answer must be to this request; an error without an id is taken for one.
     fn check(
-        &self,
         remote: &Inner,
         request: &Envelope,
         answer: Envelope,
@@ -263,7 +262,7 @@ impl Link {
                     exchange.touch();
                 }
                 if matches!(said.kind(), Kind::Response | Kind::Error) {
-                    return self.check(remote, request, said);
+                    return Self::check(remote, request, said);
                 }
                 self.hear(remote, exchange, said);
             }
@@ -304,7 +303,7 @@ impl Link {
                 return;
             }
             (Kind::Request, _) => {
-                let asked = session.ask(self.clone(), &said, exchange.cloned());
+                let asked = session.ask(self.clone(), &said, exchange);
                 if let (Err(_), Some(id)) = (&asked, said.id()) {
                     let refusal = message::error(
                         Some(id.as_bytes()),

@@ -14,7 +14,7 @@ use crate::config::{Front, Listen};
 #[derive(Debug)]
 pub struct Origins {
     hosts: Option<Vec<String>>,
-    origins: Vec<String>,
+    pages: Vec<String>,
     port: Option<u16>,
     scheme: &'static str,
 }
@@ -49,7 +49,7 @@ impl Origins {
         }
         Self {
             hosts: guards.then_some(hosts),
-            origins: lower(&front.allowed_origins),
+            pages: lower(&front.allowed_origins),
             port: bound.map(|address| address.port()),
             scheme: if front.tls.is_some() { "https" } else { "http" },
         }
@@ -72,7 +72,7 @@ impl Origins {
         }
         let lower = text().to_ascii_lowercase();
         let own = self.is_own(&lower, &host);
-        if own || self.origins.contains(&lower) {
+        if own || self.pages.contains(&lower) {
             Ok(Some(origin.clone()))
         } else {
             Err(Foreign::Origin(text()))
@@ -91,8 +91,8 @@ impl Origins {
         let (name, port) = split_port(&lower);
         if let Some(hosts) = &self.hosts {
             let named = hosts.iter().any(|host| host == name || *host == lower);
-            let right_port = port.is_none_or(|port| Some(port) == self.port)
-                || hosts.iter().any(|host| *host == lower);
+            let right_port =
+                port.is_none_or(|port| Some(port) == self.port) || hosts.contains(&lower);
             if !named || !right_port {
                 return Err(Foreign::Host(value));
             }

@@ -57,7 +57,7 @@ async fn serve_on(
         session: None,
     };
     loop {
-        while let Some(found) = lines.next() {
+        for found in lines.by_ref() {
             match found {
                 Ok(raw) => host.take(raw).await,
                 Err(oversized) => {

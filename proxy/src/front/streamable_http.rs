@@ -244,7 +244,7 @@ impl Endpoint {
             .message
             .as_ref()
             .is_some_and(|answer| answer.result().is_some());
-        let mut reply = self.reply(answer);
+        let mut reply = Self::reply(answer);
         if is_open {
             let id = HeaderValue::from_str(&session.id).expect("a session id is visible ASCII");
             reply.headers_mut().insert(SESSION_ID, id);
@@ -261,7 +261,7 @@ impl Endpoint {
             tokio::select! {
                 biased;
                 answer = &mut running => return match exchange.mailbox.take() {
-                    None => self.reply(answer),
+                    None => Self::reply(answer),
                     Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
                 },
                 first = exchange.mailbox.next_or_nudge() => {
@@ -274,7 +274,7 @@ impl Endpoint {
         }
     }
 
-    fn reply(&self, answer: Answer) -> Reply {
+    fn reply(answer: Answer) -> Reply {
         let Some(message) = answer.message else {
             // Cancelled: JSON-RPC gives no answer, so the stream just ends.
             return events(Body::empty());
@@ -360,17 +360,16 @@ impl Endpoint {
             .to_str()
             .ok()
             .and_then(|name| self.gate.sessions().find(name, agent));
-        match found.filter(|session| session.scope == *scope) {
-            Some(session) => Ok(session),
-            None => {
-                let text = "no such session; it has ended or never was: `initialize` again";
-                Err(Box::new(refuse_id(
-                    StatusCode::NOT_FOUND,
-                    id,
-                    code::INVALID_REQUEST,
-                    text,
-                )))
-            }
+        if let Some(session) = found.filter(|session| session.scope == *scope) {
+            Ok(session)
+        } else {
+            let text = "no such session; it has ended or never was: `initialize` again";
+            Err(Box::new(refuse_id(
+                StatusCode::NOT_FOUND,
+                id,
+                code::INVALID_REQUEST,
+                text,
+            )))
         }
     }
 }
@@ -389,20 +388,17 @@ pub(crate) async fn batch(
                 return Some(message::error(id, fault.code, &fault.to_string(), None));
             }
         };
-        match (message.kind(), message.id()) {
-            (Kind::Request, Some(id)) => {
-                let exchange = Exchange::new(id, session.clone(), 1);
-                exchange.speak_aside();
-                gate.handle(exchange, message)
-                    .await
-                    .message
-                    .map(|answer| answer.raw().clone())
-            }
-            _ => {
-                // What cannot be taken has nobody to tell.
-                let _ = gate.hear(session, message).await;
-                None
-            }
+        if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
+            let exchange = Exchange::new(id, session.clone(), 1);
+            exchange.speak_aside();
+            gate.handle(exchange, message)
+                .await
+                .message
+                .map(|answer| answer.raw().clone())
+        } else {
+            // What cannot be taken has nobody to tell.
+            let _ = gate.hear(session, message).await;
+            None
         }
     });
     let answers = futures_util::future::join_all(each).await;

@@ -46,7 +46,7 @@ impl Inbound {
             for (key, _, value) in json::members(params) {
                 match &*key {
                     key if Some(key) == wanted => {
-                        target = json::text(&params[value]).map(Arc::from)
+                        target = json::text(&params[value]).map(Arc::from);
                     }
                     "arguments" if takes_arguments => {
                         arguments = Some(request.raw().slice_ref(&params[value]));

@@ -5,6 +5,7 @@
 //! business: they go straight to their server.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ impl Merge {
                     .nth(INSTRUCTIONS)
                     .map_or(text.len(), |(at, _)| at);
                 let gap = if instructions.is_empty() { "" } else { "\n\n" };
-                instructions.push_str(&format!("{gap}## {}\n{}", server.name(), &text[..cut]));
+                let _ = write!(instructions, "{gap}## {}\n{}", server.name(), &text[..cut]);
             }
         }
         let instructions = if instructions.is_empty() {
@@ -117,9 +118,12 @@ impl Merge {
             },
         };
         let asking = self.servers.iter().map(|server| {
-            let place = places
-                .as_ref()
-                .map(|places| places.get(&**server.name()).cloned());
+            let place = match &places {
+                None => Place::Start,
+                Some(places) => places
+                    .get(&**server.name())
+                    .map_or(Place::End, |at| Place::At(at)),
+            };
             self.page(exchange, server, request, place)
         });
         let pages = futures_util::future::join_all(asking).await;
@@ -180,14 +184,14 @@ impl Merge {
         exchange: &Arc<Exchange>,
         server: &Arc<dyn Backend>,
         request: &Envelope,
-        place: Option<Option<String>>,
+        place: Place<'_>,
     ) -> Option<Page> {
         let request = match place {
-            None => request.clone(),
-            Some(None) => return None,
-            Some(Some(own)) => {
+            Place::Start => request.clone(),
+            Place::End => return None,
+            Place::At(own) => {
                 let mut edit = request.edit();
-                edit.set(&["params", "cursor"], json::quote(&own).into_bytes());
+                edit.set(&["params", "cursor"], json::quote(own).into_bytes());
                 edit.finish()
             }
         };
@@ -226,7 +230,7 @@ impl Merge {
                     return;
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(60));
+                pause = (pause * 2).min(Duration::from_mins(1));
             }
         });
     }
@@ -245,6 +249,14 @@ pub fn tell_changes(session: &Session) {
 
 /// A result as text, or a code and a message.
 type Said = Result<String, (i64, String)>;
+
+/// Where a server's list goes on.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Start,
+    At(&'a str),
+    End,
+}
 
 /// One server's page.
 struct Page {

@@ -137,10 +137,12 @@ const everything = {
     await p.text("trigger-long-running-operation", { duration: 0.6, steps: 4 }, {
       onprogress: ({ progress, total }) => seen.push([progress, total]),
     });
-    // This client forgets the callback when the answer comes in the same read as the last step.
-    const steps = [[1, 4], [2, 4], [3, 4], [4, 4]];
-    assert.ok(seen.length >= 3, String(seen));
-    assert.deepEqual(seen, steps.slice(0, seen.length));
+    // This client forgets the callback when the answer comes in the same read as the last step, and
+    // server-everything repeats events when a stream is resumed.
+    const steps = ["1/4", "2/4", "3/4", "4/4"];
+    const heard = [...new Set(seen.map(([done, total]) => `${done}/${total}`))];
+    assert.ok(heard.length >= 3, String(seen));
+    assert.deepEqual(heard, steps.slice(0, heard.length));
   },
 
   async logging(p) {

@@ -33,7 +33,7 @@ use crate::config::secret::SecretText;
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an unused connection stays open.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 type Net = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
 type Unix = Client<UnixDial, Full<Bytes>>;

@@ -20,7 +20,7 @@ use super::connect::Reply;
 /// The pause before a stream is resumed when the server names none.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest pause a server can ask for.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// Messages of one event stream.
 pub struct Events {

@@ -23,8 +23,8 @@ use crate::session::Listening;
 /// A reply's body.
 pub struct Body {
     kind: Kind,
-    /// Held, not read.
-    _request: Option<OneRequest>,
+    /// Held until the body is done with; never read.
+    request: Option<OneRequest>,
 }
 
 enum Kind {
@@ -36,13 +36,13 @@ impl Body {
     fn of(kind: Kind) -> Self {
         Self {
             kind,
-            _request: None,
+            request: None,
         }
     }
 
     /// Keeps the request's place until the body is done with.
     pub(super) fn keep(&mut self, request: OneRequest) {
-        self._request = Some(request);
+        self.request = Some(request);
     }
 
     /// No body.
@@ -130,14 +130,15 @@ pub fn answer_stream(running: Running, first: Option<Envelope>, answer: Option<A
         }
         let exchange = state.running.exchange().clone();
         let quiet = tokio::time::sleep(KEEP_ALIVE);
-        let answer = match state.answer.take() {
-            Some(answer) => answer,
-            None => tokio::select! {
+        let answer = if let Some(answer) = state.answer.take() {
+            answer
+        } else {
+            tokio::select! {
                 biased;
                 Some(message) = exchange.mailbox.next() => return Some((event(&message), state)),
                 answer = &mut state.running => answer,
                 () = quiet => return Some((comment(), state)),
-            },
+            }
         };
         // What was said before the answer goes out before it.
         if let Some(message) = exchange.mailbox.take() {

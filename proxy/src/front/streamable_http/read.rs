@@ -10,7 +10,7 @@ use super::{Reply, refuse};
 use crate::budget::{Budget, Held};
 
 /// How long a body may take to arrive.
-const BODY: std::time::Duration = std::time::Duration::from_secs(60);
+const BODY: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// The media types of a POST.
 pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
@@ -127,16 +127,15 @@ pub async fn whole(
         }
         Ok(first.unwrap_or_else(|| whole.freeze()))
     };
-    let raw = match tokio::time::timeout(BODY, reading).await {
-        Ok(raw) => raw?,
-        Err(_) => {
-            let text = "the body took longer than 60 s to arrive";
-            return Err(Box::new(refuse(
-                StatusCode::REQUEST_TIMEOUT,
-                code::PARSE_ERROR,
-                text,
-            )));
-        }
+    let raw = if let Ok(raw) = tokio::time::timeout(BODY, reading).await {
+        raw?
+    } else {
+        let text = "the body took longer than 60 s to arrive";
+        return Err(Box::new(refuse(
+            StatusCode::REQUEST_TIMEOUT,
+            code::PARSE_ERROR,
+            text,
+        )));
     };
     Ok((raw, held))
 }
