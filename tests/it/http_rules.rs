@@ -149,7 +149,6 @@ async fn content_types_and_accept_headers_are_what_the_specification_asks() {
     let session = ("mcp-session-id", &*session);
     let typed = |kind: &'static str| ("content-type", kind);
     let accepting = |kinds: &'static str| ("accept", kinds);
-    let before = gate.heard("a").lines().len();
     for (headers, expected) in [
         (vec![typed("text/plain"), BOTH], 415),
         (vec![typed("application/x-www-form-urlencoded"), BOTH], 415),
@@ -170,8 +169,8 @@ async fn content_types_and_accept_headers_are_what_the_specification_asks() {
         );
     }
     assert_eq!(
-        gate.heard("a").lines().len(),
-        before,
+        gate.heard("a").calls(),
+        0,
         "a refused message reached the server"
     );
     for headers in [
