@@ -5,7 +5,7 @@
 //! the audit file. The data path is one runtime on the main thread; probes and the audit writer
 //! have threads of their own, so that neither can be held up by the other.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::backend::State;
+use crate::backend::stdio::Child;
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
 use crate::config::{
-    Config, Front, Health as HealthConfig, Listen, Log, LogFormat, Prefix, Transport,
+    Config, DEFAULT_HEALTH, DEFAULT_LISTEN, DRAIN, Front, Health as HealthConfig, Listen, Log,
+    LogFormat, Prefix, Server, Transport,
 };
 use crate::drain::Drain;
 use crate::exchange::Ended;
@@ -36,14 +38,6 @@ use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
 use crate::telemetry::metrics::{ChillLevels, Metrics, Reload};
 
-/// Where hosts find chillgate when nothing else is configured.
-pub const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
-/// Where probes find it then.
-pub const DEFAULT_HEALTH: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
-/// How long what runs may go on after SIGTERM.
-pub const DRAIN: Duration = Duration::from_secs(30);
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -153,6 +147,9 @@ impl App {
 
     async fn serve(self, loaded: &Loaded, sources: Sources) -> Result<(), String> {
         let config = &loaded.config;
+        if let Mode::Wrap(name) = &self.mode {
+            look_for_server(config, name)?;
+        }
         let fronts = fronts_of(config, &self.mode);
         let mut bound = Vec::new();
         for front in fronts
@@ -361,6 +358,20 @@ fn start_log(log: &Log, metrics: &Arc<Metrics>) -> Result<LogGuard, logs::LogErr
         format!("{},rmcp=error", log.filter)
     };
     telemetry::init(format, &filter, metrics)
+}
+
+/// A wrapper without its program is of no use to anybody; a gateway goes on with its other servers.
+fn look_for_server(config: &Config, name: &str) -> Result<(), String> {
+    let wrapped = config
+        .server
+        .iter()
+        .find(|(server, _)| server.as_str() == name);
+    match wrapped {
+        Some((_, Server::Command(command))) => Child::new(command.clone())
+            .look(name)
+            .map_err(|cause| format!("error: server `{name}` cannot be started: {cause}")),
+        _ => Ok(()),
+    }
 }
 
 fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {

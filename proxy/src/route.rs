@@ -154,7 +154,7 @@ impl Routes {
                 Ok(self.to(exchange, inbound, self.merge.clone(), None))
             }
             _ => {
-                let refusal = Refusal::Era {
+                let refusal = Refusal::Answered {
                     code: code::METHOD_NOT_FOUND,
                     message: format!("Method not found: {}", inbound.method),
                     data: None,
@@ -293,7 +293,7 @@ impl Routes {
                         ),
                     )
                 };
-                Refusal::Era {
+                Refusal::Answered {
                     code,
                     message,
                     data: Some(serde_json::json!({ "uri": uri })),
@@ -374,7 +374,7 @@ pub(crate) fn unknown(method: &str, name: &str) -> Refusal {
     } else {
         "prompt"
     };
-    Refusal::Era {
+    Refusal::Answered {
         code: code::INVALID_PARAMS,
         message: format!("Unknown {noun}: {name}"),
         data: None,
@@ -382,7 +382,7 @@ pub(crate) fn unknown(method: &str, name: &str) -> Refusal {
 }
 
 fn missing(member: &str) -> Refusal {
-    Refusal::Era {
+    Refusal::Answered {
         code: code::INVALID_PARAMS,
         message: format!("Invalid params: `{member}` is missing or no string"),
         data: None,

@@ -593,11 +593,11 @@ fn number_of(lexeme: &[u8]) -> Option<u64> {
 
 /// 128 random bits as 32 hexadecimal digits: visible ASCII, unguessable (MCP transports).
 fn random_id() -> String {
-    let mut bits = [0u8; 16];
-    getrandom::fill(&mut bits).expect("the kernel gives random bytes");
-    bits.iter().fold(String::with_capacity(32), |mut id, byte| {
-        use std::fmt::Write;
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
+    crate::random::bytes::<16>()
+        .iter()
+        .fold(String::with_capacity(32), |mut id, byte| {
+            use std::fmt::Write;
+            let _ = write!(id, "{byte:02x}");
+            id
+        })
 }

@@ -98,6 +98,11 @@ pub fn keep_with(binary: impl Into<PathBuf>) {
     let _ = KEEPER.set(binary.into());
 }
 
+/// Whether the program is there to be started, without starting it.
+pub fn look_for(launch: &Launch) -> Result<(), SpawnError> {
+    program::locate(launch).map(drop)
+}
+
 /// Starts a server below a keeper. It runs when this returns, or did and ended: an unusable
 /// interpreter, for one, shows as an early end whose cause is in [`Process::last_words`].
 pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {

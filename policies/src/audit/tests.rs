@@ -54,9 +54,8 @@ fn a_call_leaves_an_admit_and_a_done_record() {
             .levels(levels),
     );
     let common = json!({
-        "v": 1, "instance": "pod-1", "era": "legacy", "transport": "streamable-http", "session": "s-1",
-        "agent": "a", "client": {"name": "claude", "version": "1.0", "addr": "127.0.0.1:4711"},
-        "server": "files", "method": "tools/call", "tool": "read", "id": "\"id-7\"", "delay_ms": 0
+        "v": 1, "instance": "pod-1", "session": "s-1", "agent": "a",
+        "server": "files", "method": "tools/call", "tool": "read", "id": "\"id-7\""
     });
     let with = |more: Value| {
         let mut record = common.as_object().expect("a table").clone();
@@ -65,7 +64,7 @@ fn a_call_leaves_an_admit_and_a_done_record() {
     };
     let expected = [
         with(json!({
-            "phase": "admit", "bytes": {"in": 120, "out": 0},
+            "phase": "admit", "bytes": {"in": 120}, "era": "legacy", "transport": "streamable-http",
             "args_sha256": "3dac3d9396c816b7e4926c7c4b8f17dd0e6c5a306b4362f05218096095062dd2",
             "quota": {"policy": "q", "limit": 60, "remaining": 9, "reset_s": 1},
             "levels": {"boss_before": 0, "boss_after": 1}
@@ -77,6 +76,36 @@ fn a_call_leaves_an_admit_and_a_done_record() {
         })),
     ];
     assert_eq!(sink.records(), expected);
+}
+
+#[test]
+fn a_host_is_introduced_once_a_session_and_always_without_one() {
+    let (_, sink, services) = audited();
+    let chain = chain(&[], &services);
+    let context = |session: Option<&str>| {
+        Arc::new(Context {
+            session: session.map(Into::into),
+            client: Some(("claude".into(), "1.0".into())),
+            ..Context::default()
+        })
+    };
+    for (method, session) in [
+        ("initialize", Some("s-1")),
+        ("tools/list", Some("s-1")),
+        ("tools/list", None),
+    ] {
+        let mut call = tool("read");
+        call.method = method.into();
+        call.context = context(session);
+        let pass = admit(&chain, call).expect("nobody refuses");
+        pass.complete(Completion::of(Outcome::Ok));
+    }
+    let introduced: Vec<bool> = sink
+        .records()
+        .iter()
+        .map(|record| record["client"]["name"] == "claude")
+        .collect();
+    assert_eq!(introduced, [true, false, false, false, true, false]);
 }
 
 #[test]

@@ -185,7 +185,7 @@ pub mod code {
     /// The audit record could not be written.
     pub const AUDIT_DOWN: i64 = 50_301;
     /// The counters' store cannot be reached.
-    pub const STORE_DOWN: i64 = 50_303;
+    pub const STORE_DOWN: i64 = 50_304;
     /// The host left; never sent, seen in audit records only.
     pub const CANCELLED: i64 = 49_900;
     /// JSON-RPC's invalid params: how MCP answers an unknown tool or prompt.

@@ -435,7 +435,7 @@ fn without_its_store_a_quota_does_what_it_was_told() {
         assert_eq!(admitted(&chain, "a", 50), expected, "{what}");
         if what == "deny" {
             let rejection = admit(&chain, tool("x")).expect_err("denied");
-            assert_eq!((rejection.code, rejection.reason), (50303, "store_down"));
+            assert_eq!((rejection.code, rejection.reason), (50304, "store_down"));
         }
     }
 }

@@ -80,6 +80,15 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Why the last pipe ended, if it did so by itself and no other has been opened since.
+    fn end(&self) -> Option<String> {
+        locked(&self.pipe)
+            .as_ref()
+            .and_then(|pipe| pipe.end().map(str::to_owned))
+    }
+}
+
 impl Pipes {
     /// A server that nobody has called yet.
     pub fn new(
@@ -354,10 +363,9 @@ impl Tries {
         }
         let doubled = 100u64 << self.in_a_row.min(9);
         self.in_a_row = self.in_a_row.saturating_add(1);
-        let mut byte = [0u8];
-        let _ = getrandom::fill(&mut byte);
+        let [byte] = crate::random::bytes();
         let base = doubled.min(30_000);
-        Duration::from_millis(base - base * u64::from(byte[0]) / 1024)
+        Duration::from_millis(base - base * u64::from(byte) / 1024)
     }
 }
 
@@ -446,6 +454,9 @@ impl Backend for Pipes {
         let slot = &self.0.shared;
         if slot.current().is_some() {
             return State::Ready;
+        }
+        if let Some(end) = slot.end() {
+            return State::Broken(end);
         }
         if let Some(trouble) = locked(&slot.trouble).clone() {
             return State::Broken(trouble);

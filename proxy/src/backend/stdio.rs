@@ -28,6 +28,11 @@ impl Child {
         Self { server }
     }
 
+    /// Whether its program is there to be started.
+    pub fn look(&self, name: &str) -> Result<(), String> {
+        supervisor::look_for(&self.launch(name)?).map_err(|error| error.to_string())
+    }
+
     fn launch(&self, name: &str) -> Result<Launch, String> {
         Ok(Launch {
             name: name.to_owned(),

@@ -15,7 +15,7 @@ use chillgate_wire::{Envelope, Id, Kind, json, message};
 use http::{HeaderValue, StatusCode, header};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Terms, severity};
@@ -52,6 +52,8 @@ struct Inner {
     tasks: TaskTracker,
     links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
     state: Mutex<State>,
+    stopped: AtomicBool,
+    stopping: Notify,
 }
 
 /// One host session's session at the server.
@@ -85,7 +87,31 @@ impl Remote {
             tasks,
             links: Mutex::default(),
             state: Mutex::new(State::OnDemand),
+            stopped: AtomicBool::new(false),
+            stopping: Notify::new(),
         })))
+    }
+
+    /// One handshake in a session that nobody uses.
+    async fn greet_and_leave(&self) -> Result<(), BackendError> {
+        let params = greeting::params_of_the_gate();
+        let hello = message::request(b"\"chillgate-0\"", "initialize", Some(&params));
+        let reply = tokio::time::timeout(self.0.start_timeout, self.0.http.post(hello, &[])).await;
+        let reply = reply
+            .map_err(|_| self.0.down("it did not answer `initialize` in time"))?
+            .map_err(|error| self.0.explain(&error))?;
+        let (status, session) = (reply.status(), reply.header(&SESSION_ID));
+        if let Some(id) = session {
+            let goodbye = [(SESSION_ID, id)];
+            let leaving = self.0.http.delete(&goodbye);
+            let _ = tokio::time::timeout(Duration::from_secs(2), leaving).await;
+        }
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(self
+            .0
+            .down(format!("it answered `initialize` with HTTP {status}")))
     }
 
     fn link(&self, session: &Arc<Session>) -> Arc<Link> {
@@ -139,6 +165,12 @@ impl Inner {
     fn now(&self, state: State) {
         let mut known = locked(&self.state);
         if *known != state {
+            self.terms
+                .metrics
+                .child_up(&self.terms.server, state == State::Ready);
+            if let State::Broken(cause) = &state {
+                warn!(server = %self.terms.server, %cause, "The server does not answer.");
+            }
             if state == State::Ready {
                 info!(server = %self.terms.server, "The server answers.");
             }
@@ -611,13 +643,30 @@ impl Backend for Remote {
         }
     }
 
-    async fn warm(&self) {}
+    /// Says hello and good-bye until it is answered, so that `/readyz` names a server that is not
+    /// there before a host finds out.
+    async fn warm(&self) {
+        let mut pause = Duration::from_secs(1);
+        while !self.0.stopped.load(Ordering::Relaxed) {
+            match self.greet_and_leave().await {
+                Ok(()) => return self.0.now(State::Ready),
+                Err(error) => self.0.now(State::Broken(error.to_string())),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.0.stopping.notified() => return,
+            }
+            pause = (pause * 2).min(Duration::from_mins(1));
+        }
+    }
 
     fn state(&self) -> State {
         locked(&self.0.state).clone()
     }
 
     async fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+        self.0.stopping.notify_one();
         let links: Vec<_> = locked(&self.0.links)
             .drain()
             .map(|(_, link)| link)

@@ -17,12 +17,7 @@ const BYTES: usize = 32;
 
 /// Makes a key and prints it with its line.
 pub fn run(args: &KeyArgs) -> ExitCode {
-    let mut random = [0; BYTES];
-    if let Err(error) = getrandom::fill(&mut random) {
-        let message = format!("the system gives no random bytes: {error}");
-        return Answer::cannot(&message, None).print();
-    }
-    key(&args.agent, &random).print()
+    key(&args.agent, &crate::random::bytes()).print()
 }
 
 fn key(agent: &str, random: &[u8; BYTES]) -> Answer {

@@ -25,7 +25,7 @@ pub fn express(era: Era, answer: Envelope) -> Envelope {
 /// basic/versioning).
 pub fn not_spoken(request: &Envelope) -> Refusal {
     if request.method() == Some("server/discover") {
-        return Refusal::Era {
+        return Refusal::Answered {
             code: code::METHOD_NOT_FOUND,
             message: "Method not found: server/discover (this endpoint speaks revisions up to \
                       2025-11-25; open with `initialize`)"
@@ -41,7 +41,7 @@ pub fn not_spoken(request: &Envelope) -> Refusal {
         || Revision::V2026_07_28.as_str().to_owned(),
         std::borrow::Cow::into_owned,
     );
-    Refusal::Era {
+    Refusal::Answered {
         code: code::UNSUPPORTED_PROTOCOL_VERSION,
         message: format!(
             "Unsupported protocol version: {requested}. This endpoint speaks {}",

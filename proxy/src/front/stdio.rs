@@ -226,7 +226,7 @@ impl Host {
             .config
             .limits
             .drain
-            .unwrap_or(crate::app::DRAIN);
+            .unwrap_or(crate::config::DRAIN);
         let _ = tokio::time::timeout(deadline, self.gate.drain().until_idle()).await;
         self.gate.close(&session, Ended::Session).await;
     }

@@ -68,6 +68,9 @@ impl Endpoint {
         request: Request<Incoming>,
         peer: Option<Arc<str>>,
     ) -> Result<Reply, Infallible> {
+        if let Some(refused) = read::check_framing(request.headers()) {
+            return Ok(*refused);
+        }
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         let origin = match self.origins.check(request.headers(), authority) {
             Ok(origin) => origin,

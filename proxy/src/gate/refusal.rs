@@ -46,9 +46,9 @@ pub enum Refusal {
     NoServer(Arc<str>),
     /// A mistake in chillgate itself.
     Panic,
-    /// A request of an era that this front does not speak.
-    Era {
-        /// The JSON-RPC code the revision asks for.
+    /// chillgate itself has the answer: the protocol fixes it.
+    Answered {
+        /// The JSON-RPC code the protocol asks for.
         code: i64,
         /// What it is.
         message: String,
@@ -118,10 +118,6 @@ impl Refusal {
             Self::Full(_) => {
                 status = StatusCode::SERVICE_UNAVAILABLE;
                 retry_after = Some(Duration::from_secs(1));
-                self.words()
-            }
-            Self::Era { .. } => {
-                status = StatusCode::BAD_REQUEST;
                 self.words()
             }
             other => other.words(),
@@ -224,7 +220,7 @@ impl Refusal {
                     .to_owned(),
                 Some(kind("panic")),
             ),
-            Self::Era {
+            Self::Answered {
                 code,
                 message,
                 data,

@@ -14,11 +14,7 @@ const TAG: usize = 16;
 
 fn key() -> &'static [u8; 32] {
     static KEY: OnceLock<[u8; 32]> = OnceLock::new();
-    KEY.get_or_init(|| {
-        let mut key = [0u8; 32];
-        getrandom::fill(&mut key).expect("the kernel gives random bytes");
-        key
-    })
+    KEY.get_or_init(crate::random::bytes)
 }
 
 fn tag(who: &str, list: &str, text: &[u8]) -> [u8; 32] {

@@ -3,7 +3,7 @@
 //! Knows HTTP and nothing of MCP. Redirects are not followed: a server that moves is configured
 //! anew, so that credentials never travel to an address nobody wrote down.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -266,6 +266,14 @@ impl Service<Name> for Names {
     fn call(&mut self, name: Name) -> Self::Future {
         let cell = self.0.clone();
         Box::pin(async move {
+            // RFC 6761, section 6.3: never asked of a resolver, which may not even be there.
+            if name.as_str().eq_ignore_ascii_case("localhost") {
+                let addresses = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                return Ok(addresses
+                    .map(|ip| SocketAddr::new(ip, 0))
+                    .to_vec()
+                    .into_iter());
+            }
             let resolver = cell.get_or_init(|| {
                 TokioResolver::builder_tokio()
                     .and_then(hickory_resolver::ResolverBuilder::build)

@@ -65,7 +65,7 @@ impl Bound {
         let listen = front
             .listen
             .clone()
-            .unwrap_or(Listen::Tcp(crate::app::DEFAULT_LISTEN));
+            .unwrap_or(Listen::Tcp(crate::config::DEFAULT_LISTEN));
         let fail = |error: std::io::Error| {
             let help = match error.kind() {
                 std::io::ErrorKind::AddrInUse => {

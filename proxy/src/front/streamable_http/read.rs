@@ -12,6 +12,32 @@ use crate::budget::{Budget, Held};
 /// How long a body may take to arrive.
 const BODY: std::time::Duration = std::time::Duration::from_mins(1);
 
+/// A body whose length two readers could read differently (request smuggling) ends the connection:
+/// any transfer coding but plain `chunked` (RFC 9112, section 6.3), and a switch of protocols.
+pub fn check_framing(headers: &HeaderMap) -> Option<Box<Reply>> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && !headers.contains_key(header::CONTENT_LENGTH)
+        }
+        (Some(_), Some(_)) => false,
+    };
+    let text = if !is_plain {
+        "send the body with `Content-Length` or as plain `Transfer-Encoding: chunked`"
+    } else if headers.contains_key(header::UPGRADE) {
+        "this endpoint speaks HTTP only; `Upgrade` is not taken"
+    } else {
+        return None;
+    };
+    let mut reply = refuse(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text);
+    reply
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Some(Box::new(reply))
+}
+
 /// The media types of a POST.
 pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
     let wrong = |status, text: &str| Err(Box::new(refuse(status, code::INVALID_REQUEST, text)));
