@@ -28,6 +28,7 @@ mod policies;
 mod relay;
 mod schemas;
 mod server_requests;
+mod tls;
 mod tree;
 
 use chillgate_tests::Mock;
