@@ -5,6 +5,7 @@
 //! is the only place that publishes a snapshot.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,8 +115,21 @@ impl Reloader {
         if directories.is_empty() {
             return None;
         }
+        let names: Vec<OsString> = self
+            .seen
+            .keys()
+            .filter_map(|path| path.file_name())
+            .map(OsString::from)
+            .collect();
+        // Other files of these directories change too, an audit log with every batch. Names with
+        // two dots are what Kubernetes swaps.
+        let concerns = move |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            names.iter().any(|ours| ours == name) || name.as_encoded_bytes().starts_with(b"..")
+        };
         let handler = move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(&concerns))
+            {
                 let _ = changed.try_send(());
             }
         };
