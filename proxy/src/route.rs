@@ -272,33 +272,40 @@ impl Routes {
         if let [only] = self.servers.as_slice() {
             return Ok(only.clone());
         }
-        catalog::owner_of_uri(exchange, &self.servers, uri)
-            .await
-            .map_err(|owners| {
-                let (code, message) = if owners.is_empty() {
-                    (
-                        code::RESOURCE_NOT_FOUND,
-                        format!("Resource not found: {uri}"),
-                    )
-                } else {
-                    let paths: Vec<String> = owners
-                        .iter()
-                        .map(|name| format!("/server/{name}/mcp"))
-                        .collect();
-                    (
-                        code::INVALID_PARAMS,
-                        format!(
-                            "Several servers have {uri}; ask one of them at {}",
-                            paths.join(" or ")
-                        ),
-                    )
-                };
-                Refusal::Answered {
-                    code,
-                    message,
-                    data: Some(serde_json::json!({ "uri": uri })),
-                }
-            })
+        // What the host may not read does not exist for it, here as in lists.
+        let may_read = |server: &&Arc<dyn Backend>| {
+            !self.access.cuts()
+                || self
+                    .access
+                    .shows(exchange, server.name(), "resources/list", uri)
+        };
+        let servers: Vec<_> = self.servers.iter().filter(may_read).cloned().collect();
+        let owner = catalog::owner_of_uri(exchange, &servers, uri).await;
+        owner.map_err(|owners| {
+            let (code, message) = if owners.is_empty() {
+                (
+                    code::RESOURCE_NOT_FOUND,
+                    format!("Resource not found: {uri}"),
+                )
+            } else {
+                let paths: Vec<String> = owners
+                    .iter()
+                    .map(|name| format!("/server/{name}/mcp"))
+                    .collect();
+                (
+                    code::INVALID_PARAMS,
+                    format!(
+                        "Several servers have {uri}; ask one of them at {}",
+                        paths.join(" or ")
+                    ),
+                )
+            };
+            Refusal::Answered {
+                code,
+                message,
+                data: None,
+            }
+        })
     }
 
     fn to(

@@ -196,6 +196,11 @@ impl Session {
         locked(&self.missed).insert(server.clone())
     }
 
+    /// Whether its lists go out without this server for now.
+    pub fn misses(&self, server: &str) -> bool {
+        locked(&self.missed).contains(server)
+    }
+
     /// The server is back.
     pub fn found(&self, server: &str) {
         locked(&self.missed).remove(server);
@@ -275,8 +280,9 @@ impl Session {
         self.outbox.push(message)
     }
 
-    /// Sends a message that most likely belongs to `related`; without one it goes to the open
-    /// stream, and while none is open to any request in flight.
+    /// Sends a message that most likely belongs to `related`; without one to any request in flight,
+    /// whose host is known to be there, and only then to the session's own stream: a host that has
+    /// closed that one may not be noticed before something is written to it.
     pub fn tell_about(
         &self,
         related: Option<&Arc<Exchange>>,
@@ -285,7 +291,7 @@ impl Session {
         if let Some(exchange) = related.filter(|exchange| !exchange.is_detached()) {
             return exchange.send(message);
         }
-        if self.line.is_none() && !self.listening.load(Ordering::Relaxed) {
+        if self.line.is_none() {
             let any = locked(&self.exchanges)
                 .values()
                 .find(|running| !running.is_detached())

@@ -127,8 +127,8 @@ impl Endpoint {
         }
     }
 
-    fn scope(&self, path: &str) -> Result<Scope, Box<Reply>> {
-        let path = path.strip_suffix('/').unwrap_or(path);
+    fn scope(&self, asked: &str) -> Result<Scope, Box<Reply>> {
+        let path = asked.strip_suffix('/').unwrap_or(asked);
         if path == "/mcp" {
             return Ok(Scope::Merged(self.prefix));
         }
@@ -139,16 +139,8 @@ impl Endpoint {
         if let Some(server) = name.and_then(|name| snapshot.routes.get(name)) {
             return Ok(Scope::One(server.name().clone()));
         }
-        let servers: Vec<String> = snapshot
-            .routes
-            .all()
-            .iter()
-            .map(|server| format!("/server/{}/mcp", server.name()))
-            .collect();
-        let text = format!(
-            "nothing is served at {path}; there is /mcp and {}",
-            servers.join(", ")
-        );
+        // Whoever asks has not said who it is yet: no server is named.
+        let text = format!("nothing is served at {asked}; there is /mcp and /server/NAME/mcp");
         Err(Box::new(refuse(
             StatusCode::NOT_FOUND,
             code::INVALID_REQUEST,

@@ -271,7 +271,7 @@ fn hidden_text(rejection: &Rejection, name: Option<&str>) -> String {
     };
     match rejection.message.split_once(": ") {
         Some((words, _)) => format!("{words}: {name}"),
-        None => rejection.message.to_string(),
+        None => format!("{}: {name}", rejection.message),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chillgate_wire::{Envelope, Id, json, message, method};
 
@@ -12,6 +13,8 @@ use crate::backend::{Backend, Passage};
 use crate::exchange::Exchange;
 use crate::route::lists::{each, naming_member};
 
+/// How long a server that is still starting, or mute, is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Names kept for one list of one server.
 const NAMES: usize = 10_000;
 /// Pages read of one list.
@@ -83,7 +86,8 @@ async fn ask(
     let raw = message::request(id.as_bytes(), list, Some(params));
     let request = super::own(raw).ok()?;
     let own = Exchange::new(id, exchange.session.clone(), 1);
-    server.call(&own, request, Passage::default()).await.ok()
+    let asking = server.call(&own, request, Passage::default());
+    tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()
 }
 
 /// Whether the server answers at all; what had been learned of it is void then.

@@ -16,12 +16,13 @@ use tracing::warn;
 use crate::backend::pipe::severity;
 use crate::backend::{Backend, BackendError, Passage, State};
 use crate::exchange::Exchange;
+use crate::route::catalog::{self, PATIENCE};
 use crate::route::lists::{self, Access, each, naming_member, push_entry};
-use crate::route::{catalog, cursor, own, prefixed};
+use crate::route::{cursor, own, prefixed};
 use crate::session::{Scope, Session};
 
-/// How long a list waits for a server that is still starting.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long it is waited for by a session that has missed it before.
+const GLANCE: Duration = Duration::from_millis(200);
 /// How much of one server's instructions a merged session shows.
 const INSTRUCTIONS: usize = 4096;
 
@@ -195,8 +196,13 @@ impl Merge {
                 edit.finish()
             }
         };
+        let patience = if exchange.session.misses(server.name()) {
+            GLANCE
+        } else {
+            PATIENCE
+        };
         let call = server.call(exchange, request, Passage::default());
-        match tokio::time::timeout(PATIENCE, call).await {
+        match tokio::time::timeout(patience, call).await {
             Ok(Ok(answer)) if answer.result().is_some() => Some(Page::of(answer)),
             // It has no such list.
             Ok(Ok(_)) => None,

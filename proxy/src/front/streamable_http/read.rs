@@ -9,6 +9,8 @@ use hyper::body::{Body as _, Incoming};
 use super::{Reply, refuse};
 use crate::budget::{Budget, Held};
 
+/// How long a body that is refused is still read.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long a body may take to arrive.
 const BODY: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -114,6 +116,7 @@ pub async fn whole(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > cap as u64) {
+        discard(&mut body, cap).await;
         return Err(too_large());
     }
     let mut held = budget.hold(0).map_err(|_| no_room())?;
@@ -153,8 +156,15 @@ pub async fn whole(
         }
         Ok(first.unwrap_or_else(|| whole.freeze()))
     };
-    let raw = if let Ok(raw) = tokio::time::timeout(BODY, reading).await {
-        raw?
+    let read = tokio::time::timeout(BODY, reading).await;
+    let raw = if let Ok(read) = read {
+        match read {
+            Ok(raw) => raw,
+            Err(refused) => {
+                discard(&mut body, cap).await;
+                return Err(refused);
+            }
+        }
     } else {
         let text = "the body took longer than 60 s to arrive";
         return Err(Box::new(refuse(
@@ -164,6 +174,22 @@ pub async fn whole(
         )));
     };
     Ok((raw, held))
+}
+
+/// Reads a little further what will not be taken: a host that is still sending would lose the
+/// reply to a connection that is reset under it (RFC 9112, section 9.6).
+async fn discard(body: &mut Incoming, most: usize) {
+    let discarding = async {
+        let mut left = most;
+        while let Some(Ok(frame)) = body.frame().await {
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(size) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, discarding).await;
 }
 
 fn no_room() -> Box<Reply> {
