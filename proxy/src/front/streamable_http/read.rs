@@ -116,7 +116,7 @@ pub async fn whole(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > cap as u64) {
-        discard(&mut body, cap).await;
+        discard(&mut body, cap.saturating_mul(4)).await;
         return Err(too_large());
     }
     let mut held = budget.hold(0).map_err(|_| no_room())?;
@@ -161,7 +161,7 @@ pub async fn whole(
         match read {
             Ok(raw) => raw,
             Err(refused) => {
-                discard(&mut body, cap).await;
+                discard(&mut body, cap.saturating_mul(4)).await;
                 return Err(refused);
             }
         }
