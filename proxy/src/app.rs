@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chillgate_policies::engine::ledger::LocalLedger;
 use chillgate_policies::engine::{Clock, Services};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -36,7 +37,7 @@ use crate::snapshot::{Fixtures, Live, Snapshot};
 use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
-use crate::telemetry::metrics::{ChillLevels, Metrics, Reload};
+use crate::telemetry::metrics::{BudgetLeft, ChillLevels, Metrics, Reload};
 
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -132,6 +133,8 @@ impl App {
                 })
                 .collect()
         });
+        let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
+        metrics.budgets_from(move || budgets_left(&chain, &ledger));
         let drain = Drain::default();
         let budget = crate::budget::Budget::new(loaded.config.limits.memory);
         let gate = Gate::new(live.clone(), metrics, drain, fixtures.tasks.clone(), budget);
@@ -207,8 +210,7 @@ impl App {
             }
         };
         self.until_told(host).await;
-        self.stop(running).await;
-        Ok(())
+        self.stop(running).await
     }
 
     fn probes(
@@ -274,7 +276,10 @@ impl App {
     }
 
     /// Not ready; then nothing new; then what runs may finish; then servers end.
-    async fn stop(self, mut running: JoinSet<()>) {
+    ///
+    /// # Errors
+    /// When audit records are lost with this process.
+    async fn stop(self, mut running: JoinSet<()>) -> Result<(), String> {
         let drain = self.gate.drain().clone();
         let (linger, deadline) = self.patience();
         let second = async {
@@ -324,8 +329,10 @@ impl App {
             && let Err(error) = audit.flush(Duration::from_secs(2))
         {
             error!(%error, "The audit log is not complete.");
+            return Err(format!("error: the audit log is not complete: {error}"));
         }
         info!("Stopped.");
+        Ok(())
     }
 
     /// Where an orchestrator says how long it waits, its time less 5 s (less 1 s if it is short).
@@ -343,6 +350,30 @@ impl App {
             }
         }
     }
+}
+
+/// Every quota policy there is, and each budget of theirs that is not full.
+fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft> {
+    let policies = live.pin().chain.policies();
+    let mut all: Vec<BudgetLeft> = policies
+        .into_iter()
+        .filter(|policy| policy.kind == "quota")
+        .map(|policy| BudgetLeft {
+            policy: policy.name.into(),
+            share: 1.0,
+        })
+        .collect();
+    let spent: Vec<BudgetLeft> = ledger
+        .usage()
+        .into_iter()
+        .filter(|usage| all.iter().any(|known| known.policy == usage.bucket.name))
+        .map(|usage| BudgetLeft {
+            share: f64::from(usage.remaining) / f64::from(usage.quota.burst().max(1)),
+            policy: usage.bucket.name,
+        })
+        .collect();
+    all.extend(spent);
+    all
 }
 
 /// The operational log. The library under ChillMCP says at `info` what is nobody's business here.

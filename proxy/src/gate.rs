@@ -298,6 +298,17 @@ impl Gate {
         if self.0.drain.refuses() {
             return Err(Refusal::Draining);
         }
+        if json::member(&opening.greeting, "protocolVersion")
+            .and_then(|at| json::text(&opening.greeting[at]))
+            .is_none()
+        {
+            return Err(Refusal::Answered {
+                code: chillgate_wire::code::INVALID_PARAMS,
+                message: "`initialize` needs `params.protocolVersion`, such as \"2025-11-25\""
+                    .to_owned(),
+                data: None,
+            });
+        }
         let snapshot = self.0.live.pin();
         let session = self.0.sessions.open(opening, &snapshot.config.limits)?;
         self.0.metrics.sessions(self.0.sessions.len());

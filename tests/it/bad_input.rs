@@ -135,6 +135,12 @@ async fn what_is_no_json_is_a_parse_error_and_what_is_no_message_an_invalid_requ
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // An id without a UTF-8 form is not said back.
+    let reply = host
+        .post_bytes(br#"{"jsonrpc":"2.0","id":"\ud800","method":"ping"}"#.to_vec().into())
+        .await;
+    assert_eq!(reply.code(), Some(-32700), "{}", reply.text);
+    assert!(!reply.text.contains("ud800"), "{}", reply.text);
     assert_eq!(
         gate.heard("a").lines().len(),
         heard,

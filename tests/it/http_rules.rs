@@ -344,6 +344,7 @@ async fn a_batch_is_for_2025_03_26_and_each_item_is_answered() {
         json!([]),
         json!([hello("2025-03-26")]),
         json!([1]),
+        json!([item(7, "echo"), item(7, "echo")]),
         Value::from(vec![item(1, "echo"); 51]),
     ] {
         let reply = old.post(&refused).await;
@@ -355,6 +356,42 @@ async fn a_batch_is_for_2025_03_26_and_each_item_is_answered() {
         gate.heard("a").calls(),
         calls,
         "a refused batch reached the server"
+    );
+    let early = post(gate.front(), &[JSON, BOTH], &json!([hello("2025-03-26")])).await;
+    assert!(
+        early.status == 400
+            && early
+                .text()
+                .contains("initialize inside a batch, send it alone"),
+        "{}",
+        early.text()
+    );
+}
+
+#[tokio::test]
+async fn an_initialize_that_names_no_revision_opens_nothing() {
+    let gate = gate().await;
+    for params in [
+        json!({}),
+        json!({"capabilities": {}}),
+        json!({"protocolVersion": 3}),
+    ] {
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let answer = post(gate.front(), &[JSON, BOTH], &hello).await;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(said["error"]["code"], -32602, "{said}");
+        assert!(
+            said["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("protocolVersion")
+        );
+        assert_eq!(answer.header("mcp-session-id"), "");
+    }
+    let scrape = gate.scrape().await;
+    assert!(
+        scrape.sum("chillgate_sessions", &[]) < 0.5,
+        "a session was opened"
     );
 }
 

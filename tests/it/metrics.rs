@@ -129,6 +129,11 @@ async fn the_counters_add_up_to_what_was_done() {
         "decisions",
     );
     near(
+        scrape.sum("chillgate_quota_remaining_ratio", &[("policy", "calls")]),
+        0.0,
+        "what is left of the quota",
+    );
+    near(
         scrape.sum("chillgate_child_up", &[("server", "a")]),
         1.0,
         "child up",
@@ -147,6 +152,7 @@ async fn the_counters_add_up_to_what_was_done() {
         "process_resident_memory_bytes",
         "chillgate_chill_boss_alert_level",
         "chillgate_chill_stress_level",
+        "chillgate_quota_remaining_ratio",
     ] {
         assert!(scrape.has(name), "{name} is missing");
     }

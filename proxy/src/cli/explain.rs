@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chillgate_policies::KINDS;
 use chillgate_policies::engine::{Call, Chain, Context, ExplainLine};
+use chillgate_wire::method;
 
 use super::answer::{Answer, FINE, lines};
 use super::{ExplainArgs, Global, compile};
@@ -35,6 +36,7 @@ fn explain(args: &ExplainArgs, loaded: &Loaded, chain: &Chain) -> Answer {
         Ok(call) => call,
         Err(answer) => return *answer,
     };
+    let doubts = doubts(args, &call, &loaded.config);
     let mut out = String::new();
     // Writing to a `String` cannot fail.
     let _ = show(
@@ -43,7 +45,7 @@ fn explain(args: &ExplainArgs, loaded: &Loaded, chain: &Chain) -> Answer {
         &chain.explain(&call),
         &matching(loaded, &call),
     );
-    let err = lines(&loaded.notes);
+    let err = lines(&loaded.notes) + &lines(&doubts);
     Answer {
         out,
         err,
@@ -96,6 +98,37 @@ fn call(args: &ExplainArgs, config: &Config) -> Result<Call, Box<Answer>> {
         bytes_in: 0,
         context: Arc::new(Context::default()),
     })
+}
+
+/// What is explained all the same, but may not be what was meant.
+fn doubts(args: &ExplainArgs, call: &Call, config: &Config) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if method::sender(&call.method).is_none() {
+        let near = hint::nearest(&call.method, method::all())
+            .map(|near| format!("; did you mean `{near}`?"))
+            .unwrap_or_default();
+        doubts.push(format!(
+            "MCP defines no method {:?}; it is explained as a server's own{near}",
+            call.method
+        ));
+    }
+    if args.server.is_none()
+        && let Some((prefix, _)) = call
+            .target
+            .as_deref()
+            .and_then(|tool| tool.split_once("__"))
+        && &*call.method == "tools/call"
+    {
+        let near = hint::nearest(prefix, config.server.keys().map(ServerName::as_str))
+            .map(|near| format!("; did you mean `{near}`?"))
+            .unwrap_or_default();
+        doubts.push(format!(
+            "no server is called {prefix:?}, so {:?} is taken as a tool of {}{near}",
+            call.target.as_deref().unwrap_or_default(),
+            call.server
+        ));
+    }
+    doubts
 }
 
 /// The names of policies whose `match` fits by itself, whatever other policies there are.
@@ -243,6 +276,15 @@ file = "-"
         let mut wrong = args("find", "a");
         wrong.server = Some("serch".to_owned());
         assert!(explained(&wrong).err.contains("did you mean `search`?"));
+        let mut odd = args("files__find", "a");
+        odd.method = "tools/cal".to_owned();
+        let odd = explained(&odd);
+        assert!(
+            odd.err.contains("did you mean `tools/call`?"),
+            "{}",
+            odd.err
+        );
+        assert_eq!(odd.code, FINE);
         wrong.method = "tool-call".to_owned();
         assert!(
             explained(&wrong)

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Era, Kind, Lines, batch, classify, message};
+use chillgate_wire::{Envelope, Era, Kind, Lines, batch, classify, code, message};
 use rustix::fs::FileType;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::UnixStream;
@@ -20,6 +20,8 @@ use crate::exchange::{Ended, Exchange};
 use crate::gate::Gate;
 use crate::line::Line;
 use crate::session::{Opening, Scope, Session};
+
+const NOT_OPEN: &str = "the session is not open: send `initialize` first";
 
 /// A readable end.
 pub type Input = Pin<Box<dyn AsyncRead + Send>>;
@@ -66,8 +68,7 @@ async fn serve_on(
                         snapshot.wire.message, oversized.bytes
                     );
                     let id = oversized.id.as_ref().map(chillgate_wire::Id::as_bytes);
-                    host.refuse(id, chillgate_wire::code::INVALID_REQUEST, &text, None)
-                        .await;
+                    host.refuse(id, code::INVALID_REQUEST, &text, None).await;
                 }
             }
         }
@@ -102,10 +103,11 @@ impl Host {
         }
     }
 
+    /// Whether a batch is read as one: not where the session's revision has none.
     fn batches(&self) -> bool {
         self.session
             .as_ref()
-            .is_some_and(|session| session.batches())
+            .is_none_or(|session| session.batches())
     }
 
     async fn hear(&mut self, message: Envelope) {
@@ -138,14 +140,8 @@ impl Host {
                 .await;
         }
         let Some(session) = self.session.clone() else {
-            let text = "the session is not open: send `initialize` first";
             return self
-                .refuse(
-                    Some(id.as_bytes()),
-                    chillgate_wire::code::INVALID_REQUEST,
-                    text,
-                    None,
-                )
+                .refuse(Some(id.as_bytes()), code::INVALID_REQUEST, NOT_OPEN, None)
                 .await;
         };
         let exchange = Exchange::new(id, session, 1);
@@ -196,7 +192,9 @@ impl Host {
             }
         };
         let Some(session) = self.session.clone() else {
-            return;
+            return self
+                .refuse(None, code::INVALID_REQUEST, NOT_OPEN, None)
+                .await;
         };
         let (gate, line) = (self.gate.clone(), self.line.clone());
         self.gate.tasks().spawn(async move {

@@ -227,11 +227,11 @@ impl Endpoint {
             line: None,
         };
         let session = self.gate.open(opening).map_err(|refusal| {
-            Box::new(worded(
-                StatusCode::SERVICE_UNAVAILABLE,
-                id.as_ref(),
-                &refusal,
-            ))
+            let status = match refusal {
+                Refusal::Answered { .. } => StatusCode::OK,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Box::new(worded(status, id.as_ref(), &refusal))
         })?;
         let exchange = self.exchange(&message, &session)?;
         let answer = self.gate.handle(exchange.clone(), message).await;
@@ -293,6 +293,8 @@ impl Endpoint {
         scope: &Scope,
         agent: &str,
     ) -> Result<Reply, Box<Reply>> {
+        let messages = batches::split(raw, &self.gate.snapshot().wire)
+            .map_err(|fault| Box::new(faulty(&fault)))?;
         let session = self.session(headers, scope, agent, None)?;
         if !session.batches() {
             let text = "batches exist only in revision 2025-03-26; send one message per POST";
@@ -302,8 +304,6 @@ impl Endpoint {
                 text,
             )));
         }
-        let messages = batches::split(raw, &self.gate.snapshot().wire)
-            .map_err(|fault| Box::new(faulty(&fault)))?;
         match batch(&self.gate, &session, messages).await {
             Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
             None => Ok(plain(StatusCode::ACCEPTED, Body::empty())),

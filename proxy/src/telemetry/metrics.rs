@@ -11,14 +11,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{IntCounter, Registry, TextEncoder};
 
+mod budgets;
 mod chill;
 mod exchange;
 mod families;
 mod policy;
 
+pub use budgets::BudgetLeft;
 pub use chill::ChillLevels;
 pub use exchange::{ExchangeMetrics, InFlight};
 
+use budgets::BudgetGauges;
 use chill::ChillGauges;
 use exchange::Exchanges;
 use families::Families;
@@ -29,6 +32,7 @@ pub struct Metrics {
     families: Families,
     exchanges: Exchanges,
     chill: ChillGauges,
+    budgets: BudgetGauges,
     /// One scrape at a time, so that the gauges filled for one are not seen half-filled by another.
     scrape: Mutex<()>,
 }
@@ -57,6 +61,7 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::register(&registry);
         let chill = ChillGauges::register(&registry);
+        let budgets = BudgetGauges::register(&registry);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry
             .register(Box::new(process))
@@ -68,6 +73,7 @@ impl Metrics {
             families,
             exchanges,
             chill,
+            budgets,
             scrape: Mutex::new(()),
         })
     }
@@ -76,6 +82,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let _one = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.chill.fill();
+        self.budgets.fill();
         let gathered = self.registry.gather();
         TextEncoder::new()
             .encode_to_string(&gathered)
@@ -208,6 +215,11 @@ impl Metrics {
     /// Where ChillMCP's levels are read at each scrape; replaces what was given before.
     pub fn chill_from(&self, read: impl Fn() -> Vec<ChillLevels> + Send + Sync + 'static) {
         self.chill.read_from(Box::new(read));
+    }
+
+    /// Where the state of quotas is read at each scrape; replaces what was given before.
+    pub fn budgets_from(&self, read: impl Fn() -> Vec<BudgetLeft> + Send + Sync + 'static) {
+        self.budgets.read_from(Box::new(read));
     }
 }
 

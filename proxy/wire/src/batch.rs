@@ -3,9 +3,11 @@
 //! Each message is judged like one that came alone, so a policy counts every one of them. Whether a
 //! batch is allowed at all is the front's question, never this file's.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Kind};
 use crate::fault::{Fault, FaultKind};
 use crate::json;
 use crate::limits::Limits;
@@ -17,8 +19,8 @@ pub fn is_batch(raw: &[u8]) -> bool {
 }
 
 /// The messages of a batch, in order; a bad one is a fault of its own. The whole is refused when it
-/// is no JSON array, empty, longer than [`Limits::batch`], or holds an `initialize`
-/// (2025-03-26, basic/lifecycle).
+/// is no JSON array, empty, longer than [`Limits::batch`], holds an `initialize`
+/// (2025-03-26, basic/lifecycle), or two requests with one id.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "like `Envelope::parse`, it takes the body over"
@@ -46,13 +48,16 @@ pub fn split(raw: Bytes, limits: &Limits) -> Result<Vec<Result<Envelope, Fault>>
         return Err(Fault::new(FaultKind::EmptyBatch, scanned.start));
     }
     let mut messages = Vec::with_capacity(places.places.len());
+    let mut ids = HashSet::new();
     for (start, end) in places.places {
         let message = Envelope::parse(raw.slice(start..end), limits);
-        if message
-            .as_ref()
-            .is_ok_and(|message| message.method() == Some("initialize"))
-        {
-            return Err(Fault::new(FaultKind::BatchedInitialize, start));
+        if let Ok(message) = &message {
+            if message.method() == Some("initialize") {
+                return Err(Fault::new(FaultKind::BatchedInitialize, start));
+            }
+            if message.kind() == Kind::Request && !message.id().is_none_or(|id| ids.insert(id)) {
+                return Err(Fault::new(FaultKind::BatchedTwice, start));
+            }
         }
         messages.push(message.map_err(|mut fault| {
             fault.offset += start;
@@ -123,11 +128,16 @@ mod tests {
     fn a_batch_that_is_none_is_refused_whole() {
         let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         let start = r#"{"jsonrpc":"2.0","id":1,"method":"init\u0069alize"}"#;
-        let many = |n| format!("[{}]", vec![ping; n].join(","));
+        let many = |n| {
+            let pings =
+                (0..n).map(|id| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#));
+            format!("[{}]", pings.collect::<Vec<_>>().join(","))
+        };
         for (text, kind) in [
             ("[]".to_owned(), FaultKind::EmptyBatch),
             (ping.to_owned(), FaultKind::NotObject),
             (format!("[{ping},{start}]"), FaultKind::BatchedInitialize),
+            (format!("[{ping},{ping}]"), FaultKind::BatchedTwice),
             (format!("[{ping},]"), FaultKind::Syntax),
             (format!("[{ping}"), FaultKind::Truncated),
             (many(51), FaultKind::BatchSize),

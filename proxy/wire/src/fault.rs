@@ -94,6 +94,8 @@ pub enum FaultKind {
     BatchSize,
     /// `initialize` inside a batch, which 2025-03-26 forbids.
     BatchedInitialize,
+    /// Two requests of one batch have the same id: their answers could not be told apart.
+    BatchedTwice,
     /// JSON, but not an object.
     NotObject,
     /// `jsonrpc` is missing or not `"2.0"`.
@@ -135,6 +137,7 @@ impl FaultKind {
             Self::EmptyBatch => "empty_batch",
             Self::BatchSize => "batch_size",
             Self::BatchedInitialize => "batched_initialize",
+            Self::BatchedTwice => "batched_twice",
             Self::NotObject => "not_object",
             Self::Version => "version",
             Self::Id => "id",
@@ -182,6 +185,7 @@ impl FaultKind {
             Self::EmptyBatch => "empty batch",
             Self::BatchSize => "more messages in the batch than the limit",
             Self::BatchedInitialize => "initialize inside a batch, send it alone",
+            Self::BatchedTwice => "two requests of the batch have the same id",
             Self::NotObject => "message is not an object",
             Self::Version => "jsonrpc must be \"2.0\"",
             Self::Id => "id must be a string or number of at most 1024 bytes",

@@ -202,3 +202,27 @@ fn every_family_has_help_and_a_type() {
     assert!(text.contains("process_open_fds"), "{text}");
     assert!(text.contains("chillgate_build_info{"), "{text}");
 }
+
+#[test]
+fn a_quota_shows_the_least_share_left_of_any_budget() {
+    let metrics = Metrics::new();
+    let left = |policy: &str, share| BudgetLeft {
+        policy: policy.into(),
+        share,
+    };
+    metrics.budgets_from(move || vec![left("calls", 0.75), left("calls", 0.25), left("idle", 1.0)]);
+    shows(
+        &metrics,
+        r#"chillgate_quota_remaining_ratio{policy="calls"} 0.25"#,
+    );
+    shows(
+        &metrics,
+        r#"chillgate_quota_remaining_ratio{policy="idle"} 1"#,
+    );
+    metrics.budgets_from(Vec::new);
+    assert!(
+        !metrics
+            .render()
+            .contains("chillgate_quota_remaining_ratio{")
+    );
+}

@@ -200,7 +200,8 @@ impl Head {
             let null = value.lexeme == b"null";
             let legal = null
                 || (matches!(value.shape, Shape::Text | Shape::Number)
-                    && value.lexeme.len() <= LONGEST_ID);
+                    && value.lexeme.len() <= LONGEST_ID
+                    && (value.shape != Shape::Text || json::text(value.lexeme).is_some()));
             self.seen.null_id |= null;
             self.seen.id_unsafe |= known || !legal;
             if !legal {
