@@ -146,7 +146,7 @@ impl Policy for Audit {
             if let Outcome::RpcError(code) = completion.outcome {
                 record.rpc_code = Some(code);
             }
-            record.dur_ms = Some(completion.duration.as_micros() as f64 / 1_000.0);
+            record.duration = Some(completion.duration);
             record.delay_ms = millis(completion.delay);
             record.bytes.outward = completion.bytes_out;
             record.levels = completion.levels;
@@ -221,7 +221,7 @@ impl Audit {
             held: false,
             outcome: None,
             rpc_code: None,
-            dur_ms: None,
+            duration: None,
             bytes: Sizes {
                 inward: call.bytes_in,
                 outward: 0,

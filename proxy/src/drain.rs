@@ -15,7 +15,9 @@ pub struct Drain(Arc<Shared>);
 struct Shared {
     phase: AtomicU8,
     running: AtomicUsize,
-    changed: Notify,
+    refused: Notify,
+    /// Apart from `refused`: many wait for that one, and work ends many times a second.
+    idled: Notify,
 }
 
 /// What is still let in.
@@ -45,7 +47,7 @@ impl Drain {
 
     fn enter(&self, phase: Phase) {
         self.0.phase.fetch_max(phase as u8, Ordering::Relaxed);
-        self.0.changed.notify_waiters();
+        self.0.refused.notify_waiters();
     }
 
     /// Whether chillgate is stopping at all.
@@ -61,11 +63,11 @@ impl Drain {
     /// Resolves when new work is refused. Safe to cancel.
     pub async fn until_refusing(&self) {
         loop {
-            let changed = self.0.changed.notified();
+            let refused = self.0.refused.notified();
             if self.refuses() {
                 return;
             }
-            changed.await;
+            refused.await;
         }
     }
 
@@ -83,11 +85,11 @@ impl Drain {
     /// Resolves when no work is left. Safe to cancel.
     pub async fn until_idle(&self) {
         loop {
-            let changed = self.0.changed.notified();
+            let idled = self.0.idled.notified();
             if self.running() == 0 {
                 return;
             }
-            changed.await;
+            idled.await;
         }
     }
 }
@@ -95,7 +97,7 @@ impl Drain {
 impl Drop for Work {
     fn drop(&mut self) {
         if self.0.0.running.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.0.changed.notify_waiters();
+            self.0.0.idled.notify_waiters();
         }
     }
 }

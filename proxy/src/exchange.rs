@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chillgate_policies::engine::Waiting;
+use chillgate_policies::engine::{Deadline, Waiting};
 use chillgate_wire::{Envelope, Id, json, message};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -208,6 +208,14 @@ impl Exchange {
             .clone()
     }
 
+    /// Whether the host gave a progress token.
+    pub fn has_token(&self) -> bool {
+        self.token
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
     /// Sends a message to the host on this request's own stream.
     pub fn send(&self, message: Envelope) -> Result<(), Refused> {
         self.touch();
@@ -279,9 +287,9 @@ impl Exchange {
         self.detached.load(Ordering::Relaxed)
     }
 
-    /// Resolves when nothing was heard for `idle`, or `max` has passed since the start.
+    /// Resolves when nothing was heard for `idle`, or `max` has passed since now.
     /// Time in which the server waits for the host does not count towards `idle`.
-    pub async fn until_overdue(&self, idle: Option<Duration>, max: Option<Duration>) -> Duration {
+    pub async fn until_overdue(&self, Deadline { idle, max }: Deadline) -> Duration {
         let begun = self.began.elapsed();
         self.activity
             .store(begun.as_millis() as u64, Ordering::Relaxed);
@@ -307,7 +315,7 @@ impl Exchange {
             let Some(wake) = wake else {
                 return std::future::pending().await;
             };
-            tokio::time::sleep(wake).await;
+            tokio::time::sleep_until(self.began + now + wake).await;
             now = self.began.elapsed();
             if !is_quiet && now >= QUIET {
                 self.grow_quiet();

@@ -8,18 +8,20 @@
 //! file asks policies. It knows no transport and no protocol revision by name.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chillgate_policies::engine::{Completion, Deadline, Outcome, Pass};
 use chillgate_wire::{Envelope, Kind, json, method};
 use futures_util::FutureExt;
+use memchr::memmem::Finder;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, warn};
 
 use crate::backend::{BackendError, Passage};
 use crate::budget::Budget;
+use crate::config::Limits;
 use crate::drain::Drain;
 use crate::era;
 use crate::exchange::{Ended, Exchange};
@@ -70,23 +72,24 @@ impl Gate {
         }))
     }
 
-    /// A request and its answer.
-    pub async fn handle(&self, exchange: Arc<Exchange>, request: Envelope) -> Answer {
-        let snapshot = self.0.live.pin(); // one generation, start to end
+    /// A request and its answer. Owns what it needs: the call may outlive its connection.
+    pub fn handle(
+        &self,
+        exchange: Arc<Exchange>,
+        request: Envelope,
+    ) -> impl Future<Output = Answer> + Send + use<> {
         // A panic is this exchange's end and nobody else's; the panic hook counts and logs it.
-        let relaying = AssertUnwindSafe(self.relay(&exchange, request, &snapshot));
-        match relaying.catch_unwind().await.unwrap_or(Err(Refusal::Panic)) {
-            Ok(answer) => Answer::of(answer),
-            Err(refusal) => refusal.answer(&exchange), // the one table error → JSON-RPC and HTTP
-        }
+        let relaying = AssertUnwindSafe(self.clone().relay(exchange.clone(), request));
+        relaying.catch_unwind().map(move |outcome| {
+            match outcome.unwrap_or(Err(Refusal::Panic)) {
+                Ok(answer) => Answer::of(answer),
+                Err(refusal) => refusal.answer(&exchange), // the one table error → JSON-RPC and HTTP
+            }
+        })
     }
 
-    async fn relay(
-        &self,
-        exchange: &Arc<Exchange>,
-        request: Envelope,
-        snapshot: &Arc<Snapshot>,
-    ) -> Result<Envelope, Refusal> {
+    async fn relay(self, exchange: Arc<Exchange>, request: Envelope) -> Result<Envelope, Refusal> {
+        let (snapshot, exchange) = (&self.0.live.pin(), &exchange); // one generation, start to end
         let request = era::host::understand(exchange.session.era(), request)?;
         let inbound = Inbound::read(exchange, request);
         let (_running, inbound) = self.enter(exchange, inbound, snapshot)?;
@@ -107,9 +110,9 @@ impl Gate {
     fn enter(
         &self,
         exchange: &Arc<Exchange>,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         snapshot: &Arc<Snapshot>,
-    ) -> Result<(Running, Inbound), Refusal> {
+    ) -> Result<(Running, Box<Inbound>), Refusal> {
         let session = &exchange.session;
         let entering = || {
             if self.0.drain.refuses() {
@@ -156,8 +159,8 @@ impl Gate {
         route: &Route,
         snapshot: &Snapshot,
         meter: &ExchangeMetrics,
-    ) -> Result<Pass, Refusal> {
-        let mut admission = std::pin::pin!(snapshot.chain.admit(route.call.clone(), &**exchange));
+    ) -> Result<Box<Pass>, Refusal> {
+        let mut admission = Box::pin(snapshot.chain.admit(route.call.clone(), &**exchange));
         // Most calls are admitted at the first look, without a timer.
         let verdict = match futures_util::poll!(&mut admission) {
             std::task::Poll::Ready(verdict) => verdict,
@@ -168,7 +171,9 @@ impl Gate {
                     meter.refused("cancelled");
                     return Err(Refusal::Ended(why));
                 }
-                () = exchange.report_hold() => return Err(Refusal::Ended(Ended::ByHost)),
+                () = Box::pin(exchange.report_hold()) => {
+                    return Err(Refusal::Ended(Ended::ByHost));
+                }
             },
         };
         verdict.map_err(|rejection| {
@@ -187,24 +192,18 @@ impl Gate {
         pass: &Pass,
         snapshot: &Snapshot,
     ) -> Result<Envelope, Refusal> {
-        let limits = &snapshot.config.limits;
-        let Deadline { idle, max } = pass.deadline().unwrap_or_default();
-        let (idle, max) = (
-            idle.or(Some(limits.call_idle)),
-            max.or(Some(limits.call_max)),
-        );
         let passage = Passage { held: pass.held() };
-        let calling = async {
+        let calling = std::pin::pin!(async {
             let calling = route.backend.call(exchange, route.request.clone(), passage);
             tokio::select! {
                 biased;
                 answer = calling => answer.map_err(Refusal::Server),
                 why = exchange.until_ended() => Err(Refusal::Ended(why)),
-                after = exchange.until_overdue(idle, max) => {
+                after = exchange.until_overdue(bounds(pass, &snapshot.config.limits)) => {
                     Err(Refusal::Overdue { server: route.call.server.clone(), after })
                 }
             }
-        };
+        });
         // The conventions of OpenTelemetry for MCP; made only where somebody listens.
         let span = debug_span!(
             "mcp",
@@ -225,7 +224,7 @@ impl Gate {
     fn complete(
         exchange: &Exchange,
         route: &Route,
-        pass: Pass,
+        pass: Box<Pass>,
         answer: &Result<Envelope, Refusal>,
     ) -> Outcome {
         let outcome = match answer {
@@ -408,6 +407,17 @@ impl From<Full> for Refusal {
     }
 }
 
+/// How long the call may take: what a policy says, else the gate's own limits.
+fn bounds(pass: &Pass, limits: &Limits) -> Deadline {
+    let Deadline { idle, max } = pass.deadline().unwrap_or_default();
+    Deadline {
+        idle: idle.or(Some(limits.call_idle)),
+        max: max.or(Some(limits.call_max)),
+    }
+}
+
+static IS_ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"isError\""));
+
 fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
     if let Some(error) = answer.error() {
         let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
@@ -416,7 +426,7 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
     let failed = route.call.tool().is_some()
         && answer.result().is_some_and(|result| {
             // Looking for the name first spares walking through a large result.
-            memchr::memmem::find(result, b"\"isError\"").is_some()
+            IS_ERROR.find(result).is_some()
                 && json::member(result, "isError").is_some_and(|at| &result[at] == b"true")
         });
     if failed {

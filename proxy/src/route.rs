@@ -27,7 +27,7 @@ pub mod merge;
 use merge::Merge;
 
 /// A route, or why there is none.
-pub type Selected = Result<Route, Box<Astray>>;
+pub type Selected = Result<Box<Route>, Box<Astray>>;
 
 /// The server of a request, and the request as that server gets it.
 #[derive(Debug)]
@@ -59,10 +59,10 @@ pub struct Astray {
 
 impl Astray {
     /// A request that ends here.
-    pub fn new(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Self {
+    pub fn new(exchange: &Exchange, inbound: Box<Inbound>, refusal: Refusal) -> Self {
         let server = Arc::from("*");
         let target = inbound.target.clone();
-        let call = call_of(exchange, inbound, server, target);
+        let call = call_of(exchange, *inbound, server, target);
         Self {
             label: label(&call.method),
             call,
@@ -126,7 +126,7 @@ impl Routes {
     }
 
     /// The route of a request.
-    pub async fn select(&self, exchange: &Arc<Exchange>, inbound: Inbound) -> Selected {
+    pub async fn select(&self, exchange: &Arc<Exchange>, inbound: Box<Inbound>) -> Selected {
         let session = &exchange.session;
         let prefix = match &session.scope {
             Scope::One(name) => {
@@ -140,12 +140,13 @@ impl Routes {
         };
         match &*inbound.method {
             "tools/call" | "prompts/get" => self.by_thing(exchange, inbound, prefix).await,
-            "completion/complete" => self.by_reference(exchange, inbound, prefix).await,
+            // What may have to ask servers first is boxed, so that a call stays small.
+            "completion/complete" => Box::pin(self.by_reference(exchange, inbound, prefix)).await,
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 let Some(uri) = inbound.target.clone() else {
                     return astray(exchange, inbound, missing("uri"));
                 };
-                match self.by_uri(exchange, &uri).await {
+                match Box::pin(self.by_uri(exchange, &uri)).await {
                     Ok(server) => Ok(self.to(exchange, inbound, server, None)),
                     Err(refusal) => astray(exchange, inbound, refusal),
                 }
@@ -167,7 +168,7 @@ impl Routes {
     async fn by_thing(
         &self,
         exchange: &Arc<Exchange>,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         prefix: Prefix,
     ) -> Selected {
         let Some(shown) = inbound.target.clone() else {
@@ -202,7 +203,7 @@ impl Routes {
         } else {
             "prompts/list"
         };
-        let server = catalog::owner(exchange, &self.servers, kind, shown).await?;
+        let server = Box::pin(catalog::owner(exchange, &self.servers, kind, shown)).await?;
         Some((server, shown.to_owned()))
     }
 
@@ -211,7 +212,7 @@ impl Routes {
     async fn known(
         &self,
         exchange: &Arc<Exchange>,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         server: Arc<dyn Backend>,
         rename: Option<(&[&str], String)>,
     ) -> Selected {
@@ -222,7 +223,7 @@ impl Routes {
         };
         if let (true, Some(shown)) = (self.access.cuts(), inbound.target.clone()) {
             let name = rename.as_ref().map_or(&*shown, |(_, name)| name.as_str());
-            if !catalog::has(exchange, &server, list, name).await {
+            if !Box::pin(catalog::has(exchange, &server, list, name)).await {
                 let refusal = unknown(&inbound.method, &shown);
                 return astray(exchange, inbound, refusal);
             }
@@ -233,7 +234,7 @@ impl Routes {
     async fn by_reference(
         &self,
         exchange: &Arc<Exchange>,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         prefix: Prefix,
     ) -> Selected {
         let text = |member| {
@@ -311,10 +312,10 @@ impl Routes {
     fn to(
         &self,
         exchange: &Exchange,
-        inbound: Inbound,
+        inbound: Box<Inbound>,
         backend: Arc<dyn Backend>,
         rename: Option<(&[&str], String)>,
-    ) -> Route {
+    ) -> Box<Route> {
         let request = match &rename {
             None => inbound.request.clone(),
             Some((path, name)) => {
@@ -329,19 +330,19 @@ impl Routes {
         };
         let is_chill = self.chill.iter().any(|name| *name == *backend.name());
         let shown = inbound.target.clone();
-        let call = call_of(exchange, inbound, backend.name().clone(), target);
-        Route {
+        let call = call_of(exchange, *inbound, backend.name().clone(), target);
+        Box::new(Route {
             label: label(&call.method),
             call,
             shown,
             backend,
             request,
             is_chill,
-        }
+        })
     }
 }
 
-fn astray(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Selected {
+fn astray(exchange: &Exchange, inbound: Box<Inbound>, refusal: Refusal) -> Selected {
     Err(Box::new(Astray::new(exchange, inbound, refusal)))
 }
 
@@ -359,7 +360,11 @@ fn call_of(
         method: inbound.method,
         target,
         arguments: inbound.arguments,
-        id: Some(bytes::Bytes::copy_from_slice(exchange.id.as_bytes())),
+        // The request is kept as long as the call, so its id need not be copied.
+        id: inbound
+            .request
+            .id_bytes()
+            .map(|id| inbound.request.raw().slice_ref(id)),
         bytes_in: inbound.bytes as u64,
         context: session.context.clone(),
     }

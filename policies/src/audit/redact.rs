@@ -101,6 +101,13 @@ fn masked<'t>(text: &'t str, ranges: &[Range<usize>]) -> Cow<'t, str> {
 
 /// Where secrets stand, in order, not overlapping.
 fn secret_ranges(text: &str) -> Vec<Range<usize>> {
+    // Most names are one word, and then only its looks can give it away.
+    if word_at(text).len() == text.len() {
+        return looks_secret(text)
+            .then_some(0..text.len())
+            .into_iter()
+            .collect();
+    }
     let bytes = text.as_bytes();
     let mut ranges = Vec::new();
     let mut at = 0;
@@ -135,7 +142,8 @@ fn secret_ranges(text: &str) -> Vec<Range<usize>> {
 
 /// The run of characters of names and tokens at the start of a text.
 fn word_at(text: &str) -> &str {
-    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')));
+    let mut bytes = text.bytes();
+    let end = bytes.position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')));
     &text[..end.unwrap_or(text.len())]
 }
 

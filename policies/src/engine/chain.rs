@@ -130,22 +130,25 @@ impl Chain {
     ///
     /// # Errors
     /// The refusal to answer the host with. Nothing has reached a server then.
-    pub async fn admit(
-        self: &Arc<Self>,
+    pub fn admit<'c>(
+        self: &'c Arc<Self>,
         call: Call,
-        waiting: &dyn Waiting,
-    ) -> Result<Pass, Rejection> {
-        let mut pass = Pass::new(Arc::clone(self), call);
-        for (index, link) in self.links.iter().enumerate() {
-            if !pass.asks(index, link) {
-                continue;
+        waiting: &'c dyn Waiting,
+    ) -> impl Future<Output = Result<Box<Pass>, Rejection>> + Send + 'c {
+        // Made outside and boxed, so that the future stays small.
+        let mut pass = Box::new(Pass::new(Arc::clone(self), call));
+        async move {
+            for (index, link) in self.links.iter().enumerate() {
+                if !pass.asks(index, link) {
+                    continue;
+                }
+                let mut verdict = link.policy.on_request(pass.call());
+                while let Some(next) = pass.weigh(index, link, verdict, waiting).await? {
+                    verdict = next;
+                }
             }
-            let mut verdict = link.policy.on_request(pass.call());
-            while let Some(next) = pass.weigh(index, link, verdict, waiting).await? {
-                verdict = next;
-            }
+            pass.admitted()
         }
-        pass.admitted()
     }
 
     /// Records a call that the gate itself refuses before any other policy is asked, so that every
@@ -251,7 +254,7 @@ impl Pass {
             Verdict::Wait { .. } if !enforced => link.tally.decided("shadow_delay", "none"),
             Verdict::Wait { at_most, turn } => {
                 link.tally.decided("delay", "none");
-                let next = self.wait(index, link, at_most, turn, waiting).await;
+                let next = Box::pin(self.wait(index, link, at_most, turn, waiting)).await;
                 return match next {
                     Verdict::Reject(rejection) => Err(self.rejected(link, rejection)),
                     Verdict::Slot(slot) => {
@@ -280,7 +283,7 @@ impl Pass {
         } else {
             link.tally.decided("delay", "none");
             let sleep = self.clock().sleep(span);
-            self.wait(index, link, span, sleep, waiting).await;
+            Box::pin(self.wait(index, link, span, sleep, waiting)).await;
         }
     }
 

@@ -162,7 +162,7 @@ impl Pass {
     }
 
     /// The last verdict was an admission: tells every policy, outermost first.
-    pub(super) fn admitted(mut self) -> Result<Self, Rejection> {
+    pub(super) fn admitted(mut self: Box<Self>) -> Result<Box<Self>, Rejection> {
         let chain = Arc::clone(&self.chain);
         for (index, link) in chain.links.iter().enumerate() {
             if !self.asked.contains(index) {

@@ -3,14 +3,17 @@
 //! Separate from the audit policy because sinks need the shape without the deciding. A record is
 //! borrowed data: the sink numbers it, stamps it and writes it, as one line whatever it contains.
 
-use std::fmt::Debug;
-use std::io;
+use std::fmt::{Debug, Write as _};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::ser::{CharEscape, Formatter};
 
 use super::call::Levels;
+
+mod line;
+
+use line::Line;
 
 /// Takes audit records.
 pub trait AuditSink: Debug + Send + Sync {
@@ -28,8 +31,7 @@ pub trait AuditSink: Debug + Send + Sync {
 pub struct AuditDown(pub String);
 
 /// Where in its life the call was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Every policy let it pass; it goes to the server next.
     Admit,
@@ -39,9 +41,20 @@ pub enum Phase {
     Done,
 }
 
+impl Phase {
+    /// As records spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admit => "admit",
+            Self::Refuse => "refuse",
+            Self::Done => "done",
+        }
+    }
+}
+
 /// One record: who did what when, and what became of it. Texts are cut to bounds, see
 /// [`clipped`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// Version of the format.
     pub v: u8,
@@ -50,81 +63,63 @@ pub struct Record<'a> {
     /// Admit, refuse or done.
     pub phase: Phase,
     /// The host's era; not in done records.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub era: Option<&'a str>,
     /// Front transport; not in done records.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<&'a str>,
     /// Session, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<&'a str>,
     /// Who asked.
     pub agent: &'a str,
     /// What the host says it is: in the record of its `initialize`, and where there is no session
     /// that leads to that one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Client<'a>>,
     /// The server, or `*`.
     pub server: &'a str,
     /// MCP method.
     pub method: &'a str,
     /// Tool, prompt or resource, secrets in URIs masked.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<&'a str>,
     /// JSON-RPC id as written.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
     /// SHA-256 of the argument bytes in hex.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub args_sha256: Option<&'a str>,
     /// Arguments with secrets masked, where the policy asks for them.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub args: Option<&'a Value>,
     /// Set when the arguments were too large to keep.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub args_dropped: bool,
     /// Who refused and why; only in refuse records.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision<'a>>,
     /// The tightest budget it was counted against; only in admit records.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<Budget<'a>>,
-    /// How long policies held it, if they did.
-    #[serde(skip_serializing_if = "is_zero")]
+    /// How long policies held it; written if they did.
     pub delay_ms: u64,
     /// Whether a boss alert held it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     /// How it ended; only in done records.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
     /// Code of the server's JSON-RPC error.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rpc_code: Option<i64>,
-    /// From the final verdict to the end, with microseconds; only in done records.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dur_ms: Option<f64>,
+    /// From the final verdict to the end, `dur_ms` with microseconds; only in done records.
+    pub duration: Option<Duration>,
     /// Sizes of request and answer.
     pub bytes: Sizes,
     /// Mood levels, where something looked at them.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub levels: Option<Levels>,
 }
 
 /// What a host says of itself.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its version.
     pub version: &'a str,
     /// Where it came from.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub addr: Option<&'a str>,
 }
 
 /// A refusal in a record.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
     /// Name of the policy.
     pub policy: &'a str,
@@ -139,7 +134,7 @@ pub struct Decision<'a> {
 }
 
 /// A budget in a record.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Budget<'a> {
     /// Name of the policy.
     pub policy: &'a str,
@@ -152,22 +147,81 @@ pub struct Budget<'a> {
 }
 
 /// Sizes in bytes.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Of the request.
-    #[serde(rename = "in")]
+    /// Of the request: `in`.
     pub inward: u64,
-    /// Of the answer; absent where there is none.
-    #[serde(rename = "out", skip_serializing_if = "is_zero")]
+    /// Of the answer: `out`; not written where there is none.
     pub outward: u64,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+impl Record<'_> {
+    /// The record as JSON on one line, as [`to_line`] writes it. Without newline.
+    pub fn to_line(&self) -> String {
+        let mut line = Line::new();
+        line.number("v", self.v);
+        line.text("instance", self.instance);
+        line.text("phase", self.phase.as_str());
+        line.some_text("era", self.era);
+        line.some_text("transport", self.transport);
+        line.some_text("session", self.session);
+        line.text("agent", self.agent);
+        if let Some(client) = &self.client {
+            line.object("client", |line| {
+                line.text("name", client.name);
+                line.text("version", client.version);
+                line.some_text("addr", client.addr);
+            });
+        }
+        line.text("server", self.server);
+        line.text("method", self.method);
+        line.some_text("tool", self.tool);
+        line.some_text("id", self.id);
+        line.some_text("args_sha256", self.args_sha256);
+        if let Some(args) = self.args {
+            line.json("args", args);
+        }
+        line.flag("args_dropped", self.args_dropped);
+        if let Some(decision) = &self.decision {
+            line.object("decision", |line| {
+                line.text("policy", decision.policy);
+                line.text("kind", decision.kind);
+                line.text("effect", decision.effect);
+                line.text("reason", decision.reason);
+                line.number("code", decision.code);
+            });
+        }
+        if let Some(quota) = &self.quota {
+            line.object("quota", |line| {
+                line.text("policy", quota.policy);
+                line.number("limit", quota.limit);
+                line.number("remaining", quota.remaining);
+                line.number("reset_s", quota.reset_s);
+            });
+        }
+        if self.delay_ms > 0 {
+            line.number("delay_ms", self.delay_ms);
+        }
+        line.flag("held", self.held);
+        line.some_text("outcome", self.outcome);
+        if let Some(code) = self.rpc_code {
+            line.number("rpc_code", code);
+        }
+        if let Some(duration) = self.duration {
+            let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            line.millis("dur_ms", micros);
+        }
+        line.object("bytes", |line| {
+            line.number("in", self.bytes.inward);
+            if self.bytes.outward > 0 {
+                line.number("out", self.bytes.outward);
+            }
+        });
+        if let Some(levels) = &self.levels {
+            line.json("levels", levels);
+        }
+        line.finish()
+    }
 }
 
 /// The text, at most `bytes` long, cut between characters.
@@ -183,43 +237,30 @@ pub fn clipped(text: &str, bytes: usize) -> &str {
 /// When the value does not serialise; the records of this file always do.
 pub fn to_line<T: Serialize>(value: &T) -> serde_json::Result<String> {
     let mut bytes = Vec::with_capacity(512);
-    value.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut bytes, OneLine,
-    ))?;
-    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+    serde_json::to_writer(&mut bytes, value)?;
+    let line = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
+    // Nearly all lines are plain ASCII: one look at the greatest byte.
+    if line.bytes().fold(0, u8::max) < 0x7f {
+        return Ok(line);
+    }
+    Ok(without_sly(&line))
 }
 
-struct OneLine;
-
-impl Formatter for OneLine {
-    fn write_string_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        // Nearly all text is plain ASCII: one look and one write.
-        if fragment.bytes().all(|byte| byte < 0x7f) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        let mut plain = 0;
-        for (at, c) in fragment.char_indices().filter(|(_, c)| is_sly(*c)) {
-            writer.write_all(&fragment.as_bytes()[plain..at])?;
+/// JSON's own characters are plain, so whatever is sly stands in a string.
+fn without_sly(line: &str) -> String {
+    let mut out = String::with_capacity(line.len() + 64);
+    for c in line.chars() {
+        if is_sly(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
-                write!(writer, "\\u{unit:04x}")?;
+                // Writing to a `String` does not fail.
+                let _ = write!(out, "\\u{unit:04x}");
             }
-            plain = at + c.len_utf8();
+        } else {
+            out.push(c);
         }
-        writer.write_all(&fragment.as_bytes()[plain..])
     }
-
-    fn write_char_escape<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        escape: CharEscape,
-    ) -> io::Result<()> {
-        serde_json::ser::CompactFormatter.write_char_escape(writer, escape)
-    }
+    out
 }
 
 /// Characters that break lines, steer terminals or hide text.

@@ -12,7 +12,7 @@ use super::chain::Chain;
 use super::clock::ManualClock;
 use super::pass::Pass;
 use super::policy::Rejection;
-use super::record::{AuditDown, AuditSink, Record, to_line};
+use super::record::{AuditDown, AuditSink, Record};
 use super::services::Services;
 
 /// A call without arguments.
@@ -50,7 +50,7 @@ pub(crate) fn chain(tables: &[Value], services: &Services) -> Arc<Chain> {
 }
 
 /// What the chain says at once; panics if it makes the call wait.
-pub(crate) fn admit(chain: &Arc<Chain>, call: Call) -> Result<Pass, Rejection> {
+pub(crate) fn admit(chain: &Arc<Chain>, call: Call) -> Result<Box<Pass>, Rejection> {
     chain
         .admit(call, &())
         .now_or_never()
@@ -83,7 +83,7 @@ impl AuditSink for Memory {
         if *self.full.lock().expect("not poisoned") {
             return Err(AuditDown("disk full".into()));
         }
-        let line = to_line(record).expect("serialises");
+        let line = record.to_line();
         self.lines.lock().expect("not poisoned").push(line);
         Ok(())
     }

@@ -543,7 +543,7 @@ proptest! {
                 clock.advance(Duration::from_millis(10));
                 let now = u64::try_from(clock.passed().as_millis()).expect("small");
                 waiting.retain_mut(|call: &mut BoxFuture<'_, _>| match call.now_or_never() {
-                    Some(pass) => { went.extend(Result::<crate::engine::Pass, _>::ok(pass).map(|_| now)); false }
+                    Some(pass) => { went.extend(Result::<Box<crate::engine::Pass>, _>::ok(pass).map(|_| now)); false }
                     None => true,
                 });
             }

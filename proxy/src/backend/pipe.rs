@@ -100,14 +100,15 @@ impl Pipe {
         self: &Arc<Self>,
         exchange: &Arc<Exchange>,
         request: &Envelope,
-        mut edits: Edit<'_>,
+        edits: Edit<'_>,
     ) -> Result<Envelope, BackendError> {
         let _slot = self.slots.acquire().await.map_err(|_| self.lost())?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let lexeme = number.to_string();
-        edits.id(lexeme.clone().into_bytes());
-        if exchange.token().is_some() && has_token(request) {
-            edits.set(&["params", "_meta", "progressToken"], lexeme.into_bytes());
+        let lexeme = Id::number(number);
+        let mut edits = edits;
+        edits.id(lexeme.as_bytes());
+        if exchange.has_token() && has_token(request) {
+            edits.set(&["params", "_meta", "progressToken"], lexeme.as_bytes());
         }
         let waiting = self.expect(number, Some(exchange.clone()))?;
         self.line

@@ -138,7 +138,7 @@ impl Pipes {
             return Ok(pipe);
         }
         let owner = self.is_own(session).then(|| session.clone());
-        let pipe = self.open(slot, owner, true).await?;
+        let pipe = Box::pin(self.open(slot, owner, true)).await?;
         pipe.join(session);
         Ok(pipe)
     }
@@ -354,6 +354,14 @@ impl Pipes {
     }
 }
 
+/// Whether a shared pipe keeps account of what the request is about.
+fn is_kept(request: &Envelope) -> bool {
+    matches!(
+        request.method(),
+        Some("logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
+    )
+}
+
 impl Tries {
     /// 0.1 s, doubled with each failure in a row, at most 30 s; up to a quarter is random so that
     /// many servers do not come back in step.
@@ -399,11 +407,12 @@ impl Backend for Pipes {
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
         if request.method() == Some("initialize") {
-            return self.initialize(exchange, &request, passage).await;
+            // Boxed, so that the calls that follow stay small.
+            return Box::pin(self.initialize(exchange, &request, passage)).await;
         }
         let pipe = self.pipe(&exchange.session).await?;
-        let answer = if pipe.is_shared() {
-            self.call_shared(&pipe, exchange, &request, passage).await
+        let answer = if pipe.is_shared() && is_kept(&request) {
+            Box::pin(self.call_shared(&pipe, exchange, &request, passage)).await
         } else {
             self.ask(&pipe, exchange, &request, passage).await
         };

@@ -4,6 +4,7 @@
 //! front on loopback answers loopback names only; a page's origin must be the front's own or one
 //! that is configured.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue, header};
@@ -71,7 +72,7 @@ impl Origins {
             return Err(Foreign::Origin("two of them".to_owned()));
         }
         let lower = text().to_ascii_lowercase();
-        let own = self.is_own(&lower, &host);
+        let own = self.is_own(&lower, &host.to_ascii_lowercase());
         if own || self.pages.contains(&lower) {
             Ok(Some(origin.clone()))
         } else {
@@ -79,25 +80,28 @@ impl Origins {
         }
     }
 
-    /// The request's host name without its port.
-    fn check_host(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<String, Foreign> {
+    /// The request's own host, with its port where it names one.
+    fn check_host<'r>(
+        &self,
+        headers: &'r HeaderMap,
+        authority: Option<&'r str>,
+    ) -> Result<Cow<'r, str>, Foreign> {
         let mut values = headers.get_all(header::HOST).iter();
-        let value = match (values.next(), values.next()) {
-            (Some(value), None) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            (None, _) => authority.unwrap_or_default().to_owned(),
+        let host = match (values.next(), values.next()) {
+            (Some(value), None) => String::from_utf8_lossy(value.as_bytes()),
+            (None, _) => authority.unwrap_or_default().into(),
             (Some(_), Some(_)) => return Err(Foreign::Host("two of them".to_owned())),
         };
-        let lower = value.to_ascii_lowercase();
-        let (name, port) = split_port(&lower);
         if let Some(hosts) = &self.hosts {
-            let named = hosts.iter().any(|host| host == name || *host == lower);
-            let right_port =
-                port.is_none_or(|port| Some(port) == self.port) || hosts.contains(&lower);
+            let (name, port) = split_port(&host);
+            let has = |wanted: &str| hosts.iter().any(|host| host.eq_ignore_ascii_case(wanted));
+            let named = has(name) || has(&host);
+            let right_port = port.is_none_or(|port| Some(port) == self.port) || has(&host);
             if !named || !right_port {
-                return Err(Foreign::Host(value));
+                return Err(Foreign::Host(host.into_owned()));
             }
         }
-        Ok(lower)
+        Ok(host)
     }
 
     /// A page that this very front has served: same scheme, name and port as the request's own.

@@ -23,6 +23,7 @@ use crate::front::origin::Origins;
 use crate::gate::{Answer, Gate, Refusal};
 use crate::identity::Denied;
 use crate::session::{Opening, Scope, Session};
+use crate::snapshot::Snapshot;
 
 pub mod body;
 pub mod listen;
@@ -103,18 +104,19 @@ impl Endpoint {
         request: Request<Incoming>,
         peer: Option<Arc<str>>,
     ) -> Result<Reply, Box<Reply>> {
-        let scope = self.scope(request.uri().path())?;
+        let snapshot = self.gate.snapshot();
+        let scope = self.scope(request.uri().path(), &snapshot)?;
         if request.method() == Method::OPTIONS {
             return Ok(preflight(request.headers()));
         }
-        let who = self.gate.snapshot().identities.of(request.headers());
+        let who = snapshot.identities.of(request.headers());
         let agent = who.map_err(|denied| Box::new(unauthorized(denied)))?;
         match *request.method() {
-            Method::POST => self.post(request, scope, agent, peer).await,
+            Method::POST => self.post(request, scope, agent, peer, &snapshot).await,
             Method::GET => self.get(&request, &scope, &agent),
             Method::DELETE => {
                 let session = self.session(request.headers(), &scope, &agent, None)?;
-                self.gate.close(&session, Ended::Session).await;
+                Box::pin(self.gate.close(&session, Ended::Session)).await;
                 Ok(plain(StatusCode::OK, Body::empty()))
             }
             _ => {
@@ -127,7 +129,7 @@ impl Endpoint {
         }
     }
 
-    fn scope(&self, asked: &str) -> Result<Scope, Box<Reply>> {
+    fn scope(&self, asked: &str, snapshot: &Snapshot) -> Result<Scope, Box<Reply>> {
         let path = asked.strip_suffix('/').unwrap_or(asked);
         if path == "/mcp" {
             return Ok(Scope::Merged(self.prefix));
@@ -135,7 +137,6 @@ impl Endpoint {
         let name = path
             .strip_prefix("/server/")
             .and_then(|rest| rest.strip_suffix("/mcp"));
-        let snapshot = self.gate.snapshot();
         if let Some(server) = name.and_then(|name| snapshot.routes.get(name)) {
             return Ok(Scope::One(server.name().clone()));
         }
@@ -154,9 +155,9 @@ impl Endpoint {
         scope: Scope,
         agent: Arc<str>,
         peer: Option<Arc<str>>,
+        snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
         read::check_headers(request.headers())?;
-        let snapshot = self.gate.snapshot();
         let (head, body) = request.into_parts();
         let (raw, _held) = read::whole(
             body,
@@ -166,7 +167,7 @@ impl Endpoint {
         )
         .await?;
         if batches::is_batch(&raw) {
-            return self.post_batch(&head.headers, raw, &scope, &agent).await;
+            return Box::pin(self.post_batch(&head.headers, raw, &scope, &agent, snapshot)).await;
         }
         let message =
             Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
@@ -179,33 +180,18 @@ impl Endpoint {
         }
         check_version(version, message.id().as_ref())?;
         if message.method() == Some("initialize") && message.kind() == Kind::Request {
-            return self.initialize(message, scope, agent, peer).await;
+            // Boxed like everything rare here: the size of this future is paid with each request.
+            return Box::pin(self.initialize(message, scope, agent, peer, snapshot)).await;
         }
         let session = self.session(&head.headers, &scope, &agent, message.id().as_ref())?;
         if message.kind() == Kind::Request {
-            let exchange = self.exchange(&message, &session)?;
+            let exchange = exchange(&message, &session, snapshot)?;
             let answer = self.run(exchange, message).await;
             return Ok(answer);
         }
-        match self.gate.hear(&session, message).await {
+        match Box::pin(self.gate.hear(&session, message)).await {
             Ok(()) => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
             Err(refusal) => Err(Box::new(worded(StatusCode::BAD_REQUEST, None, &refusal))),
-        }
-    }
-
-    fn exchange(
-        &self,
-        message: &Envelope,
-        session: &Arc<Session>,
-    ) -> Result<Arc<Exchange>, Box<Reply>> {
-        let outbox = self.gate.snapshot().config.limits.outbox;
-        match message.id() {
-            Some(id) => Ok(Exchange::new(id, session.clone(), outbox)),
-            None => Err(Box::new(refuse(
-                StatusCode::BAD_REQUEST,
-                code::INVALID_REQUEST,
-                "the request has no id",
-            ))),
         }
     }
 
@@ -216,6 +202,7 @@ impl Endpoint {
         scope: Scope,
         agent: Arc<str>,
         peer: Option<Arc<str>>,
+        snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
         let id = message.id();
         let opening = Opening {
@@ -233,7 +220,7 @@ impl Endpoint {
             };
             Box::new(worded(status, id.as_ref(), &refusal))
         })?;
-        let exchange = self.exchange(&message, &session)?;
+        let exchange = exchange(&message, &session, snapshot)?;
         let answer = self.gate.handle(exchange.clone(), message).await;
         let is_open = answer
             .message
@@ -292,9 +279,10 @@ impl Endpoint {
         raw: Bytes,
         scope: &Scope,
         agent: &str,
+        snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
-        let messages = batches::split(raw, &self.gate.snapshot().wire)
-            .map_err(|fault| Box::new(faulty(&fault)))?;
+        let messages =
+            batches::split(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
         let session = self.session(headers, scope, agent, None)?;
         if !session.batches() {
             let text = "batches exist only in revision 2025-03-26; send one message per POST";
@@ -366,6 +354,24 @@ impl Endpoint {
                 text,
             )))
         }
+    }
+}
+
+fn exchange(
+    message: &Envelope,
+    session: &Arc<Session>,
+    snapshot: &Snapshot,
+) -> Result<Arc<Exchange>, Box<Reply>> {
+    match message.id() {
+        Some(id) => {
+            let outbox = snapshot.config.limits.outbox;
+            Ok(Exchange::new(id, session.clone(), outbox))
+        }
+        None => Err(Box::new(refuse(
+            StatusCode::BAD_REQUEST,
+            code::INVALID_REQUEST,
+            "the request has no id",
+        ))),
     }
 }
 

@@ -31,8 +31,9 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Reads a request and tells the exchange its progress token.
-    pub fn read(exchange: &Exchange, request: Envelope) -> Self {
+    /// Reads a request and tells the exchange its progress token. Boxed: it is handed on many
+    /// times before its server is known.
+    pub fn read(exchange: &Exchange, request: Envelope) -> Box<Self> {
         let bytes = request.raw().len();
         let name = request.method().unwrap_or_default();
         let method = interned(name);
@@ -74,13 +75,13 @@ impl Inbound {
             }
             edit.finish()
         };
-        Self {
+        Box::new(Self {
             request,
             method,
             target,
             arguments,
             bytes,
-        }
+        })
     }
 }
 

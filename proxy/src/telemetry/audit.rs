@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chillgate_policies::engine::clock::Clock;
-use chillgate_policies::engine::record::{AuditDown, AuditSink, Record, to_line};
+use chillgate_policies::engine::record::{AuditDown, AuditSink, Record};
 
 use super::metrics::Metrics;
 
@@ -123,8 +123,7 @@ impl Audit {
 
 impl AuditSink for Audit {
     fn append(&self, record: &Record<'_>) -> Result<(), AuditDown> {
-        let text = to_line(record)
-            .map_err(|error| AuditDown(format!("a record cannot be written as JSON: {error}")))?;
+        let text = record.to_line();
         let body = line::bounded(&text);
         let wall = self.clock.wall();
         let mut state = self.shared.lock();

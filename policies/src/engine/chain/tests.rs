@@ -552,8 +552,8 @@ proptest! {
         let chain = chain(&everything(), &services);
         let mut received = 0usize;
         let mut unrecorded = 0usize;
-        let mut waiting: Vec<BoxFuture<'_, Result<Pass, Rejection>>> = Vec::new();
-        let mut running: Vec<Pass> = Vec::new();
+        let mut waiting: Vec<BoxFuture<'_, Result<Box<Pass>, Rejection>>> = Vec::new();
+        let mut running: Vec<Box<Pass>> = Vec::new();
         for step in steps {
             match step {
                 Step::Call { agent, server } => {

@@ -1,5 +1,7 @@
 //! Taking a POST in: its headers, then its body, bounded while it is read.
 
+use std::task::Poll;
+
 use bytes::{Bytes, BytesMut};
 use chillgate_wire::code;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,6 +11,8 @@ use hyper::body::{Body as _, Incoming};
 use super::{Reply, refuse};
 use crate::budget::{Budget, Held};
 
+/// What nearly every host says it accepts.
+const USUAL: &str = "application/json, text/event-stream";
 /// How long a body that is refused is still read.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long a body may take to arrive.
@@ -61,7 +65,12 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
             "compressed bodies are not taken",
         );
     }
-    if !accepts(headers, "application/json") || !accepts(headers, "text/event-stream") {
+    let is_usual = headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept == USUAL);
+    let takes_both =
+        is_usual || (accepts(headers, "application/json") && accepts(headers, "text/event-stream"));
+    if !takes_both {
         let text = "send `Accept: application/json, text/event-stream`";
         return wrong(StatusCode::NOT_ACCEPTABLE, text);
     }
@@ -156,7 +165,14 @@ pub async fn whole(
         }
         Ok(first.unwrap_or_else(|| whole.freeze()))
     };
-    let read = tokio::time::timeout(BODY, reading).await;
+    let read = {
+        let mut reading = std::pin::pin!(reading);
+        // Most bodies come together with their headers and need no timer.
+        match futures_util::poll!(&mut reading) {
+            Poll::Ready(read) => Ok(read),
+            Poll::Pending => Box::pin(tokio::time::timeout(BODY, reading)).await,
+        }
+    };
     let raw = if let Ok(read) = read {
         match read {
             Ok(raw) => raw,

@@ -23,8 +23,7 @@ pub struct Running {
 impl Running {
     /// Begins a call.
     pub fn new(gate: Gate, exchange: Arc<Exchange>, request: Envelope) -> Self {
-        let handling = (gate.clone(), exchange.clone());
-        let call = Box::pin(async move { handling.0.handle(handling.1, request).await });
+        let call = Box::pin(gate.handle(exchange.clone(), request));
         Self {
             call: Some(call),
             exchange,

@@ -4,7 +4,6 @@
 //! leaves the meaning of a record alone.
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chillgate_policies::engine::record::{clipped, to_line};
@@ -35,13 +34,17 @@ impl Stamp {
                 .to_string();
             spelled.trim_end_matches('Z').clone_into(&mut self.spelled);
         }
-        let members = body.strip_prefix('{').unwrap_or("}");
-        let (spelled, micros) = (&self.spelled, since.subsec_micros());
-        // Writing to memory does not fail.
-        let _ = writeln!(
-            lines,
-            r#"{{"seq":{seq},"ts":"{spelled}.{micros:06}Z",{members}"#
-        );
+        lines.extend_from_slice(br#"{"seq":"#);
+        lines.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
+        lines.extend_from_slice(br#","ts":""#);
+        lines.extend_from_slice(self.spelled.as_bytes());
+        lines.push(b'.');
+        // Six digits: the seventh, always 1, keeps the zeros in front.
+        let micros = 1_000_000 + since.subsec_micros();
+        lines.extend_from_slice(&itoa::Buffer::new().format(micros).as_bytes()[1..]);
+        lines.extend_from_slice(br#"Z","#);
+        lines.extend_from_slice(body.strip_prefix('{').unwrap_or("}").as_bytes());
+        lines.push(b'\n');
     }
 }
 

@@ -42,7 +42,7 @@ fn record(agent: &str) -> Record<'_> {
         held: false,
         outcome: None,
         rpc_code: None,
-        dur_ms: None,
+        duration: None,
         bytes: Sizes {
             inward: 1,
             outward: 0,
