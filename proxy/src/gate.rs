@@ -134,7 +134,7 @@ impl Gate {
                     inbound,
                 ))
             }
-            Err(refusal) => Err(self.turn_away(Astray::new(exchange, inbound, refusal), snapshot)),
+            Err(refusal) => Err(self.turn_away(Astray::new(exchange, *inbound, refusal), snapshot)),
         }
     }
 

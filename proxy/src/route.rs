@@ -59,10 +59,10 @@ pub struct Astray {
 
 impl Astray {
     /// A request that ends here.
-    pub fn new(exchange: &Exchange, inbound: Box<Inbound>, refusal: Refusal) -> Self {
+    pub fn new(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Self {
         let server = Arc::from("*");
         let target = inbound.target.clone();
-        let call = call_of(exchange, *inbound, server, target);
+        let call = call_of(exchange, inbound, server, target);
         Self {
             label: label(&call.method),
             call,
@@ -133,7 +133,7 @@ impl Routes {
                 let server = self.get(name).cloned();
                 return match server {
                     Some(server) => self.known(exchange, inbound, server, None).await,
-                    None => astray(exchange, inbound, Refusal::NoServer(name.clone())),
+                    None => astray(exchange, *inbound, Refusal::NoServer(name.clone())),
                 };
             }
             Scope::Merged(prefix) => *prefix,
@@ -144,15 +144,15 @@ impl Routes {
             "completion/complete" => Box::pin(self.by_reference(exchange, inbound, prefix)).await,
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 let Some(uri) = inbound.target.clone() else {
-                    return astray(exchange, inbound, missing("uri"));
+                    return astray(exchange, *inbound, missing("uri"));
                 };
                 match Box::pin(self.by_uri(exchange, &uri)).await {
-                    Ok(server) => Ok(self.to(exchange, inbound, server, None)),
-                    Err(refusal) => astray(exchange, inbound, refusal),
+                    Ok(server) => Ok(self.to(exchange, *inbound, server, None)),
+                    Err(refusal) => astray(exchange, *inbound, refusal),
                 }
             }
             method if Merge::answers(method) => {
-                Ok(self.to(exchange, inbound, self.merge.clone(), None))
+                Ok(self.to(exchange, *inbound, self.merge.clone(), None))
             }
             _ => {
                 let refusal = Refusal::Answered {
@@ -160,7 +160,7 @@ impl Routes {
                     message: format!("Method not found: {}", inbound.method),
                     data: None,
                 };
-                astray(exchange, inbound, refusal)
+                astray(exchange, *inbound, refusal)
             }
         }
     }
@@ -172,14 +172,14 @@ impl Routes {
         prefix: Prefix,
     ) -> Selected {
         let Some(shown) = inbound.target.clone() else {
-            return astray(exchange, inbound, missing("name"));
+            return astray(exchange, *inbound, missing("name"));
         };
         if let Some((server, name)) = self.find(exchange, &inbound.method, &shown, prefix).await {
             let rename = (name != *shown).then_some((["params", "name"].as_slice(), name));
             self.known(exchange, inbound, server, rename).await
         } else {
             let refusal = unknown(&inbound.method, &shown);
-            astray(exchange, inbound, refusal)
+            astray(exchange, *inbound, refusal)
         }
     }
 
@@ -219,16 +219,16 @@ impl Routes {
         let list = match &*inbound.method {
             "tools/call" => "tools/list",
             "prompts/get" => "prompts/list",
-            _ => return Ok(self.to(exchange, inbound, server, rename)),
+            _ => return Ok(self.to(exchange, *inbound, server, rename)),
         };
         if let (true, Some(shown)) = (self.access.cuts(), inbound.target.clone()) {
             let name = rename.as_ref().map_or(&*shown, |(_, name)| name.as_str());
             if !Box::pin(catalog::has(exchange, &server, list, name)).await {
                 let refusal = unknown(&inbound.method, &shown);
-                return astray(exchange, inbound, refusal);
+                return astray(exchange, *inbound, refusal);
             }
         }
-        Ok(self.to(exchange, inbound, server, rename))
+        Ok(self.to(exchange, *inbound, server, rename))
     }
 
     async fn by_reference(
@@ -249,17 +249,17 @@ impl Routes {
                 Some((server, bare)) => {
                     let rename =
                         (bare != name).then_some((["params", "ref", "name"].as_slice(), bare));
-                    Ok(self.to(exchange, inbound, server, rename))
+                    Ok(self.to(exchange, *inbound, server, rename))
                 }
-                None => astray(exchange, inbound, unknown("prompts/get", &name)),
+                None => astray(exchange, *inbound, unknown("prompts/get", &name)),
             };
         }
         let Some(uri) = uri else {
-            return astray(exchange, inbound, missing("ref"));
+            return astray(exchange, *inbound, missing("ref"));
         };
         match self.by_uri(exchange, &uri).await {
-            Ok(server) => Ok(self.to(exchange, inbound, server, None)),
-            Err(refusal) => astray(exchange, inbound, refusal),
+            Ok(server) => Ok(self.to(exchange, *inbound, server, None)),
+            Err(refusal) => astray(exchange, *inbound, refusal),
         }
     }
 
@@ -312,7 +312,7 @@ impl Routes {
     fn to(
         &self,
         exchange: &Exchange,
-        inbound: Box<Inbound>,
+        inbound: Inbound,
         backend: Arc<dyn Backend>,
         rename: Option<(&[&str], String)>,
     ) -> Box<Route> {
@@ -330,7 +330,7 @@ impl Routes {
         };
         let is_chill = self.chill.iter().any(|name| *name == *backend.name());
         let shown = inbound.target.clone();
-        let call = call_of(exchange, *inbound, backend.name().clone(), target);
+        let call = call_of(exchange, inbound, backend.name().clone(), target);
         Box::new(Route {
             label: label(&call.method),
             call,
@@ -342,7 +342,7 @@ impl Routes {
     }
 }
 
-fn astray(exchange: &Exchange, inbound: Box<Inbound>, refusal: Refusal) -> Selected {
+fn astray(exchange: &Exchange, inbound: Inbound, refusal: Refusal) -> Selected {
     Err(Box::new(Astray::new(exchange, inbound, refusal)))
 }
 
