@@ -16,6 +16,7 @@ pub mod builtin;
 pub mod greeting;
 pub mod pipe;
 pub mod pipes;
+pub(crate) mod said;
 pub mod stdio;
 pub mod streamable_http;
 

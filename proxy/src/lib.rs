@@ -21,6 +21,7 @@ pub mod gate;
 pub mod health;
 pub mod identity;
 pub mod line;
+mod lock;
 pub mod random;
 pub mod reload;
 pub mod route;

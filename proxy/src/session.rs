@@ -4,18 +4,25 @@
 //! state and finds the stream for a message; it never reads a transport and never asks a policy.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_policies::engine::Context;
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
-use crate::config::{Limits, Prefix};
+use crate::config::Prefix;
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
 use crate::line::Line;
+use crate::lock::locked;
 use crate::route::catalog::Learned;
+
+mod questions;
+mod register;
+
+pub use questions::Asker;
+use questions::Questions;
+pub use register::{Agent, Full, Place, Sessions};
 
 /// What a session talks to: all servers merged, or one untouched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,33 +61,6 @@ impl Declared {
     }
 }
 
-/// An agent's own counters, shared by its sessions.
-#[derive(Debug)]
-pub struct Agent {
-    /// The agent's name.
-    pub name: Arc<str>,
-    in_flight: AtomicUsize,
-    sessions: AtomicUsize,
-}
-
-/// Where the host's answer to a server's question goes.
-#[async_trait]
-pub trait Asker: Send + Sync + std::fmt::Debug {
-    /// Hands over the host's answer (or its progress), already under the server's own id.
-    async fn answer(&self, message: Envelope);
-}
-
-#[derive(Debug)]
-struct Question {
-    asker: Arc<dyn Asker>,
-    id: Id,
-    token: Option<Bytes>,
-    exchange: Option<Arc<Exchange>>,
-}
-
-/// Questions one session may have open at one time.
-const QUESTIONS: usize = 256;
-
 /// One host's session.
 #[derive(Debug)]
 pub struct Session {
@@ -103,8 +83,7 @@ pub struct Session {
     line: Option<Line>,
     log_level: AtomicU8,
     exchanges: Mutex<HashMap<Id, Arc<Exchange>>>,
-    questions: Mutex<HashMap<u64, Question>>,
-    next_question: AtomicU64,
+    questions: Questions,
     listeners: AtomicU64,
     listening: AtomicBool,
     /// How many times in a row it was looked at and found unused.
@@ -165,8 +144,7 @@ impl Session {
             line: opening.line,
             log_level: AtomicU8::new(0),
             exchanges: Mutex::default(),
-            questions: Mutex::default(),
-            next_question: AtomicU64::new(0),
+            questions: Questions::default(),
             listeners: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             unused: AtomicU32::new(0),
@@ -230,12 +208,7 @@ impl Session {
     pub fn finish(&self, exchange: &Exchange) {
         self.use_now();
         locked(&self.exchanges).remove(&exchange.id);
-        locked(&self.questions).retain(|_, question| {
-            !question
-                .exchange
-                .as_ref()
-                .is_some_and(|asked| std::ptr::eq(&raw const **asked, exchange))
-        });
+        self.questions.end_of(exchange);
     }
 
     /// The request in flight under this id.
@@ -310,94 +283,46 @@ impl Session {
         question: &Envelope,
         related: Option<&Arc<Exchange>>,
     ) -> Result<(), Refused> {
-        let id = question.id().ok_or(Refused)?;
-        let number = self.next_question.fetch_add(1, Ordering::Relaxed) + 1;
-        let token = question
-            .params()
-            .and_then(|params| Some(&params[json::path(params, &["_meta", "progressToken"])?]))
-            .map(Bytes::copy_from_slice);
-        let lexeme = number.to_string();
-        let mut edit = question.edit();
-        edit.id(lexeme.clone().into_bytes());
-        if token.is_some() {
-            edit.set(&["params", "_meta", "progressToken"], lexeme.into_bytes());
-        }
-        let message = edit.finish();
-        {
-            let mut questions = locked(&self.questions);
-            if questions.len() >= QUESTIONS {
-                return Err(Refused);
-            }
-            questions.insert(
-                number,
-                Question {
-                    asker,
-                    id,
-                    token,
-                    exchange: related.cloned(),
-                },
-            );
-        }
-        if let Some(exchange) = related {
-            exchange.asked();
-        }
+        let (number, message) = self.questions.open(asker, question, related)?;
         let sent = self.tell_about(related, message);
         if sent.is_err() {
-            self.forget(number);
+            self.questions.close(number);
         }
         sent
-    }
-
-    fn forget(&self, number: u64) -> Option<Question> {
-        let question = locked(&self.questions).remove(&number)?;
-        if let Some(exchange) = &question.exchange {
-            exchange.answered();
-        }
-        Some(question)
     }
 
     /// The server no longer wants to know: `notifications/cancelled` goes on to the host under
     /// the id that the host knows.
     pub fn withdraw(&self, id: &Id, note: &Envelope) {
-        let number = locked(&self.questions)
-            .iter()
-            .find(|(_, question)| question.id == *id)
-            .map(|(number, _)| *number);
-        let Some(number) = number else { return };
-        let related = self.forget(number).and_then(|question| question.exchange);
+        let Some(number) = self.questions.number_of(id) else {
+            return;
+        };
+        let question = self.questions.close(number);
+        let related = question.and_then(|question| question.exchange);
+        let lexeme = Id::number(number);
         let mut edit = note.edit();
-        edit.set(&["params", "requestId"], number.to_string().into_bytes());
+        edit.set(&["params", "requestId"], lexeme.as_bytes());
         let _ = self.tell_about(related.as_ref(), edit.finish());
     }
 
     /// The host answers a question. `false`: nobody asked.
     pub async fn answer(&self, answer: &Envelope) -> bool {
         self.use_now();
-        let number = answer.id_bytes().and_then(number_of);
-        let Some(question) = number.and_then(|number| self.forget(number)) else {
+        let number = answer.id().and_then(|id| id.as_number());
+        let Some(question) = number.and_then(|number| self.questions.close(number)) else {
             return false;
         };
-        question
-            .asker
-            .answer(answer.with_id(question.id.as_bytes()))
-            .await;
+        let answer = answer.with_id(question.id.as_bytes());
+        question.asker.answer(answer).await;
         true
     }
 
     /// The host reports progress on a question. `false`: nobody asked for it.
     pub async fn progress(&self, note: &Envelope) -> bool {
         let number = note
-            .params()
-            .and_then(|params| Some(&params[json::member(params, "progressToken")?]))
-            .and_then(number_of);
-        let found = number.and_then(|number| {
-            let questions = locked(&self.questions);
-            let question = questions.get(&number)?;
-            if let Some(exchange) = &question.exchange {
-                exchange.touch();
-            }
-            Some((question.asker.clone(), question.token.clone()?))
-        });
+            .get(&["params", "progressToken"])
+            .and_then(|token| Id::from_lexeme(token)?.as_number());
+        let found = number.and_then(|number| self.questions.progress(number));
         let Some((asker, token)) = found else {
             return false;
         };
@@ -405,6 +330,11 @@ impl Session {
         edit.set(&["params", "progressToken"], token.to_vec());
         asker.answer(edit.finish()).await;
         true
+    }
+
+    /// Whether anything goes on in it, or might at any moment.
+    fn is_used(&self) -> bool {
+        self.line.is_some() || self.in_flight() > 0 || self.listening.load(Ordering::Relaxed)
     }
 
     /// A stream for messages that belong to no request opens. The newest takes over.
@@ -430,7 +360,7 @@ impl Session {
         for exchange in locked(&self.exchanges).values() {
             exchange.end(why);
         }
-        locked(&self.questions).clear();
+        self.questions.clear();
         self.outbox.close();
     }
 }
@@ -467,134 +397,6 @@ impl Drop for Listening {
             self.session.listening.store(false, Ordering::Relaxed);
         }
     }
-}
-
-/// All sessions of this process.
-#[derive(Debug, Default)]
-pub struct Sessions {
-    by_id: Mutex<HashMap<Arc<str>, Arc<Session>>>,
-    agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
-}
-
-/// Why a session or a request was not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// As many sessions as `limits.sessions` allows.
-    Sessions,
-    /// As many sessions of this agent as `limits.sessions-per-agent` allows.
-    AgentSessions,
-    /// As many requests of this agent as `limits.in-flight-per-agent` allows.
-    InFlight,
-}
-
-impl Sessions {
-    /// Opens a session.
-    pub fn open(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
-        let agent = self.agent(&opening.agent);
-        let mut sessions = locked(&self.by_id);
-        if sessions.len() >= limits.sessions {
-            return Err(Full::Sessions);
-        }
-        if agent.sessions.load(Ordering::Relaxed) >= limits.sessions_per_agent {
-            return Err(Full::AgentSessions);
-        }
-        agent.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(opening, agent, limits.outbox);
-        sessions.insert(session.id.clone(), session.clone());
-        Ok(session)
-    }
-
-    /// An agent's counters; agents without sessions are forgotten as new ones come.
-    pub fn agent(&self, name: &Arc<str>) -> Arc<Agent> {
-        let mut agents = locked(&self.agents);
-        if let Some(agent) = agents.get(name) {
-            return agent.clone();
-        }
-        if agents.len() >= 10_000 {
-            agents.retain(|_, agent| Arc::strong_count(agent) > 1);
-        }
-        let agent = Arc::new(Agent {
-            name: name.clone(),
-            in_flight: AtomicUsize::new(0),
-            sessions: AtomicUsize::new(0),
-        });
-        agents.insert(name.clone(), agent.clone());
-        agent
-    }
-
-    /// The agent's session with this id; somebody else's does not exist.
-    pub fn find(&self, id: &str, agent: &str) -> Option<Arc<Session>> {
-        locked(&self.by_id)
-            .get(id)
-            .filter(|session| *session.agent.name == *agent)
-            .cloned()
-    }
-
-    /// Takes a session out; whoever gets it detaches it from its servers.
-    pub fn remove(&self, id: &str) -> Option<Arc<Session>> {
-        let session = locked(&self.by_id).remove(id)?;
-        session.agent.sessions.fetch_sub(1, Ordering::Relaxed);
-        Some(session)
-    }
-
-    /// All sessions, as of now.
-    pub fn all(&self) -> Vec<Arc<Session>> {
-        locked(&self.by_id).values().cloned().collect()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        locked(&self.by_id).len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// One more round: the sessions that nobody has used for more than `rounds` of them.
-    pub fn unused(&self, rounds: u32) -> Vec<Arc<Session>> {
-        let mut sessions = self.all();
-        sessions.retain(|session| {
-            let is_used = session.line.is_some()
-                || session.in_flight() > 0
-                || session.listening.load(Ordering::Relaxed);
-            if is_used {
-                session.use_now();
-            }
-            !is_used && session.unused.fetch_add(1, Ordering::Relaxed) >= rounds
-        });
-        sessions
-    }
-}
-
-/// One request of an agent in flight; dropped, the place is free again.
-#[derive(Debug)]
-pub struct Place(Arc<Agent>);
-
-impl Place {
-    /// Takes a place if fewer than `most` are taken.
-    pub fn take(agent: &Arc<Agent>, most: usize) -> Result<Self, Full> {
-        if agent.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
-            agent.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full::InFlight);
-        }
-        Ok(Self(agent.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn number_of(lexeme: &[u8]) -> Option<u64> {
-    std::str::from_utf8(lexeme).ok()?.parse().ok()
 }
 
 /// 128 random bits as 32 hexadecimal digits: visible ASCII, unguessable (MCP transports).

@@ -4,13 +4,13 @@
 //! hosts that both count from 0 never meet. Reader and writer are separate; neither waits for a
 //! host. It never starts, stops or judges the process behind it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chillgate_wire::{Edit, Envelope, Id, Kind, Limits as WireLimits, Lines, code, json, message};
+use chillgate_wire::{Edit, Envelope, Id, Limits as WireLimits, Lines, json, message};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tracing::debug;
@@ -19,26 +19,14 @@ use crate::backend::BackendError;
 use crate::backend::greeting::Greeting;
 use crate::exchange::Exchange;
 use crate::line::Line;
-use crate::session::{Asker, Session};
+use crate::lock::locked;
+use crate::session::Asker;
 use crate::telemetry::metrics::Metrics;
 
-/// Who hears what the server says on its own.
-#[derive(Debug)]
-pub enum Audience {
-    /// One session; the server was initialized with that host's own capabilities.
-    One(Weak<Session>),
-    /// Everybody who has called; the server was initialized with no capabilities.
-    Many(Mutex<Members>),
-}
+mod audience;
+mod heard;
 
-/// The sessions that share a pipe.
-#[derive(Debug, Default)]
-pub struct Members {
-    sessions: HashMap<Arc<str>, Weak<Session>>,
-    subscribed: HashMap<String, HashSet<Arc<str>>>,
-    /// What the server was last told to log from; `None`: never told.
-    level: Option<u8>,
-}
+pub use audience::Audience;
 
 /// A connection to one running server.
 #[derive(Debug)]
@@ -172,75 +160,9 @@ impl Pipe {
         self.end.get().is_none()
     }
 
-    /// The session wants to hear what the server says on its own.
-    pub fn join(&self, session: &Arc<Session>) {
-        if let Audience::Many(members) = &self.audience {
-            let mut members = locked(members);
-            if !members.sessions.contains_key(&session.id) {
-                members
-                    .sessions
-                    .insert(session.id.clone(), Arc::downgrade(session));
-            }
-        }
-    }
-
-    /// The session no longer does.
-    pub fn leave(&self, session: &Session) {
-        if let Audience::Many(members) = &self.audience {
-            let mut members = locked(members);
-            members.sessions.remove(&session.id);
-            members.subscribed.retain(|_, who| {
-                who.remove(&session.id);
-                !who.is_empty()
-            });
-        }
-    }
-
-    /// Whether everybody shares this pipe.
-    pub fn is_shared(&self) -> bool {
-        matches!(self.audience, Audience::Many(_))
-    }
-
-    /// The session has subscribed to a resource.
-    pub fn subscribe(&self, session: &Session, uri: &str) {
-        if let Audience::Many(members) = &self.audience {
-            let mut members = locked(members);
-            members
-                .subscribed
-                .entry(uri.to_owned())
-                .or_default()
-                .insert(session.id.clone());
-        }
-    }
-
-    /// The session has unsubscribed; whether nobody else is left.
-    pub fn unsubscribe(&self, session: &Session, uri: &str) -> bool {
-        let Audience::Many(members) = &self.audience else {
-            return true;
-        };
-        let mut members = locked(members);
-        let Some(who) = members.subscribed.get_mut(uri) else {
-            return true;
-        };
-        who.remove(&session.id);
-        let nobody = who.is_empty();
-        if nobody {
-            members.subscribed.remove(uri);
-        }
-        nobody
-    }
-
-    /// Whether the server must be told to log from this level on, because nobody wanted as much.
-    pub fn lower_level(&self, level: u8) -> bool {
-        let Audience::Many(members) = &self.audience else {
-            return true;
-        };
-        let mut members = locked(members);
-        let lower = members.level.is_none_or(|now| level < now);
-        if lower {
-            members.level = Some(level);
-        }
-        lower
+    /// Who hears what the server says on its own.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// Reads what the server writes until it stops; returns why.
@@ -341,202 +263,6 @@ impl Pipe {
             receiver: Some(receiver),
         })
     }
-
-    fn hear(self: &Arc<Self>, line: Bytes) {
-        let said = match Envelope::parse(line, &self.limits) {
-            Ok(said) => said,
-            Err(fault) => {
-                debug!(server = %self.server, %fault, "Dropped a line that is no message.");
-                self.metrics
-                    .child_protocol_error(&self.server, fault.kind.as_str());
-                return;
-            }
-        };
-        match said.kind() {
-            Kind::Response | Kind::Error => self.hear_answer(said),
-            Kind::Notification => self.hear_note(said),
-            Kind::Request => self.hear_question(&said),
-        }
-    }
-
-    fn hear_answer(&self, answer: Envelope) {
-        let number = answer.id_bytes().and_then(number_of);
-        let pending = number.and_then(|number| locked(&self.pending).remove(&number));
-        if let Some(pending) = pending {
-            // A receiver that is gone has been cancelled: the answer is late and of no use.
-            let _ = pending.answer.send(answer);
-        } else {
-            debug!(server = %self.server, id = ?answer.id(), "Dropped an answer nobody waits for.");
-            self.metrics
-                .child_protocol_error(&self.server, "unknown_id");
-        }
-    }
-
-    /// The answer was too large to be read, so its host hears that instead of nothing.
-    fn fail_oversized(&self, id: Option<&Id>) {
-        let number = id.and_then(|id| number_of(id.as_bytes()));
-        let Some(number) = number else { return };
-        let text = format!(
-            "the server's answer is larger than {} bytes; `limits.message` allows more",
-            self.limits.message
-        );
-        let raw = message::error(
-            Some(number.to_string().as_bytes()),
-            code::INTERNAL_ERROR,
-            &text,
-            None,
-        );
-        if let Ok(answer) = self.own(raw) {
-            self.hear_answer(answer);
-        }
-    }
-
-    fn hear_note(&self, note: Envelope) {
-        let params = note.params().unwrap_or_default();
-        match note.method().unwrap_or_default() {
-            "notifications/progress" => {
-                let number =
-                    json::member(params, "progressToken").and_then(|at| number_of(&params[at]));
-                let exchange =
-                    number.and_then(|number| locked(&self.pending).get(&number)?.exchange.clone());
-                let token = exchange.as_ref().and_then(|exchange| exchange.token());
-                let (Some(exchange), Some(token)) = (exchange, token) else {
-                    self.metrics.dropped(&self.server, "progress_for_nobody");
-                    return;
-                };
-                let mut edit = note.edit();
-                edit.set(&["params", "progressToken"], token.to_vec());
-                self.count_refusal(&exchange.send(edit.finish()));
-            }
-            "notifications/cancelled" => {
-                let Some(at) = json::member(params, "requestId") else {
-                    return;
-                };
-                let id = Id::from_lexeme(&params[at]);
-                if let (Audience::One(session), Some(id)) = (&self.audience, id)
-                    && let Some(session) = session.upgrade()
-                {
-                    session.withdraw(&id, &note);
-                }
-            }
-            "notifications/message" => self.hear_log(note),
-            "notifications/resources/updated" => {
-                let uri = json::member(params, "uri").and_then(|at| json::text(&params[at]));
-                for session in self.listeners(uri.as_deref()) {
-                    self.count_refusal(&session.tell(note.clone()));
-                }
-            }
-            method if method.ends_with("list_changed") => {
-                for session in self.listeners(None) {
-                    session.learned().forget(&self.server);
-                    self.count_refusal(&session.tell(note.clone()));
-                }
-            }
-            _ => match &self.audience {
-                Audience::One(session) => {
-                    if let Some(session) = session.upgrade() {
-                        let related = self.only_exchange();
-                        self.count_refusal(&session.tell_about(related.as_ref(), note));
-                    }
-                }
-                Audience::Many(_) => {
-                    for session in self.listeners(None) {
-                        self.count_refusal(&session.tell(note.clone()));
-                    }
-                }
-            },
-        }
-    }
-
-    /// A log message has no addressee of its own: it is told to the one session there is, and
-    /// dropped where several share the server, so that nobody reads another agent's log.
-    fn hear_log(&self, note: Envelope) {
-        let sessions = self.listeners(None);
-        let [session] = sessions.as_slice() else {
-            if !sessions.is_empty() {
-                self.metrics.dropped(&self.server, "log_for_nobody");
-            }
-            return;
-        };
-        let params = note.params().unwrap_or_default();
-        let level = json::member(params, "level")
-            .and_then(|at| json::text(&params[at]))
-            .and_then(|name| severity(&name));
-        if level.is_some_and(|level| level < session.log_level()) {
-            return;
-        }
-        let related = self.only_exchange();
-        self.count_refusal(&session.tell_about(related.as_ref(), note));
-    }
-
-    fn hear_question(self: &Arc<Self>, question: &Envelope) {
-        let Some(id) = question.id() else { return };
-        let answer = if question.method() == Some("ping") {
-            message::result(id.as_bytes(), b"{}")
-        } else {
-            let asked = match &self.audience {
-                Audience::One(session) => session.upgrade().map(|session| {
-                    let related = self.only_exchange();
-                    session
-                        .ask(self.clone(), question, related.as_ref())
-                        .map_err(|_| "the host has too many open questions or does not read them")
-                }),
-                Audience::Many(_) => Some(Err(
-                    "this server is shared by several hosts, so its requests belong to nobody",
-                )),
-            };
-            let refusal = match asked {
-                Some(Ok(())) => return,
-                Some(Err(refusal)) => refusal,
-                None => "the host is gone",
-            };
-            self.metrics.dropped(&self.server, "question_refused");
-            message::error(Some(id.as_bytes()), code::METHOD_NOT_FOUND, refusal, None)
-        };
-        // Never waits: a server that does not read its input must not stop its own reader.
-        if let Ok(answer) = self.own(answer)
-            && self.line.offer(&answer).is_err()
-        {
-            self.metrics.dropped(&self.server, "server_not_reading");
-        }
-    }
-
-    /// The exchange a message without a reference belongs to: the only one there is.
-    fn only_exchange(&self) -> Option<Arc<Exchange>> {
-        let pending = locked(&self.pending);
-        let mut running = pending
-            .values()
-            .filter_map(|pending| pending.exchange.as_ref());
-        match (running.next(), running.next()) {
-            (Some(only), None) => Some(only.clone()),
-            _ => None,
-        }
-    }
-
-    fn listeners(&self, subscribed_to: Option<&str>) -> Vec<Arc<Session>> {
-        match &self.audience {
-            Audience::One(session) => session.upgrade().into_iter().collect(),
-            Audience::Many(members) => {
-                let members = locked(members);
-                let of = subscribed_to.map(|uri| members.subscribed.get(uri));
-                members
-                    .sessions
-                    .iter()
-                    .filter(|(id, _)| match &of {
-                        None => true,
-                        Some(who) => who.is_some_and(|who| who.contains(*id)),
-                    })
-                    .filter_map(|(_, session)| session.upgrade())
-                    .collect()
-            }
-        }
-    }
-
-    fn count_refusal(&self, sent: &Result<(), crate::exchange::Refused>) {
-        if sent.is_err() {
-            self.metrics.dropped(&self.server, "host_not_reading");
-        }
-    }
 }
 
 #[async_trait]
@@ -582,34 +308,8 @@ impl Drop for Awaited {
     }
 }
 
-/// RFC 5424 severities as MCP names them, from the least severe.
-pub fn severity(name: &str) -> Option<u8> {
-    [
-        "debug",
-        "info",
-        "notice",
-        "warning",
-        "error",
-        "critical",
-        "alert",
-        "emergency",
-    ]
-    .iter()
-    .position(|level| *level == name)
-    .map(|place| place as u8)
-}
-
 fn has_token(request: &Envelope) -> bool {
     request
         .params()
         .is_some_and(|params| json::path(params, &["_meta", "progressToken"]).is_some())
-}
-
-fn number_of(lexeme: &[u8]) -> Option<u64> {
-    // A string id with the same digits is another id.
-    std::str::from_utf8(lexeme).ok()?.parse().ok()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@
 //! built-in) is the [`Opener`]'s; what travels through it is the [`Pipe`]'s.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,10 +14,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::backend::greeting::{self, Greeting};
-use crate::backend::pipe::{Audience, Members, Pipe, Terms, severity};
+use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::backend::said::severity;
 use crate::backend::{Backend, BackendError, Passage, State};
 use crate::config::Isolation;
 use crate::exchange::Exchange;
+use crate::lock::locked;
 use crate::session::{Scope, Session};
 
 /// Makes the far end of a pipe exist.
@@ -134,12 +136,12 @@ impl Pipes {
     async fn pipe(&self, session: &Arc<Session>) -> Result<Arc<Pipe>, BackendError> {
         let slot = self.slot(session);
         if let Some(pipe) = slot.current() {
-            pipe.join(session);
+            pipe.audience().join(session);
             return Ok(pipe);
         }
         let owner = self.is_own(session).then(|| session.clone());
         let pipe = Box::pin(self.open(slot, owner, true)).await?;
-        pipe.join(session);
+        pipe.audience().join(session);
         Ok(pipe)
     }
 
@@ -184,7 +186,7 @@ impl Pipes {
         let restarted = tries.opened.is_some();
         let audience = match &owner {
             Some(session) => Audience::One(Arc::downgrade(session)),
-            None => Audience::Many(Mutex::new(Members::default())),
+            None => Audience::shared(),
         };
         let starting = self.start(audience, owner.as_deref(), greet);
         let opened = match tokio::time::timeout(self.0.start_timeout, starting).await {
@@ -330,7 +332,7 @@ impl Pipes {
                     return self.ask(pipe, exchange, request, passage).await;
                 };
                 session.set_log_level(level);
-                if pipe.lower_level(level) {
+                if pipe.audience().lower_level(level) {
                     return self.ask(pipe, exchange, request, passage).await;
                 }
                 self.own_result(exchange, b"{}")
@@ -338,12 +340,12 @@ impl Pipes {
             "resources/subscribe" => {
                 let answer = self.ask(pipe, exchange, request, passage).await?;
                 if let (Some(uri), Some(_)) = (text("uri"), answer.result()) {
-                    pipe.subscribe(session, &uri);
+                    pipe.audience().subscribe(session, &uri);
                 }
                 Ok(answer)
             }
             "resources/unsubscribe" => {
-                let last = text("uri").is_none_or(|uri| pipe.unsubscribe(session, &uri));
+                let last = text("uri").is_none_or(|uri| pipe.audience().unsubscribe(session, &uri));
                 if last {
                     return self.ask(pipe, exchange, request, passage).await;
                 }
@@ -411,7 +413,7 @@ impl Backend for Pipes {
             return Box::pin(self.initialize(exchange, &request, passage)).await;
         }
         let pipe = self.pipe(&exchange.session).await?;
-        let answer = if pipe.is_shared() && is_kept(&request) {
+        let answer = if pipe.audience().is_shared() && is_kept(&request) {
             Box::pin(self.call_shared(&pipe, exchange, &request, passage)).await
         } else {
             self.ask(&pipe, exchange, &request, passage).await
@@ -430,9 +432,9 @@ impl Backend for Pipes {
         let mine = match note.method().unwrap_or_default() {
             // A merged session's servers, and a shared one, have been told by chillgate itself.
             "notifications/initialized" => {
-                !pipe.is_shared() && !matches!(session.scope, Scope::Merged(_))
+                !pipe.audience().is_shared() && !matches!(session.scope, Scope::Merged(_))
             }
-            "notifications/roots/list_changed" => !pipe.is_shared(),
+            "notifications/roots/list_changed" => !pipe.audience().is_shared(),
             _ => true,
         };
         if mine { pipe.post(&note).await } else { Ok(()) }
@@ -448,7 +450,7 @@ impl Backend for Pipes {
             }
         }
         if let Some(pipe) = self.0.shared.current() {
-            pipe.leave(session);
+            pipe.audience().leave(session);
         }
     }
 
@@ -521,8 +523,4 @@ impl Pipes {
             self.0.terms.metrics.child_up(&self.0.terms.server, false);
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,7 @@ use chillgate_wire::{Envelope, code, json, message, method};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::backend::pipe::severity;
+use crate::backend::said::severity;
 use crate::backend::{Backend, BackendError, Passage, State};
 use crate::exchange::Exchange;
 use crate::route::catalog::{self, PATIENCE};

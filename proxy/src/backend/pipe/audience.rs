@@ -1,0 +1,129 @@
+//! Who hears what a server says on its own.
+//!
+//! Keeps account of the sessions behind one pipe: who is there, who subscribed to what, and from
+//! what level the server was told to log. It sends nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::lock::locked;
+use crate::session::Session;
+
+/// The sessions behind one pipe.
+#[derive(Debug)]
+pub enum Audience {
+    /// One session; the server was initialized with that host's own capabilities.
+    One(Weak<Session>),
+    /// Everybody who has called; the server was initialized with no capabilities.
+    Many(Mutex<Members>),
+}
+
+/// The sessions that share a pipe.
+#[derive(Debug, Default)]
+pub struct Members {
+    sessions: HashMap<Arc<str>, Weak<Session>>,
+    subscribed: HashMap<String, HashSet<Arc<str>>>,
+    /// What the server was last told to log from; `None`: never told.
+    level: Option<u8>,
+}
+
+impl Audience {
+    /// Nobody yet, and room for all.
+    pub fn shared() -> Self {
+        Self::Many(Mutex::default())
+    }
+
+    /// Whether everybody shares the pipe.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Many(_))
+    }
+
+    /// The session wants to hear what the server says on its own.
+    pub fn join(&self, session: &Arc<Session>) {
+        if let Self::Many(members) = self {
+            let mut members = locked(members);
+            if !members.sessions.contains_key(&session.id) {
+                members
+                    .sessions
+                    .insert(session.id.clone(), Arc::downgrade(session));
+            }
+        }
+    }
+
+    /// The session no longer does.
+    pub fn leave(&self, session: &Session) {
+        if let Self::Many(members) = self {
+            let mut members = locked(members);
+            members.sessions.remove(&session.id);
+            members.subscribed.retain(|_, who| {
+                who.remove(&session.id);
+                !who.is_empty()
+            });
+        }
+    }
+
+    /// The session has subscribed to a resource.
+    pub fn subscribe(&self, session: &Session, uri: &str) {
+        if let Self::Many(members) = self {
+            let mut members = locked(members);
+            members
+                .subscribed
+                .entry(uri.to_owned())
+                .or_default()
+                .insert(session.id.clone());
+        }
+    }
+
+    /// The session has unsubscribed; whether nobody else is left.
+    pub fn unsubscribe(&self, session: &Session, uri: &str) -> bool {
+        let Self::Many(members) = self else {
+            return true;
+        };
+        let mut members = locked(members);
+        let Some(who) = members.subscribed.get_mut(uri) else {
+            return true;
+        };
+        who.remove(&session.id);
+        let nobody = who.is_empty();
+        if nobody {
+            members.subscribed.remove(uri);
+        }
+        nobody
+    }
+
+    /// Whether the server must be told to log from this level on, because nobody wanted as much.
+    pub fn lower_level(&self, level: u8) -> bool {
+        let Self::Many(members) = self else {
+            return true;
+        };
+        let mut members = locked(members);
+        let lower = members.level.is_none_or(|now| level < now);
+        if lower {
+            members.level = Some(level);
+        }
+        lower
+    }
+
+    /// Everybody who is there.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        match self {
+            Self::One(session) => session.upgrade().into_iter().collect(),
+            Self::Many(members) => locked(members)
+                .sessions
+                .values()
+                .filter_map(Weak::upgrade)
+                .collect(),
+        }
+    }
+
+    /// Those who subscribed to this resource.
+    pub(super) fn subscribed(&self, uri: &str) -> Vec<Arc<Session>> {
+        let Self::Many(members) = self else {
+            return self.all();
+        };
+        let members = locked(members);
+        let who = members.subscribed.get(uri).into_iter().flatten();
+        who.filter_map(|id| members.sessions.get(id)?.upgrade())
+            .collect()
+    }
+}

@@ -1,0 +1,61 @@
+//! What a server says on its own to one host: a notification finds the stream it belongs on.
+//!
+//! The same for every transport, so that a host hears the same whichever way its server is
+//! reached. Who the host is, is known before; questions and progress go their own ways.
+
+use std::sync::Arc;
+
+use chillgate_wire::{Envelope, Id, json};
+
+use crate::exchange::{Exchange, Refused};
+use crate::session::Session;
+
+/// Hands a notification of `server` on to its host. `related` is the call it most likely belongs
+/// to. An error: the host does not read.
+pub(super) fn hand_on(
+    server: &Arc<str>,
+    session: &Session,
+    related: Option<&Arc<Exchange>>,
+    note: Envelope,
+) -> Result<(), Refused> {
+    match note.method().unwrap_or_default() {
+        "notifications/cancelled" => {
+            if let Some(id) = note.get(&["params", "requestId"]).and_then(Id::from_lexeme) {
+                session.withdraw(&id, &note);
+            }
+            Ok(())
+        }
+        "notifications/message" if level_of(&note) < session.log_level() => Ok(()),
+        "notifications/resources/updated" => session.tell(note),
+        method if method.ends_with("list_changed") => {
+            session.learned().forget(server);
+            session.tell(note)
+        }
+        _ => session.tell_about(related, note),
+    }
+}
+
+/// A log message's severity; one without a known level is always told.
+fn level_of(note: &Envelope) -> u8 {
+    note.get(&["params", "level"])
+        .and_then(json::text)
+        .and_then(|name| severity(&name))
+        .unwrap_or(u8::MAX)
+}
+
+/// RFC 5424 severities as MCP names them, from the least severe.
+pub(crate) fn severity(name: &str) -> Option<u8> {
+    [
+        "debug",
+        "info",
+        "notice",
+        "warning",
+        "error",
+        "critical",
+        "alert",
+        "emergency",
+    ]
+    .iter()
+    .position(|level| *level == name)
+    .map(|place| place as u8)
+}

@@ -1,0 +1,139 @@
+//! All sessions there are, whose they are, and how many an agent may have.
+//!
+//! The only place where a session is found by its id, and only by its own agent. It never looks
+//! into one.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Opening, Session};
+use crate::config::Limits;
+use crate::lock::locked;
+
+/// An agent's own counters, shared by its sessions.
+#[derive(Debug)]
+pub struct Agent {
+    /// The agent's name.
+    pub name: Arc<str>,
+    in_flight: AtomicUsize,
+    sessions: AtomicUsize,
+}
+
+/// All sessions of this process.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    by_id: Mutex<HashMap<Arc<str>, Arc<Session>>>,
+    agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
+}
+
+/// Why a session or a request was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// As many sessions as `limits.sessions` allows.
+    Sessions,
+    /// As many sessions of this agent as `limits.sessions-per-agent` allows.
+    AgentSessions,
+    /// As many requests of this agent as `limits.in-flight-per-agent` allows.
+    InFlight,
+}
+
+impl Sessions {
+    /// Opens a session.
+    pub fn open(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
+        let agent = self.agent(&opening.agent);
+        let mut sessions = locked(&self.by_id);
+        if sessions.len() >= limits.sessions {
+            return Err(Full::Sessions);
+        }
+        if agent.sessions.load(Ordering::Relaxed) >= limits.sessions_per_agent {
+            return Err(Full::AgentSessions);
+        }
+        agent.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = Session::new(opening, agent, limits.outbox);
+        sessions.insert(session.id.clone(), session.clone());
+        Ok(session)
+    }
+
+    /// An agent's counters; agents without sessions are forgotten as new ones come.
+    pub fn agent(&self, name: &Arc<str>) -> Arc<Agent> {
+        let mut agents = locked(&self.agents);
+        if let Some(agent) = agents.get(name) {
+            return agent.clone();
+        }
+        if agents.len() >= 10_000 {
+            agents.retain(|_, agent| Arc::strong_count(agent) > 1);
+        }
+        let agent = Arc::new(Agent {
+            name: name.clone(),
+            in_flight: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+        });
+        agents.insert(name.clone(), agent.clone());
+        agent
+    }
+
+    /// The agent's session with this id; somebody else's does not exist.
+    pub fn find(&self, id: &str, agent: &str) -> Option<Arc<Session>> {
+        locked(&self.by_id)
+            .get(id)
+            .filter(|session| *session.agent.name == *agent)
+            .cloned()
+    }
+
+    /// Takes a session out; whoever gets it detaches it from its servers.
+    pub fn remove(&self, id: &str) -> Option<Arc<Session>> {
+        let session = locked(&self.by_id).remove(id)?;
+        session.agent.sessions.fetch_sub(1, Ordering::Relaxed);
+        Some(session)
+    }
+
+    /// All sessions, as of now.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        locked(&self.by_id).values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        locked(&self.by_id).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One more round: the sessions that nobody has used for more than `rounds` of them.
+    pub fn unused(&self, rounds: u32) -> Vec<Arc<Session>> {
+        let mut sessions = self.all();
+        sessions.retain(|session| {
+            if session.is_used() {
+                session.use_now();
+                return false;
+            }
+            session.unused.fetch_add(1, Ordering::Relaxed) >= rounds
+        });
+        sessions
+    }
+}
+
+/// One request of an agent in flight; dropped, the place is free again.
+#[derive(Debug)]
+pub struct Place(Arc<Agent>);
+
+impl Place {
+    /// Takes a place if fewer than `most` are taken.
+    pub fn take(agent: &Arc<Agent>, most: usize) -> Result<Self, Full> {
+        if agent.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
+            agent.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::InFlight);
+        }
+        Ok(Self(agent.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
