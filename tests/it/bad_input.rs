@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use chillgate_tests::gate::bare;
 use chillgate_tests::http::{raw, statuses};
-use chillgate_tests::process::{descriptors, resident};
+use chillgate_tests::process::{descriptors, peak, resident};
 use chillgate_tests::wait::{seconds, within};
 use chillgate_tests::{Gate, Host, PipeHost, Reply, until};
 
@@ -270,6 +270,9 @@ async fn a_line_over_the_limit_on_a_pipe_is_refused_and_the_next_line_is_read() 
         host.call("name", json!({})).await["result"]["content"][0]["text"],
         "a"
     );
+    // Refused while it was read: 40 MiB of it were never held.
+    let held = peak(host.child().id().expect("it runs"));
+    assert!(held < 32 << 20, "{held} bytes");
 }
 
 #[tokio::test]

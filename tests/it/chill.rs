@@ -323,3 +323,21 @@ async fn a_cancelled_hold_frees_the_agents_slot_at_once() {
         5
     );
 }
+
+#[tokio::test]
+async fn a_break_that_a_policy_has_held_is_not_held_again() {
+    let tables = "[server.chill]\nbuiltin = \"chill\"\nboss-alertness = 100\n\
+                  [[policy]]\ntype = \"boss-alert\"\nalertness = 100\nhold = \"1s\"\n\
+                  match = { method = \"tools/call\" }\n";
+    let gate = Gate::with(tables).start().await;
+    let host = gate.host().open().await;
+    for _ in 0..4 {
+        host.call("take_a_break", json!({})).await;
+    }
+    // Both the policy and ChillMCP itself are at level 5 now.
+    let began = Instant::now();
+    let reply = host.call("take_a_break", json!({})).await;
+    let took = began.elapsed();
+    assert_eq!(levels(reply.tool_text()).alert, 5);
+    assert!(took >= seconds(1) && took < seconds(10), "{took:?}");
+}

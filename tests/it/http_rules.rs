@@ -495,6 +495,28 @@ async fn a_modern_request_is_told_which_revisions_are_spoken() {
 }
 
 #[tokio::test]
+async fn another_agents_session_is_as_unknown_as_none() {
+    let tables = mock("a").ledger().table("") + "[identity]\nheader = \"x-agent-id\"\n";
+    let gate = Gate::with(&tables).start().await;
+    let owner = gate.host().header("x-agent-id", "one").open().await;
+    let mut thief = gate.host().header("x-agent-id", "two").open().await;
+    thief.steal(owner.session().unwrap());
+    let reply = thief.call("echo", json!({"message": "stolen"})).await;
+    assert_eq!(
+        (reply.status, reply.code()),
+        (404, Some(-32600)),
+        "{reply:?}"
+    );
+    assert_eq!(thief.notify("notifications/initialized", None).await, 404);
+    for method in ["GET", "DELETE"] {
+        assert_eq!(thief.plain(method).await.status, 404, "{method}");
+    }
+    let reply = owner.call("echo", json!({"message": "mine"})).await;
+    assert_eq!(reply.tool_text(), "mine");
+    assert_eq!(gate.heard("a").calls(), 1);
+}
+
+#[tokio::test]
 async fn a_session_belongs_to_its_endpoint_as_well() {
     let tables = mock("a").table("") + &mock("b").table("");
     let gate = Gate::with(&tables).start().await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use chillgate_tests::gate::bare;
+use chillgate_tests::http::get;
 use chillgate_tests::wait::{all, seconds, within};
 use chillgate_tests::{Gate, Host, PipeHost, until};
 use rustix::process::Signal;
@@ -488,4 +489,31 @@ async fn a_policy_hold_speaks_to_a_host_that_gave_a_token() {
             .all(|note| note["params"]["progressToken"] == "p"),
         "{reply:?}"
     );
+}
+
+#[tokio::test]
+async fn an_audit_log_that_takes_nothing_refuses_calls_and_is_told_with_the_exit_code() {
+    let tables = mock("a").ledger().table("") + "[audit]\nfile = \"/dev/full\"\n";
+    let gate = Gate::with(&tables).start().await;
+    let host = gate.host().open().await;
+    // What comes before the first failed write is admitted; nothing after it.
+    let refused = until("a refusal", seconds(5), async || {
+        let reply = host.call("echo", json!({"message": "x"})).await;
+        reply.code()
+    });
+    assert_eq!(refused.await, 50_301);
+    let before = gate.heard("a").calls();
+    for _ in 0..20 {
+        assert!(
+            host.call("echo", json!({"message": "x"}))
+                .await
+                .code()
+                .is_some()
+        );
+    }
+    assert_eq!(gate.heard("a").calls(), before, "a call went unrecorded");
+    let ready = get(gate.health(), "/readyz").await;
+    assert_eq!(ready.status, 503, "{}", ready.text());
+    let (status, _) = gate.stop().await;
+    assert_eq!(status.code(), Some(2));
 }

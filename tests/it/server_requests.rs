@@ -179,6 +179,42 @@ async fn a_log_message_goes_to_the_one_host_and_only_at_its_level() {
 }
 
 #[tokio::test]
+async fn a_log_message_of_a_shared_server_is_told_to_nobody_when_two_share_it() {
+    let gate = Gate::with(&mock("a").table("isolation = \"shared\""))
+        .start()
+        .await;
+    let one = gate.host().open().await;
+    let reply = one
+        .call("log", json!({"level": "error", "data": "alone"}))
+        .await;
+    let mut of_one = one.listen().await;
+    let mut told = reply.before().to_vec();
+    while let Some(note) = heard(&mut of_one, Duration::from_millis(300)).await {
+        told.push(note);
+    }
+    assert_eq!(
+        told.len(),
+        1,
+        "who is alone hears its server's log: {told:?}"
+    );
+
+    let two = gate.host().open().await;
+    two.call("echo", json!({"message": "here"})).await;
+    let mut of_two = two.listen().await;
+    let reply = one
+        .call("log", json!({"level": "error", "data": "secret"}))
+        .await;
+    assert!(reply.before().is_empty(), "{:?}", reply.before());
+    assert_eq!(heard(&mut of_one, Duration::from_millis(300)).await, None);
+    assert_eq!(heard(&mut of_two, Duration::from_millis(300)).await, None);
+    let dropped = gate.scrape().await.sum(
+        "chillgate_dropped_messages_total",
+        &[("reason", "log_for_nobody")],
+    );
+    assert!((dropped - 1.0).abs() < 0.01, "{dropped}");
+}
+
+#[tokio::test]
 async fn an_updated_resource_is_told_to_those_who_subscribed() {
     let gate = Gate::with(&mock("a").table("")).start().await;
     let (one, two) = (gate.host().open().await, gate.host().open().await);
@@ -249,16 +285,25 @@ async fn a_lost_connection_is_not_a_cancellation() {
         .start()
         .await;
     let host = gate.host().open().await;
-    let call = host.message(
-        "tools/call",
-        Some(json!({"name": "wait", "arguments": {"ms": 800, "nonce": "n"}})),
-    );
-    host.abandon(&call, Duration::from_millis(300)).await;
-    let records = gate.records_when("the done record", |records| {
-        records.of("tool", "wait").sums().done == 1
-    });
-    let records = records.await;
-    assert_eq!(records.of("tool", "wait").sums().admitted, 1);
+    for (number, resets) in [false, true].into_iter().enumerate() {
+        let arguments = json!({"ms": 800, "nonce": number.to_string()});
+        let call = host.message(
+            "tools/call",
+            Some(json!({"name": "wait", "arguments": arguments})),
+        );
+        let patience = Duration::from_millis(300);
+        if resets {
+            host.reset(&call, patience).await;
+        } else {
+            host.abandon(&call, patience).await;
+        }
+        let records = gate.records_when("the done record", |records| {
+            records.of("tool", "wait").sums().done == number + 1
+        });
+        let waits = records.await.of("tool", "wait");
+        assert_eq!(waits.sums().admitted, number + 1);
+        assert_eq!(waits.outcomes().get("cancelled"), None, "resets: {resets}");
+    }
     assert!(
         gate.heard("a").of("notifications/cancelled").is_empty(),
         "the server was told to stop"

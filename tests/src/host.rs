@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::HeaderMap;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::http::{Answer, Connection, collect};
 use crate::sse::Events;
@@ -304,6 +306,27 @@ impl Host {
         // The response may or may not have begun; either way the host walks away.
         drop(tokio::time::timeout(after, sent).await);
         drop(connection);
+    }
+
+    /// Posts a message and resets the connection under it: unlike a closed one, which may only be
+    /// half closed, nobody can take that for a host that still listens.
+    ///
+    /// # Panics
+    /// When the front does not take the connection.
+    pub async fn reset(&self, message: &Value, after: Duration) {
+        let body = message.to_string();
+        let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", self.path, self.address);
+        for (name, value) in &self.headers() {
+            head.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
+        }
+        let length = body.len().to_string();
+        head.extend(["content-length: ", &length, "\r\n\r\n", &body]);
+        let mut stream = TcpStream::connect(self.address)
+            .await
+            .expect("a connection");
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        tokio::time::sleep(after).await;
+        stream.set_zero_linger().expect("a TCP socket");
     }
 
     /// The GET stream, where messages arrive that answer no request.

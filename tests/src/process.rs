@@ -91,10 +91,19 @@ pub fn descriptors(pid: u32) -> usize {
 
 /// Resident memory of a process in bytes.
 pub fn resident(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory a process has had so far, in bytes.
+pub fn peak(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, label: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(label))
         .unwrap_or("0 kB");
     let kib: u64 = line
         .split_whitespace()
