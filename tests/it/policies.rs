@@ -172,6 +172,7 @@ async fn a_key_lets_its_agent_in_and_a_wrong_one_nobody() {
         Some(format!("Bearer {key}x")),
         Some("Bearer ".to_owned()),
         Some("Basic eA==".to_owned()),
+        Some(format!("Bearing{key}")),
         None,
     ] {
         let mut stranger = gate.host();

@@ -35,6 +35,34 @@ async fn every_byte_of_a_call_reaches_the_server() {
 }
 
 #[tokio::test]
+async fn meta_keys_of_chillgates_own_come_from_no_host() {
+    let tables = mock("a").ledger().table("") + "[server.chill]\nbuiltin = \"chill\"\n";
+    let gate = Gate::with(&tables).start().await;
+    let host = gate.host().open().await;
+    let meta = json!({"dev.chillgate/agent": "somebody-else", "dev.chillgate/held": true,
+                      "dev.chillgate/x": 1, "com.example/kept": 2});
+    let call = json!({"name": "a__echo", "arguments": {"message": "m"}, "_meta": meta});
+    assert_eq!(host.request("tools/call", call).await.tool_text(), "m");
+    let heard = gate.heard("a").of("tools/call");
+    assert_eq!(heard[0]["params"]["_meta"], json!({"com.example/kept": 2}));
+
+    // ChillMCP believes the agent's name that chillgate gives it: nobody has a break on another's.
+    let call = json!({"name": "chill__take_a_break", "arguments": {}, "_meta": meta});
+    host.request("tools/call", call).await;
+    let levels = gate.scrape().await;
+    let of = |agent| {
+        levels.iter().any(|sample| {
+            sample.name == "chillgate_chill_stress_level"
+                && sample
+                    .labels
+                    .iter()
+                    .any(|(key, value)| key == "agent" && value == agent)
+        })
+    };
+    assert!(of("anonymous") && !of("somebody-else"));
+}
+
+#[tokio::test]
 async fn an_answer_keeps_members_that_no_sdk_knows() {
     let gate = Gate::with(&mock("a").table("")).start().await;
     let host = gate.host().path("/server/a/mcp").open().await;
@@ -163,7 +191,9 @@ async fn a_broken_server_leaves_the_others_working_and_is_named() {
     let hello = refused.hello(&json!({}));
     let reply = refused.post(&hello).await;
     let shown = format!("{reply:?}");
-    let said = reply.answer()["error"]["message"].as_str().unwrap_or_default();
+    let said = reply.answer()["error"]["message"]
+        .as_str()
+        .unwrap_or_default();
     assert!(
         said.contains("`broken`") && said.contains("no-such-program-here"),
         "{shown}"
@@ -177,9 +207,9 @@ async fn a_broken_server_leaves_the_others_working_and_is_named() {
         );
         let state: Value = serde_json::from_slice(&ready.body).unwrap();
         let servers = state["servers"].as_array().unwrap().iter();
-        let named = servers.filter(|server| server["state"] == "down");
-        let names: Vec<_> = named.map(|server| server["name"].clone()).collect();
-        (names == [json!("broken")]).then_some(())
+        let down = servers.filter(|server| server["state"] == "down");
+        let down: Vec<_> = down.map(|server| server["name"].clone()).collect();
+        (down == [json!("broken")]).then_some(())
     })
     .await;
     until("its error in the log", seconds(5), async || {

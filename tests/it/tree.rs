@@ -11,7 +11,7 @@ use chillgate_tests::gate::bare;
 use chillgate_tests::process::{Found, descendants, mark, marked, send};
 use chillgate_tests::script::interop;
 use chillgate_tests::server::toml_list;
-use chillgate_tests::wait::seconds;
+use chillgate_tests::wait::{all, long, seconds};
 use chillgate_tests::{Gate, PipeHost, until};
 use rustix::process::Signal;
 
@@ -181,6 +181,37 @@ async fn sessions_that_end_take_their_own_children_with_them() {
     })
     .await;
     assert_eq!(pid(two.call("pid", json!({})).await.tool_text()), second);
+}
+
+#[tokio::test]
+async fn a_drain_loses_none_of_two_hundred_calls() {
+    let gate = Gate::with(&mock("a").table(""))
+        .top("[limits]\nin-flight-per-agent = 200\nin-flight-per-server = 200\n")
+        .start()
+        .await;
+    let host = gate.host().open().await;
+    let most = if long() { 20_000 } else { 3_000 };
+    let calls = all((0..200_u64).map(|n| {
+        let ms = 1_000 + n * (most - 1_000) / 200;
+        let host = &host;
+        async move {
+            let nonce = n.to_string();
+            let reply = host.call("wait", json!({"ms": ms, "nonce": nonce})).await;
+            assert_eq!(reply.tool_text(), nonce);
+        }
+    }));
+    let term = async {
+        let running = until("all in flight", seconds(10), async || {
+            let scrape = gate.scrape().await;
+            let running = scrape.sum("chillgate_inflight_requests", &[("server", "a")]);
+            (running > 199.5).then_some(running)
+        });
+        assert!(running.await < 200.5);
+        gate.signal(Signal::TERM);
+    };
+    tokio::join!(calls, term);
+    let mut gate = gate;
+    assert_eq!(gate.ended(seconds(10)).await.code(), Some(0));
 }
 
 #[tokio::test]
