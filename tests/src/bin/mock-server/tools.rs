@@ -23,6 +23,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("meta", "answers `params._meta` as JSON"),
     ("host", "answers what the host declared"),
     ("name", "answers the server's name"),
+    ("two__words", "the same, under a name with the separator in it"),
     ("pid", "answers its process id"),
     ("count", "answers how many calls it heard"),
     (
@@ -100,7 +101,7 @@ pub(crate) async fn call(
         "raw" => line,
         "meta" => params["_meta"].to_string(),
         "host" => lock(&server.host).to_string(),
-        "name" => server.flags.name.clone(),
+        "name" | "two__words" => server.flags.name.clone(),
         "pid" => std::process::id().to_string(),
         "count" => server.calls.load(Ordering::Relaxed).to_string(),
         "cancelled" => Value::from(lock(&server.cancelled).clone()).to_string(),
