@@ -253,7 +253,10 @@ async fn a_port_in_use_and_a_missing_file_are_said_within_a_second() {
     let refused = output(&toml, "serve").await;
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(2), "{said}");
-    assert!(said.contains(&address), "{said}");
+    assert!(
+        said.contains(&address) && said.contains("choose another with `listen` or `--listen`"),
+        "{said}"
+    );
 
     let mut command = bare();
     let missing = command

@@ -328,6 +328,9 @@ async fn connect_gives_a_stdio_host_a_remote_server_and_a_unix_socket() {
         let (status, stderr) = host.finish(seconds(10)).await;
         assert!(status.success(), "{target}: {status}: {stderr}");
     }
+    // Whoever comes next finds the place free.
+    let (status, folder) = gate.stop().await;
+    assert!(status.success() && !folder.path().join("mcp.sock").exists());
 }
 
 #[tokio::test]
@@ -403,4 +406,15 @@ async fn progress_renews_a_timeout() {
     let reply = host.request("tools/call", params).await;
     assert_eq!(reply.tool_text(), "done");
     assert_eq!(reply.before().len(), 8);
+}
+
+#[tokio::test]
+async fn progress_does_not_outlast_the_longest_time_allowed() {
+    let policy = "[[policy]]\ntype = \"timeout\"\nmatch = { method = \"tools/call\" }\nafter = \"600ms\"\nmax = \"1s\"\n";
+    let gate = Gate::with(&(mock("a").table("") + policy)).start().await;
+    let host = gate.host().open().await;
+    let params = json!({"name": "progress", "arguments": {"steps": 20, "ms": 100}, "_meta": {"progressToken": 1}});
+    let reply = host.request("tools/call", params).await;
+    assert_eq!(reply.answer()["error"]["data"]["type"], "chillgate/timeout");
+    assert!((5..=11).contains(&reply.before().len()), "{reply:?}");
 }

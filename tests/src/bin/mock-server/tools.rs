@@ -23,7 +23,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("meta", "answers `params._meta` as JSON"),
     ("host", "answers what the host declared"),
     ("name", "answers the server's name"),
-    ("two__words", "the same, under a name with the separator in it"),
+    (
+        "two__words",
+        "the same, under a name with the separator in it",
+    ),
     ("pid", "answers its process id"),
     ("count", "answers how many calls it heard"),
     (
