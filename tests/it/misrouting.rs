@@ -127,10 +127,11 @@ async fn a_line_of_100_mb_is_dropped_as_it_streams_by() {
     };
     let (reply, _) = tokio::join!(junk, other);
     assert_eq!(reply.tool_text(), "after junk");
-    let after = chillgate_tests::process::resident(gate.pid());
+    let most = chillgate_tests::process::peak(gate.pid());
+    // At most `limits.message` is held of it, for a moment twice while the buffer grows.
     assert!(
-        after < before + (24 << 20),
-        "resident memory went from {before} to {after}"
+        most < before + (48 << 20),
+        "resident memory went from {before} to {most}"
     );
     assert!(
         gate.scrape()

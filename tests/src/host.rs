@@ -187,7 +187,13 @@ impl Host {
 
     /// Sends a request and reads the reply to its end.
     pub async fn request(&self, method: &str, params: Value) -> Reply {
-        self.post(&self.message(method, Some(params))).await
+        let message = self.message(method, Some(params));
+        let reply = self.post(&message).await;
+        // An answer is to this request, whatever else it says; some refusals come before it is read.
+        if let Some(answer) = reply.messages.last().filter(|_| reply.status == 200) {
+            assert_eq!(answer["id"], message["id"], "{}", reply.text);
+        }
+        reply
     }
 
     /// Calls a tool.
