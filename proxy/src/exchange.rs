@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use chillgate_wire::{Envelope, Id, json, message};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::lock::locked;
 use crate::session::Session;
 
 /// Messages that wait for one reader, bounded in number and bytes.
@@ -52,13 +53,9 @@ impl Mailbox {
         }
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds a message; one larger than the byte bound is taken when nothing else waits.
     pub fn push(&self, message: Envelope) -> Result<(), Refused> {
-        let mut queue = self.locked();
+        let mut queue = locked(&self.queue);
         let size = message.raw().len();
         let full = queue.messages.len() >= queue.most
             || (!queue.messages.is_empty() && queue.bytes + size > MAILBOX_BYTES);
@@ -74,7 +71,7 @@ impl Mailbox {
 
     /// Whether an equal notification already waits, so that list changes coalesce.
     pub fn holds(&self, method: &str) -> bool {
-        self.locked()
+        locked(&self.queue)
             .messages
             .iter()
             .any(|waiting| waiting.method() == Some(method))
@@ -82,7 +79,7 @@ impl Mailbox {
 
     /// The next message without waiting.
     pub fn take(&self) -> Option<Envelope> {
-        let mut queue = self.locked();
+        let mut queue = locked(&self.queue);
         let message = queue.messages.pop_front()?;
         queue.bytes -= message.raw().len();
         Some(message)
@@ -95,7 +92,7 @@ impl Mailbox {
             if let Some(message) = self.take() {
                 return Some(message);
             }
-            if self.locked().closed {
+            if locked(&self.queue).closed {
                 return None;
             }
             woken.await;
@@ -109,7 +106,7 @@ impl Mailbox {
         if let Some(message) = self.take() {
             return Some(Some(message));
         }
-        if self.locked().closed {
+        if locked(&self.queue).closed {
             return None;
         }
         woken.await;
@@ -123,7 +120,7 @@ impl Mailbox {
 
     /// Takes no more messages; the reader gets what is left, then the end.
     pub fn close(&self) {
-        self.locked().closed = true;
+        locked(&self.queue).closed = true;
         self.wake.notify_waiters();
         self.wake.notify_one();
     }
@@ -197,23 +194,12 @@ impl Exchange {
 
     /// Remembers the host's progress token, to the letter.
     pub fn set_token(&self, token: Bytes) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        *locked(&self.token) = Some(token);
     }
 
     /// The host's progress token, to the letter.
     pub fn token(&self) -> Option<Bytes> {
-        self.token
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Whether the host gave a progress token.
-    pub fn has_token(&self) -> bool {
-        self.token
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        locked(&self.token).clone()
     }
 
     /// Sends a message to the host on this request's own stream.
@@ -253,17 +239,14 @@ impl Exchange {
 
     /// Ends the exchange early. The first reason stays.
     pub fn end(&self, why: Ended) {
-        self.ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(why);
+        locked(&self.ended).get_or_insert(why);
         self.stop.notify_waiters();
         self.stop.notify_one();
     }
 
     /// Why the exchange was ended early, if it was.
     pub fn ended(&self) -> Option<Ended> {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.ended)
     }
 
     /// Resolves when the exchange is ended early. Safe to cancel.
@@ -337,11 +320,7 @@ impl Exchange {
     /// While a policy holds the call: tells the host once a second, if it asked for progress.
     pub async fn report_hold(&self) {
         loop {
-            let holding = self
-                .hold
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
+            let holding = locked(&self.hold).clone();
             if let (Some(hold), Some(token)) = (holding, self.token()) {
                 let waited = hold.since.elapsed().as_secs_f64().floor();
                 let step = self.steps.fetch_add(1, Ordering::Relaxed);
@@ -373,10 +352,7 @@ impl Exchange {
 
     /// Whether a policy holds the call right now.
     pub fn is_held(&self) -> bool {
-        self.hold
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        locked(&self.hold).is_some()
     }
 }
 
@@ -387,10 +363,10 @@ impl Waiting for Exchange {
             span,
             since: Instant::now(),
         };
-        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+        *locked(&self.hold) = Some(hold);
     }
 
     fn done_waiting(&self) {
-        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *locked(&self.hold) = None;
     }
 }

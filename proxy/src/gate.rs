@@ -292,26 +292,45 @@ impl Gate {
         }
     }
 
+    /// Whether a session can begin with these `params` of an `initialize`.
+    pub fn check_greeting(params: &[u8]) -> Result<(), Refusal> {
+        if Session::asked_revision(params).is_some() {
+            return Ok(());
+        }
+        Err(Refusal::Answered {
+            code: chillgate_wire::code::INVALID_PARAMS,
+            message: "`initialize` needs `params.protocolVersion`, such as \"2025-11-25\""
+                .to_owned(),
+            data: None,
+        })
+    }
+
     /// Opens a session for a host that says `initialize`.
     pub fn open(&self, opening: Opening) -> Result<Arc<Session>, Refusal> {
-        if self.0.drain.refuses() {
-            return Err(Refusal::Draining);
-        }
-        if json::member(&opening.greeting, "protocolVersion")
-            .and_then(|at| json::text(&opening.greeting[at]))
-            .is_none()
-        {
-            return Err(Refusal::Answered {
-                code: chillgate_wire::code::INVALID_PARAMS,
-                message: "`initialize` needs `params.protocolVersion`, such as \"2025-11-25\""
-                    .to_owned(),
-                data: None,
-            });
-        }
         let snapshot = self.0.live.pin();
-        let session = self.0.sessions.open(opening, &snapshot.config.limits)?;
+        let call = opening.call();
+        let opened = match Self::check_greeting(&opening.greeting) {
+            Ok(()) if self.0.drain.refuses() => Err(Refusal::Draining),
+            Ok(()) => {
+                let sessions = &self.0.sessions;
+                sessions
+                    .open(opening, &snapshot.config.limits)
+                    .map_err(Refusal::Full)
+            }
+            Err(refusal) => Err(refusal),
+        };
         self.0.metrics.sessions(self.0.sessions.len());
-        Ok(session)
+        opened.map_err(|refusal| {
+            let label = label(&call.method);
+            self.turn_away(
+                Astray {
+                    call,
+                    label,
+                    refusal,
+                },
+                &snapshot,
+            )
+        })
     }
 
     /// Ends a session, at its servers too.

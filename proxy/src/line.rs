@@ -4,13 +4,14 @@
 //! Lines that queue up while a write is under way go out together in the next one. It never
 //! reads, never parses and never blocks the caller's thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use chillgate_wire::{Edit, Envelope};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::exchange::Refused;
+use crate::lock::locked;
 
 /// How many bytes may wait besides the message that fills it up.
 const BACKLOG: usize = 1 << 20;
@@ -54,10 +55,6 @@ impl Line {
         (Self(shared.clone()), run(shared, writer))
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds a message if there is room now.
     pub fn offer(&self, message: &Envelope) -> Result<(), Refused> {
         self.add(|buffer| message.write_line(&message.edit(), buffer))
@@ -83,7 +80,7 @@ impl Line {
     }
 
     fn add(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Result<(), Refused>, Closed> {
-        let mut state = self.locked();
+        let mut state = locked(&self.0.state);
         if state.closed {
             return Err(Closed);
         }
@@ -101,14 +98,14 @@ impl Line {
 
     /// Takes no more lines; what is there is still written, then the writer is shut down.
     pub fn close(&self) {
-        self.locked().closed = true;
+        locked(&self.0.state).closed = true;
         self.0.filled.notify_one();
         self.0.emptied.notify_waiters();
     }
 
     /// Whether lines can still be added.
     pub fn is_closed(&self) -> bool {
-        self.locked().closed
+        locked(&self.0.state).closed
     }
 }
 
@@ -116,12 +113,11 @@ async fn run<W: AsyncWrite + Send + Unpin>(
     shared: Arc<Shared>,
     mut writer: W,
 ) -> std::io::Result<()> {
-    let locked = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut spare = Vec::new();
     loop {
         let filled = shared.filled.notified();
         let closed = {
-            let mut state = locked();
+            let mut state = locked(&shared.state);
             std::mem::swap(&mut state.buffer, &mut spare);
             state.writing = !spare.is_empty();
             state.closed
@@ -140,7 +136,7 @@ async fn run<W: AsyncWrite + Send + Unpin>(
             writer.flush().await
         };
         if let Err(error) = written.await {
-            locked().closed = true;
+            locked(&shared.state).closed = true;
             shared.emptied.notify_waiters();
             return Err(error);
         }

@@ -360,11 +360,7 @@ fn call_of(
         method: inbound.method,
         target,
         arguments: inbound.arguments,
-        // The request is kept as long as the call, so its id need not be copied.
-        id: inbound
-            .request
-            .id_bytes()
-            .map(|id| inbound.request.raw().slice_ref(id)),
+        id: Some(bytes::Bytes::copy_from_slice(exchange.id.as_bytes())),
         bytes_in: inbound.bytes as u64,
         context: session.context.clone(),
     }

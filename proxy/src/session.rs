@@ -3,12 +3,13 @@
 //! Sessions belong to an agent; another agent's session is as unknown as none. This file keeps
 //! state and finds the stream for a message; it never reads a transport and never asks a policy.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use chillgate_policies::engine::Context;
+use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
 use crate::config::Prefix;
@@ -110,16 +111,38 @@ pub struct Opening {
     pub line: Option<Line>,
 }
 
+impl Opening {
+    /// Its `initialize` as policies see it, for the record of one that is refused.
+    pub(crate) fn call(&self) -> Call {
+        Call {
+            agent: self.agent.clone(),
+            server: Arc::from("*"),
+            method: Arc::from("initialize"),
+            target: None,
+            arguments: None,
+            id: None,
+            bytes_in: self.greeting.len() as u64,
+            context: Arc::new(Context {
+                transport: self.transport,
+                era: "legacy",
+                session: None,
+                client: None,
+                peer: self.peer.clone(),
+            }),
+        }
+    }
+}
+
 impl Session {
     fn new(opening: Opening, agent: Arc<Agent>, outbox: usize) -> Arc<Self> {
         // A copy: a slice would keep the whole read buffer of the connection alive.
         let greeting = Bytes::copy_from_slice(&opening.greeting);
         let text = |path: &[&str]| {
             let value = &greeting[json::path(&greeting, path)?];
-            json::text(value).map(std::borrow::Cow::into_owned)
+            json::text(value).map(Cow::into_owned)
         };
-        let asked = text(&["protocolVersion"]).unwrap_or_default();
-        let revision = Revision::known(&asked)
+        let revision = Self::asked_revision(&greeting)
+            .and_then(|asked| Revision::known(&asked))
             .filter(|revision| revision.era() == Era::Legacy)
             .unwrap_or(Revision::V2025_11_25);
         let id: Arc<str> = random_id().into();
@@ -152,6 +175,11 @@ impl Session {
             missed: Mutex::default(),
             over: AtomicBool::new(false),
         })
+    }
+
+    /// The revision that the `params` of an `initialize` name.
+    pub fn asked_revision(params: &[u8]) -> Option<Cow<'_, str>> {
+        json::text(&params[json::member(params, "protocolVersion")?])
     }
 
     /// The era the host speaks.

@@ -45,6 +45,10 @@ impl Asked {
         }
     }
 
+    fn any(self) -> bool {
+        self.0 != [0; MOST_POLICIES / 64]
+    }
+
     fn contains(self, index: usize) -> bool {
         self.0
             .get(index / 64)
@@ -251,7 +255,7 @@ impl Asked {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.stage == Progress::Entering {
+        if self.stage == Progress::Entering && self.asked.any() {
             let chain = Arc::clone(&self.chain);
             if let Some(link) = chain.links.get(self.at) {
                 link.tally.decided("cancel", "cancelled");

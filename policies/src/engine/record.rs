@@ -156,7 +156,7 @@ pub struct Sizes {
 }
 
 impl Record<'_> {
-    /// The record as JSON on one line, as [`to_line`] writes it. Without newline.
+    /// The record as JSON on one line, as [`json_line`] writes it. Without newline.
     pub fn to_line(&self) -> String {
         let mut line = Line::new();
         line.number("v", self.v);
@@ -234,8 +234,8 @@ pub fn clipped(text: &str, bytes: usize) -> &str {
 /// Reading it back gives the same value.
 ///
 /// # Errors
-/// When the value does not serialise; the records of this file always do.
-pub fn to_line<T: Serialize>(value: &T) -> serde_json::Result<String> {
+/// When the value does not serialise.
+pub fn json_line<T: Serialize>(value: &T) -> serde_json::Result<String> {
     let mut bytes = Vec::with_capacity(512);
     serde_json::to_writer(&mut bytes, value)?;
     let line = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_line_breaker_in_any_text_stays_on_one_line() {
-        let line = to_line(&"a\r\nb\u{2028}c\u{85}d\u{1b}[31me\u{9b}f\u{202e}g\u{e0041}")
+        let line = json_line(&"a\r\nb\u{2028}c\u{85}d\u{1b}[31me\u{9b}f\u{202e}g\u{e0041}")
             .expect("serialises");
         assert_eq!(
             line,
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn ordinary_text_of_any_language_stays_readable() {
         assert_eq!(
-            to_line(&"치맥 🍗 naïve").expect("serialises"),
+            json_line(&"치맥 🍗 naïve").expect("serialises"),
             "\"치맥 🍗 naïve\""
         );
     }
@@ -304,7 +304,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(text in any::<String>(), key in any::<String>()) {
             let value = serde_json::json!({ key: [text, 1, null] });
-            let line = to_line(&value).expect("serialises");
+            let line = json_line(&value).expect("serialises");
             prop_assert!(!line.chars().any(|c| c.is_control() || is_sly(c)));
             prop_assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON"), value);
         }

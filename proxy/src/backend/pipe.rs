@@ -95,7 +95,7 @@ impl Pipe {
         let lexeme = Id::number(number);
         let mut edits = edits;
         edits.id(lexeme.as_bytes());
-        if exchange.has_token() && has_token(request) {
+        if exchange.token().is_some() && has_token(request) {
             edits.set(&["params", "_meta", "progressToken"], lexeme.as_bytes());
         }
         let waiting = self.expect(number, Some(exchange.clone()))?;

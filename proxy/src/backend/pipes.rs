@@ -314,54 +314,53 @@ impl Pipes {
         }
     }
 
-    /// What a shared server must not be told by every host on its own.
-    async fn call_shared(
+    /// Every host may set its level; the shared server hears of the lowest.
+    async fn set_level(
         &self,
         pipe: &Arc<Pipe>,
         exchange: &Arc<Exchange>,
         request: &Envelope,
-        passage: Passage,
     ) -> Result<Envelope, BackendError> {
-        let session = &exchange.session;
-        let params = request.params().unwrap_or_default();
-        let text = |name| json::member(params, name).and_then(|at| json::text(&params[at]));
-        match request.method().unwrap_or_default() {
-            "logging/setLevel" => {
-                let level = text("level").and_then(|name| severity(&name));
-                let Some(level) = level else {
-                    return self.ask(pipe, exchange, request, passage).await;
-                };
-                session.set_log_level(level);
-                if pipe.audience().lower_level(level) {
-                    return self.ask(pipe, exchange, request, passage).await;
-                }
-                self.own_result(exchange, b"{}")
-            }
-            "resources/subscribe" => {
-                let answer = self.ask(pipe, exchange, request, passage).await?;
-                if let (Some(uri), Some(_)) = (text("uri"), answer.result()) {
-                    pipe.audience().subscribe(session, &uri);
-                }
-                Ok(answer)
-            }
-            "resources/unsubscribe" => {
-                let last = text("uri").is_none_or(|uri| pipe.audience().unsubscribe(session, &uri));
-                if last {
-                    return self.ask(pipe, exchange, request, passage).await;
-                }
-                self.own_result(exchange, b"{}")
-            }
-            _ => self.ask(pipe, exchange, request, passage).await,
+        let level = request.text(&["params", "level"]);
+        let Some(level) = level.and_then(|name| severity(&name)) else {
+            return self.ask(pipe, exchange, request, Passage::default()).await;
+        };
+        exchange.session.set_log_level(level);
+        if pipe.audience().lower_level(level) {
+            return self.ask(pipe, exchange, request, Passage::default()).await;
         }
+        self.own_result(exchange, b"{}")
     }
-}
 
-/// Whether a shared pipe keeps account of what the request is about.
-fn is_kept(request: &Envelope) -> bool {
-    matches!(
-        request.method(),
-        Some("logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
-    )
+    /// The shared server's updates of a resource go to those who subscribed to it.
+    async fn subscribe(
+        &self,
+        pipe: &Arc<Pipe>,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+    ) -> Result<Envelope, BackendError> {
+        let answer = self
+            .ask(pipe, exchange, request, Passage::default())
+            .await?;
+        if let (Some(uri), Some(_)) = (request.text(&["params", "uri"]), answer.result()) {
+            pipe.audience().subscribe(&exchange.session, &uri);
+        }
+        Ok(answer)
+    }
+
+    /// The shared server hears of it when the last host is gone.
+    async fn unsubscribe(
+        &self,
+        pipe: &Arc<Pipe>,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+    ) -> Result<Envelope, BackendError> {
+        let uri = request.text(&["params", "uri"]);
+        if uri.is_none_or(|uri| pipe.audience().unsubscribe(&exchange.session, &uri)) {
+            return self.ask(pipe, exchange, request, Passage::default()).await;
+        }
+        self.own_result(exchange, b"{}")
+    }
 }
 
 impl Tries {
@@ -413,10 +412,16 @@ impl Backend for Pipes {
             return Box::pin(self.initialize(exchange, &request, passage)).await;
         }
         let pipe = self.pipe(&exchange.session).await?;
-        let answer = if pipe.audience().is_shared() && is_kept(&request) {
-            Box::pin(self.call_shared(&pipe, exchange, &request, passage)).await
-        } else {
-            self.ask(&pipe, exchange, &request, passage).await
+        // What a shared server must not be told by every host on its own is boxed as well.
+        let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
+            Some("logging/setLevel") => Box::pin(self.set_level(&pipe, exchange, &request)).await,
+            Some("resources/subscribe") => {
+                Box::pin(self.subscribe(&pipe, exchange, &request)).await
+            }
+            Some("resources/unsubscribe") => {
+                Box::pin(self.unsubscribe(&pipe, exchange, &request)).await
+            }
+            _ => self.ask(&pipe, exchange, &request, passage).await,
         };
         if let Err(BackendError::Lost { cause, .. }) = &answer {
             self.note_loss(&exchange.session, cause);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chillgate_wire::{Envelope, Id, json};
+use chillgate_wire::{Envelope, Id};
 
 use crate::exchange::{Exchange, Refused};
 use crate::session::Session;
@@ -37,8 +37,7 @@ pub(super) fn hand_on(
 
 /// A log message's severity; one without a known level is always told.
 fn level_of(note: &Envelope) -> u8 {
-    note.get(&["params", "level"])
-        .and_then(json::text)
+    note.text(&["params", "level"])
         .and_then(|name| severity(&name))
         .unwrap_or(u8::MAX)
 }

@@ -166,10 +166,14 @@ impl Host {
 
     /// A second `initialize` begins anew: the session before it ends.
     async fn open(&mut self, message: &Envelope) -> Result<(), crate::gate::Refusal> {
+        let params = message.params().unwrap_or(b"{}");
+        // One that cannot begin anything ends nothing either.
+        if self.session.is_some() {
+            Gate::check_greeting(params)?;
+        }
         if let Some(before) = self.session.take() {
             self.gate.close(&before, Ended::Session).await;
         }
-        let params = message.params().unwrap_or(b"{}");
         let session = self.gate.open(Opening {
             agent: self.gate.snapshot().identities.of_stdio(),
             scope: self.scope.clone(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chillgate_wire::{
-    Envelope, Era, Fault, Id, Kind, Revision, batch as batches, classify, code, message,
+    Envelope, Era, Fault, FaultKind, Id, Kind, Revision, batch as batches, classify, code, message,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -213,14 +213,13 @@ impl Endpoint {
             peer: peer.map(|peer| peer.to_string()),
             line: None,
         };
-        let session = self.gate.open(opening).map_err(|refusal| {
-            let status = match refusal {
-                Refusal::Answered { .. } => StatusCode::OK,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            Box::new(worded(status, id.as_ref(), &refusal))
-        })?;
+        let session = self
+            .gate
+            .open(opening)
+            .map_err(|refusal| Box::new(worded(refusal.status(), id.as_ref(), &refusal)))?;
         let exchange = exchange(&message, &session, snapshot)?;
+        // Its answer is plain JSON: what a server says meanwhile waits for the session's stream.
+        exchange.speak_aside();
         let answer = self.gate.handle(exchange.clone(), message).await;
         let is_open = answer
             .message
@@ -281,9 +280,18 @@ impl Endpoint {
         agent: &str,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
-        let messages =
-            batches::split(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        let session = self.session(headers, scope, agent, None)?;
+        let session = match self.session(headers, scope, agent, None) {
+            Ok(session) => session,
+            // Who begins with a batch hears what is wrong with that, not that no session is there.
+            Err(refused) => {
+                return Err(match batches::split(raw, &snapshot.wire) {
+                    Err(fault) if fault.kind == FaultKind::BatchedInitialize => {
+                        Box::new(faulty(&fault))
+                    }
+                    _ => refused,
+                });
+            }
+        };
         if !session.batches() {
             let text = "batches exist only in revision 2025-03-26; send one message per POST";
             return Err(Box::new(refuse(
@@ -292,6 +300,8 @@ impl Endpoint {
                 text,
             )));
         }
+        let messages =
+            batches::split(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
         match batch(&self.gate, &session, messages).await {
             Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
             None => Ok(plain(StatusCode::ACCEPTED, Body::empty())),

@@ -89,19 +89,28 @@ impl Answer {
 }
 
 impl Refusal {
+    /// The HTTP status it travels with, where nothing was streamed before.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Policy { rejection, .. } if rejection.answer == engine::Answer::Http429 => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Draining | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::OK,
+        }
+    }
+
     /// The answer to the request of this exchange.
     pub fn answer(self, exchange: &Exchange) -> Answer {
         let id = exchange.id.as_bytes();
-        let mut status = StatusCode::OK;
+        let status = self.status();
         let mut retry_after = None;
         let (code, text, data) = match self {
             Self::Ended(Ended::ByHost) => return Answer::none(),
             Self::Policy { rejection, tool } => {
                 retry_after = rejection.retry_after;
-                match rejection.answer {
-                    engine::Answer::Http429 => status = StatusCode::TOO_MANY_REQUESTS,
-                    engine::Answer::ToolError => return tool_error(id, &rejection),
-                    engine::Answer::Error => {}
+                if rejection.answer == engine::Answer::ToolError {
+                    return tool_error(id, &rejection);
                 }
                 let text = if rejection.hidden {
                     hidden_text(&rejection, tool.as_deref())
@@ -111,12 +120,10 @@ impl Refusal {
                 (rejection.code, text, rejection.to_data())
             }
             Self::Draining => {
-                status = StatusCode::SERVICE_UNAVAILABLE;
                 retry_after = Some(Duration::from_secs(5));
                 self.words()
             }
             Self::Full(_) => {
-                status = StatusCode::SERVICE_UNAVAILABLE;
                 retry_after = Some(Duration::from_secs(1));
                 self.words()
             }

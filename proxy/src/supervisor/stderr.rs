@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chillgate_policies::engine::clock::Clock;
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::clock::TokioClock;
+use crate::lock::locked;
 use crate::telemetry::metrics::Metrics;
 
 /// The longest line kept, in bytes; the rest of a longer one is dropped.
@@ -58,7 +59,7 @@ impl Stderr {
 
     /// The last lines, oldest first, control characters spelled out.
     pub(super) fn last_words(&self) -> Vec<String> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = locked(&self.last);
         last.iter().map(|line| printable(line)).collect()
     }
 }
@@ -166,7 +167,7 @@ impl Lines {
     }
 
     fn remember(&self, line: &[u8]) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = locked(&self.last);
         let mut slot = if last.len() < LAST_LINES {
             Vec::new()
         } else {

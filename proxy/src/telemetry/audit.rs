@@ -14,6 +14,7 @@ use chillgate_policies::engine::clock::Clock;
 use chillgate_policies::engine::record::{AuditDown, AuditSink, Record};
 
 use super::metrics::Metrics;
+use crate::lock::locked;
 
 mod line;
 mod target;
@@ -164,7 +165,7 @@ impl fmt::Debug for Audit {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 

@@ -6,10 +6,12 @@
 //! listens: `health.rs` serves what [`Metrics::render`] writes.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{IntCounter, Registry, TextEncoder};
+
+use crate::lock::locked;
 
 mod budgets;
 mod chill;
@@ -80,7 +82,7 @@ impl Metrics {
 
     /// Everything in the text format, version 0.0.4.
     pub fn render(&self) -> String {
-        let _one = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = locked(&self.scrape);
         self.chill.fill();
         self.budgets.fill();
         let gathered = self.registry.gather();

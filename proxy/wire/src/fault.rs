@@ -188,7 +188,7 @@ impl FaultKind {
             Self::BatchedTwice => "two requests of the batch have the same id",
             Self::NotObject => "message is not an object",
             Self::Version => "jsonrpc must be \"2.0\"",
-            Self::Id => "id must be a string or number of at most 1024 bytes",
+            Self::Id => "id must be valid text or a number, of at most 1024 bytes",
             Self::Method => "method must be a string without control characters",
             Self::Params => "params must be an object",
             Self::Name => "name must not hold control characters",

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::to_line;
+use super::json_line;
 
 /// The line so far.
 pub(super) struct Line(String);
@@ -93,12 +93,13 @@ impl Line {
     }
 
     fn push_json(&mut self, value: &impl Serialize) {
-        // Texts and values that came out of a parser serialise.
-        self.0.push_str(to_line(value).as_deref().unwrap_or("null"));
+        // Texts, parsed values and plain structs serialise; a record is better with a gap than lost.
+        self.0
+            .push_str(json_line(value).as_deref().unwrap_or("null"));
     }
 }
 
-/// Needs no escape in JSON and no look from [`to_line`].
+/// Needs no escape in JSON and no look from [`json_line`].
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Id, Kind, code, json, message};
+use chillgate_wire::{Envelope, Id, Kind, code, message};
 use tracing::debug;
 
 use super::{Audience, Pipe};
@@ -32,7 +32,7 @@ impl Pipe {
     }
 
     fn hear_answer(&self, answer: Envelope) {
-        let number = answer.id_bytes().and_then(number_of);
+        let number = answer.id().and_then(|id| id.as_number());
         let pending = number.and_then(|number| locked(&self.pending).remove(&number));
         if let Some(pending) = pending {
             // A receiver that is gone has been cancelled: the answer is late and of no use.
@@ -46,14 +46,14 @@ impl Pipe {
 
     /// The answer was too large to be read, so its host hears that instead of nothing.
     pub(super) fn fail_oversized(&self, id: Option<&Id>) {
-        let number = id.and_then(|id| number_of(id.as_bytes()));
+        let number = id.and_then(Id::as_number);
         let Some(number) = number else { return };
         let text = format!(
             "the server's answer is larger than {} bytes; `limits.message` allows more",
             self.limits.message
         );
         let raw = message::error(
-            Some(number.to_string().as_bytes()),
+            Some(Id::number(number).as_bytes()),
             code::INTERNAL_ERROR,
             &text,
             None,
@@ -79,7 +79,9 @@ impl Pipe {
     }
 
     fn hear_progress(&self, note: &Envelope) {
-        let number = note.get(&["params", "progressToken"]).and_then(number_of);
+        let number = note
+            .get(&["params", "progressToken"])
+            .and_then(|token| Id::from_lexeme(token)?.as_number());
         let exchange =
             number.and_then(|number| locked(&self.pending).get(&number)?.exchange.clone());
         let token = exchange.as_ref().and_then(|exchange| exchange.token());
@@ -106,11 +108,18 @@ impl Pipe {
                 }
                 (all, self.only_exchange())
             }
-            "notifications/resources/updated" => {
-                let uri = note.get(&["params", "uri"]).and_then(json::text);
-                (self.audience.subscribed(&uri.unwrap_or_default()), None)
+            "notifications/resources/updated" => match note.text(&["params", "uri"]) {
+                Some(uri) => (self.audience.subscribed(&uri), None),
+                None => return self.metrics.dropped(&self.server, "updated_for_nobody"),
+            },
+            method if method.ends_with("list_changed") => (self.audience.all(), None),
+            // It belongs to no call of any of them.
+            _ => {
+                for session in self.audience.all() {
+                    self.count(&session.tell(note.clone()));
+                }
+                return;
             }
-            _ => (self.audience.all(), None),
         };
         for session in listeners {
             self.count(&hand_on(
@@ -171,9 +180,4 @@ impl Pipe {
             self.metrics.dropped(&self.server, "host_not_reading");
         }
     }
-}
-
-fn number_of(lexeme: &[u8]) -> Option<u64> {
-    // A string id with the same digits is another id.
-    std::str::from_utf8(lexeme).ok()?.parse().ok()
 }

@@ -245,8 +245,6 @@ where
         .header_read_timeout(None)
         // A host may close its half and still wait for the answer.
         .half_close(true)
-        // Head and body in one piece: what is sent is mostly small.
-        .writev(false)
         .max_buf_size(HEAD)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);

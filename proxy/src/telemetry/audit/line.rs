@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chillgate_policies::engine::record::{clipped, to_line};
+use chillgate_policies::engine::record::{clipped, json_line};
 use serde_json::{Map, Value};
 
 /// The longest line, newline included.
@@ -61,7 +61,7 @@ pub(super) fn bounded(text: &str) -> Cow<'_, str> {
         for value in members.values_mut() {
             cut(value, keep);
         }
-        if let Ok(line) = to_line(&members)
+        if let Ok(line) = json_line(&members)
             && line.len() <= BODY
         {
             return Cow::Owned(line);
@@ -175,7 +175,7 @@ mod tests {
                 .into_iter()
                 .map(|(name, (text, times))| (name, text.repeat(times).into()))
                 .collect();
-            let text = to_line(&members).expect("serialises");
+            let text = json_line(&members).expect("serialises");
             let line = stamped(4_102_444_800, 999_999, &bounded(&text));
             prop_assert!(line.len() <= LONGEST, "{} bytes", line.len());
             prop_assert_eq!(line.matches('\n').count(), 1);

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::lock::locked;
+
 /// The most that waits to be written, in bytes.
 const CAP: usize = 1 << 20;
 
@@ -57,7 +59,7 @@ impl Sink {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn write_out(&self, mut to: impl Write, dropped: impl Fn(u64)) {
