@@ -13,6 +13,7 @@ use std::time::Duration;
 use chillgate_policies::engine::ledger::LocalLedger;
 use chillgate_policies::engine::{Clock, Services};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -170,9 +171,9 @@ impl App {
             None => None,
             Some(address) => Some(self.probes(address, &heartbeat)?),
         };
-        let mut running = JoinSet::new();
+        let (mut running, mut serving) = (JoinSet::new(), JoinSet::new());
         for front in bound {
-            running.spawn(front.serve(self.gate.clone()));
+            serving.spawn(front.serve(self.gate.clone()));
         }
         running.spawn({
             let gate = self.gate.clone();
@@ -206,11 +207,17 @@ impl App {
                     Mode::Serve => Scope::Merged(front.prefix),
                     Mode::Wrap(server) => Scope::One(Arc::from(server.as_str())),
                 };
-                Some(stdio::serve(self.gate.clone(), scope))
+                let gate = self.gate.clone();
+                let (told, ended) = oneshot::channel();
+                // A task of its own, so that it still answers while chillgate stops.
+                serving.spawn(async move {
+                    let _ = told.send(stdio::serve(gate, scope).await);
+                });
+                Some(ended)
             }
         };
         self.until_told(host).await;
-        self.stop(running).await
+        self.stop(running, serving).await
     }
 
     fn probes(
@@ -252,7 +259,7 @@ impl App {
     }
 
     /// SIGTERM, SIGINT, or the end of the only host's input.
-    async fn until_told(&self, host: Option<impl Future<Output = std::io::Result<()>>>) {
+    async fn until_told(&self, host: Option<oneshot::Receiver<std::io::Result<()>>>) {
         let (Ok(mut terminate), Ok(mut interrupt)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
@@ -269,17 +276,19 @@ impl App {
             _ = terminate.recv() => info!("Told to stop (SIGTERM)."),
             _ = interrupt.recv() => info!("Told to stop (SIGINT)."),
             ended = host => match ended {
-                Ok(()) => info!("The host has closed its end."),
-                Err(error) => warn!(%error, "The host's pipe broke."),
+                Ok(Ok(())) => info!("The host has closed its end."),
+                Ok(Err(error)) => warn!(%error, "The host's pipe broke."),
+                Err(_) => error!("What serves the host has failed."),
             },
         }
     }
 
-    /// Not ready; then nothing new; then what runs may finish; then servers end.
+    /// Not ready; then nothing new; then what runs may finish and every host gets its answer; then
+    /// servers end.
     ///
     /// # Errors
     /// When audit records are lost with this process.
-    async fn stop(self, mut running: JoinSet<()>) -> Result<(), String> {
+    async fn stop(self, mut running: JoinSet<()>, mut serving: JoinSet<()>) -> Result<(), String> {
         let drain = self.gate.drain().clone();
         let (linger, deadline) = self.patience();
         let second = async {
@@ -299,6 +308,7 @@ impl App {
             tokio::time::sleep(linger).await;
             drain.refuse();
             drain.until_idle().await;
+            while serving.join_next().await.is_some() {}
         };
         tokio::select! {
             () = waiting => {}
@@ -312,14 +322,16 @@ impl App {
             self.gate.close(&session, Ended::Drain).await;
         }
         // The last answers are still to be written.
-        let _ = tokio::time::timeout(Duration::from_secs(1), drain.until_idle()).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let written = async { while serving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), written).await;
+        serving.shutdown().await;
         running.shutdown().await;
         let servers = self.live.pin();
         let stopping = servers.routes.all().iter().map(|server| server.stop());
         futures_util::future::join_all(stopping).await;
         self.fixtures.tasks.close();
-        if tokio::time::timeout(Duration::from_secs(6), self.fixtures.tasks.wait())
+        // A server that is deaf to everything takes 6 s to end.
+        if tokio::time::timeout(Duration::from_secs(8), self.fixtures.tasks.wait())
             .await
             .is_err()
         {

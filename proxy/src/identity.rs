@@ -181,7 +181,19 @@ fn parse_keys(keys: &BTreeMap<String, String>) -> Result<Vec<Key>, String> {
             hash,
         })
     };
-    keys.iter().map(parse).collect()
+    let keys = keys
+        .iter()
+        .map(parse)
+        .collect::<Result<Vec<Key>, String>>()?;
+    for (at, key) in keys.iter().enumerate() {
+        if let Some(twin) = keys[..at].iter().find(|twin| twin.hash == key.hash) {
+            let (one, other) = (&twin.agent, &key.agent);
+            return Err(format!(
+                "`{one}` and `{other}` have the same key: a key names one agent"
+            ));
+        }
+    }
+    Ok(keys)
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 32]> {

@@ -243,6 +243,40 @@ async fn a_bad_file_at_start_is_refused_by_serve_and_check_with_file_line_and_he
 }
 
 #[tokio::test]
+async fn a_file_at_the_place_of_a_socket_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("precious.txt");
+    std::fs::write(&file, "precious").unwrap();
+    let toml = format!(
+        "[[front]]\ntransport = \"streamable-http\"\nlisten = \"unix:{}\"\n[health]\nlisten = \"127.0.0.1:{}\"\n{}",
+        file.display(),
+        free_port(),
+        mock("a").table("")
+    );
+    let refused = output(&toml, "serve").await;
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("no socket") && said.contains("precious.txt"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn one_key_for_two_agents_is_a_mistake() {
+    let hash = "sha256:".to_owned() + &"ab".repeat(32);
+    let toml = format!(
+        "[identity.api-keys]\nalice = \"{hash}\"\nbob = \"{hash}\"\n{}",
+        mock("a").table("")
+    );
+    let found = output(&toml, "check").await;
+    let said = String::from_utf8(found.stderr).unwrap();
+    assert_eq!(found.status.code(), Some(1), "{said}");
+    assert!(said.contains("the key of `alice` too"), "{said}");
+}
+
+#[tokio::test]
 async fn a_port_in_use_and_a_missing_file_are_said_within_a_second() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use chillgate_tests::gate::bare;
 use chillgate_tests::process::{Found, descendants, mark, marked, send};
@@ -257,4 +258,82 @@ fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')')
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_its_whole_answer_while_the_gate_stops() {
+    let gate = Gate::with(&mock("a").table("")).start().await;
+    let host = gate.host().open().await;
+    let call = json!({"name": "blob", "arguments": {"bytes": 4_000_000}});
+    let call = host.message("tools/call", Some(call)).to_string();
+    let text = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\nmcp-session-id: {}\r\n\
+         content-length: {}\r\n\r\n{call}",
+        gate.front(),
+        host.session().unwrap(),
+        call.len()
+    );
+    let mut link = tokio::net::TcpStream::connect(gate.front()).await.unwrap();
+    link.write_all(text.as_bytes()).await.unwrap();
+    let mut piece = vec![0; 64 << 10];
+    let mut read = 0;
+    let mut told = false;
+    loop {
+        let count = link.read(&mut piece).await.unwrap();
+        if count == 0 {
+            break;
+        }
+        read += count;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if read > 500_000 && !told {
+            gate.signal(Signal::TERM);
+            told = true;
+        }
+    }
+    assert!(told && read > 4_000_000, "{read} bytes of the answer came");
+    // Meanwhile nobody else is let in, and it ends when the last byte is gone.
+    let mut gate = gate;
+    assert_eq!(gate.ended(seconds(5)).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn half_a_request_does_not_hold_the_end_up() {
+    let gate = Gate::with(&mock("a").table("")).start().await;
+    let mut link = tokio::net::TcpStream::connect(gate.front()).await.unwrap();
+    link.write_all(b"POST /mcp HTTP/1.1\r\nhost: x")
+        .await
+        .unwrap();
+    let idle = tokio::net::TcpStream::connect(gate.front()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gate.signal(Signal::TERM);
+    let mut gate = gate;
+    assert_eq!(gate.ended(seconds(3)).await.code(), Some(0));
+    drop((link, idle));
+}
+
+#[tokio::test]
+async fn a_host_whose_server_is_mute_hears_why_when_the_wrapper_is_stopped() {
+    let mut wrap = bare();
+    wrap.args(["wrap", "--"])
+        .args(mock("a").flags(&["--silent"]).command());
+    let mut host = PipeHost::start(wrap);
+    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {},
+                       "clientInfo": {"name": "h", "version": "1"}});
+    let id = host.send("initialize", hello).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pid = host.child().id().expect("it runs");
+    send(pid, Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    send(pid, Signal::TERM);
+    let answer = host.answer(&json!(id)).await;
+    assert_eq!(
+        answer["error"]["data"]["type"], "chillgate/draining",
+        "{answer}"
+    );
+    let (status, stderr) = host.ended(seconds(10)).await;
+    assert!(
+        status.success() && !stderr.contains("did not end"),
+        "{status}: {stderr}"
+    );
 }

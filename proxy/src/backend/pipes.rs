@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chillgate_wire::{Edit, Envelope, Limits as WireLimits, json, message};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -51,7 +52,7 @@ struct Inner {
     tasks: TaskTracker,
     shared: Arc<Slot>,
     own: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
-    stopped: std::sync::atomic::AtomicBool,
+    stopping: CancellationToken,
 }
 
 /// A place for one pipe after another.
@@ -108,7 +109,7 @@ impl Pipes {
             tasks,
             shared: Arc::default(),
             own: Mutex::default(),
-            stopped: std::sync::atomic::AtomicBool::new(false),
+            stopping: CancellationToken::new(),
         }))
     }
 
@@ -172,7 +173,7 @@ impl Pipes {
         if let Some(pipe) = slot.current() {
             return Ok(pipe);
         }
-        if self.0.stopped.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.0.stopping.is_cancelled() {
             return Err(self.down("it was taken out of the configuration"));
         }
         if let Some(wait) = tries
@@ -189,13 +190,16 @@ impl Pipes {
             None => Audience::shared(),
         };
         let starting = self.start(audience, owner.as_deref(), greet);
-        let opened = match tokio::time::timeout(self.0.start_timeout, starting).await {
-            Ok(opened) => opened,
-            Err(_) => Err(format!(
-                "it did not answer within {} s; is it an MCP server that speaks stdio? \
-                 `start-timeout` allows more",
-                self.0.start_timeout.as_secs()
-            )),
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(self.0.start_timeout, starting) => match opened {
+                Ok(opened) => opened,
+                Err(_) => Err(format!(
+                    "it did not answer within {} s; is it an MCP server that speaks stdio? \
+                     `start-timeout` allows more",
+                    self.0.start_timeout.as_secs()
+                )),
+            },
+            () = self.0.stopping.cancelled() => Err("it was stopped while it started".to_owned()),
         };
         let now = Instant::now();
         match opened {
@@ -501,9 +505,7 @@ impl Backend for Pipes {
     }
 
     async fn stop(&self) {
-        self.0
-            .stopped
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.0.stopping.cancel();
         let mut slots: Vec<_> = locked(&self.0.own).drain().map(|(_, slot)| slot).collect();
         slots.push(self.0.shared.clone());
         let pipes: Vec<_> = slots

@@ -259,6 +259,14 @@ fn identity(config: &Config, found: &mut Vec<Said>) {
         None | Some(ApiKeys::File(_)) => {}
         Some(ApiKeys::Inline(keys)) => {
             for (agent, hash) in keys {
+                let twin = keys.iter().find(|(_, other)| *other == hash);
+                if let Some((twin, _)) = twin.filter(|(twin, _)| *twin != agent) {
+                    found.push(Said::at(
+                        &["identity", "api-keys", agent],
+                        format!("this is the key of `{twin}` too: a key names one agent"),
+                        format!("`chillgate key {agent}` makes another"),
+                    ));
+                }
                 if super::key_hash(hash).is_none() {
                     found.push(Said::at(
                         &["identity", "api-keys", agent],

@@ -26,6 +26,7 @@ use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
 
 pub mod body;
+pub mod flow;
 pub mod listen;
 pub mod read;
 pub mod running;

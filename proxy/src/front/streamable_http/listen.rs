@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -22,12 +22,15 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 
 use super::Endpoint;
+use super::flow::Flow;
 use crate::config::{Front, Listen, Tls};
 use crate::front::origin::Origins;
 use crate::gate::Gate;
 
 /// An unused connection is closed after so long; a request's headers may take as long.
 const IDLE: Duration = Duration::from_secs(75);
+/// How often a connection is looked at while chillgate stops.
+const LOOK: Duration = Duration::from_millis(50);
 /// A TLS handshake may take so long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The most that a request's line and headers may have.
@@ -83,7 +86,7 @@ impl Bound {
                 Socket::Tcp(listener, bound)
             }
             Listen::Unix(path) => {
-                remove_stale(path).await;
+                remove_stale(path).await.map_err(fail)?;
                 Socket::Unix(UnixListener::bind(path).map_err(fail)?, path.clone())
             }
         };
@@ -101,7 +104,8 @@ impl Bound {
         }
     }
 
-    /// Serves hosts until the future is dropped; connections that are open then end with it.
+    /// Serves hosts until no new work is taken, then until every host has its last answer.
+    /// Connections that are open when the future is dropped end with it.
     pub async fn serve(self, gate: Gate) {
         info!(address = %self.address(), "Listening for hosts.");
         let bound = match &self.socket {
@@ -112,36 +116,45 @@ impl Bound {
         let endpoint = Arc::new(Endpoint::new(gate.clone(), origins, &self.front));
         let places = Arc::new(Semaphore::new(gate.snapshot().config.limits.connections));
         let mut connections = JoinSet::new();
-        loop {
-            // Full: the next connection waits in the kernel's queue.
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
-            };
-            while connections.try_join_next().is_some() {}
-            let (endpoint, gate) = (endpoint.clone(), gate.clone());
-            match &self.socket {
-                Socket::Tcp(listener, _) => {
-                    let Some((stream, peer)) = accepted(listener.accept().await).await else {
-                        continue;
-                    };
-                    let _ = stream.set_nodelay(true);
-                    let tls = self.tls.clone();
-                    connections.spawn(async move {
-                        let _place = place;
-                        tcp(endpoint, gate, stream, peer, tls).await;
-                    });
-                }
-                Socket::Unix(listener, _) => {
-                    let Some((stream, _)) = accepted(listener.accept().await).await else {
-                        continue;
-                    };
-                    connections.spawn(async move {
-                        let _place = place;
-                        connection(endpoint, gate, stream, None).await;
-                    });
+        let accepting = async {
+            loop {
+                // Full: the next connection waits in the kernel's queue.
+                let Ok(place) = places.clone().acquire_owned().await else {
+                    return;
+                };
+                while connections.try_join_next().is_some() {}
+                let (endpoint, gate) = (endpoint.clone(), gate.clone());
+                match &self.socket {
+                    Socket::Tcp(listener, _) => {
+                        let Some((stream, peer)) = accepted(listener.accept().await).await else {
+                            continue;
+                        };
+                        let _ = stream.set_nodelay(true);
+                        let tls = self.tls.clone();
+                        connections.spawn(async move {
+                            let _place = place;
+                            tcp(endpoint, gate, stream, peer, tls).await;
+                        });
+                    }
+                    Socket::Unix(listener, _) => {
+                        let Some((stream, _)) = accepted(listener.accept().await).await else {
+                            continue;
+                        };
+                        connections.spawn(async move {
+                            let _place = place;
+                            connection(endpoint, gate, stream, None).await;
+                        });
+                    }
                 }
             }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = gate.drain().until_refusing() => {}
         }
+        // Whoever comes now is refused by the system, which every host understands.
+        drop(self);
+        while connections.join_next().await.is_some() {}
     }
 }
 
@@ -157,6 +170,7 @@ impl Drop for Bound {
 /// Whether a connection is in use, looked at now and then.
 #[derive(Debug, Default)]
 struct Traffic {
+    waits: Arc<AtomicBool>,
     running: AtomicUsize,
     served: AtomicUsize,
 }
@@ -168,6 +182,16 @@ impl Traffic {
     fn request(self: &Arc<Self>) -> OneRequest {
         self.running.fetch_add(1, Ordering::Relaxed);
         OneRequest(self.clone())
+    }
+
+    /// Resolves when no request runs and every byte of its reply is on its way.
+    async fn until_done(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.running.load(Ordering::Relaxed) == 0 && !self.waits.load(Ordering::Relaxed) {
+                return;
+            }
+        }
     }
 
     /// Resolves when no request has been complete for [`IDLE`].
@@ -247,7 +271,10 @@ where
         .half_close(true)
         .max_buf_size(HEAD)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(Flow::new(stream, traffic.waits.clone())),
+            service,
+        );
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
@@ -259,7 +286,11 @@ where
         () = gate.drain().until_refusing() => {
             // The answer that is on its way goes out; the host finds the connection closed then.
             serving.as_mut().graceful_shutdown();
-            serving.await
+            tokio::select! {
+                ended = &mut serving => ended,
+                // Nothing, or half a request: there is nobody to answer.
+                () = traffic.until_done() => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -267,15 +298,23 @@ where
     }
 }
 
-/// A socket file that nobody listens on any more is in the way of a new one.
-async fn remove_stale(path: &Path) {
-    let is_stale = match tokio::net::UnixStream::connect(path).await {
-        Ok(_) => false,
-        Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+/// A socket file that nobody listens on any more is in the way of a new one. Anything else at its
+/// place is somebody's file.
+async fn remove_stale(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(there) = std::fs::symlink_metadata(path) else {
+        return Ok(());
     };
-    if is_stale {
+    if !there.file_type().is_socket() {
+        let text = "there is a file that is no socket; choose another path";
+        return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, text));
+    }
+    if let Err(error) = tokio::net::UnixStream::connect(path).await
+        && error.kind() == std::io::ErrorKind::ConnectionRefused
+    {
         let _ = std::fs::remove_file(path);
     }
+    Ok(())
 }
 
 fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
@@ -285,14 +324,31 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.certificate)
         .and_then(Iterator::collect)
         .map_err(|error| fail(&tls.certificate, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| fail(&tls.key, &error))?;
+    if chain.is_empty() {
+        return Err(fail(
+            &tls.certificate,
+            &"no certificate in PEM form is in it",
+        ));
+    }
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            fail(&tls.key, &"no private key in PEM form is in it")
+        }
+        other => fail(&tls.key, &other),
+    })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| fail(&tls.certificate, &error))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| fail(&tls.certificate, &error))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let certificate = tls.certificate.display();
+                fail(&tls.key, &format!("this is not the key of {certificate}"))
+            }
+            other => fail(&tls.certificate, &other),
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
