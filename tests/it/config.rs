@@ -277,6 +277,21 @@ async fn one_key_for_two_agents_is_a_mistake() {
 }
 
 #[tokio::test]
+async fn an_audit_log_without_a_name_is_a_mistake() {
+    let found = output(
+        &("[audit]\nfile = \"\"\n".to_owned() + &mock("a").table("")),
+        "check",
+    )
+    .await;
+    let said = String::from_utf8(found.stderr).unwrap();
+    assert_eq!(found.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("chillgate.toml:2") && said.contains("has no name"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_port_in_use_and_a_missing_file_are_said_within_a_second() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -27,7 +27,7 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
         strangers(config, &mut found);
     }
     if sound(&["front", "audit"]) {
-        stdout(config, &mut found);
+        audit(config, &mut found);
     }
     if sound(&["front", "health"]) {
         health(config, &mut found);
@@ -177,8 +177,17 @@ fn strangers(config: &Config, found: &mut Vec<Said>) {
     }
 }
 
-/// Standard output belongs to the protocol on a stdio front.
-fn stdout(config: &Config, found: &mut Vec<Said>) {
+/// The audit log needs a place, and standard output belongs to the protocol on a stdio front.
+fn audit(config: &Config, found: &mut Vec<Said>) {
+    if let Some(audit) = &config.audit
+        && audit.file.as_os_str().is_empty()
+    {
+        found.push(Said::at(
+            &["audit", "file"],
+            "the audit log has no name",
+            "write file = \"/var/log/chillgate/audit.jsonl\", or \"-\" for standard output",
+        ));
+    }
     let stdio = config
         .front
         .iter()
