@@ -14,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 mod cross;
+mod doubts;
 pub(crate) mod hint;
 pub mod load;
 pub mod report;

@@ -179,6 +179,9 @@ impl Reloader {
 
     fn try_reload(&mut self) -> Result<u64, Report> {
         let loaded = load::load(&self.sources)?;
+        for note in &loaded.notes {
+            info!("{note}");
+        }
         for path in &loaded.watch {
             self.seen.insert(path.clone(), std::fs::read(path).ok());
         }

@@ -370,7 +370,7 @@ async fn a_batch_is_for_2025_03_26_and_each_item_is_answered() {
 
 #[tokio::test]
 async fn an_initialize_that_names_no_revision_opens_nothing() {
-    let gate = gate().await;
+    let gate = Gate::with(&mock("a").table("")).audited().start().await;
     for params in [
         json!({}),
         json!({"capabilities": {}}),
@@ -388,6 +388,8 @@ async fn an_initialize_that_names_no_revision_opens_nothing() {
         );
         assert_eq!(answer.header("mcp-session-id"), "");
     }
+    let refused = gate.records(3).await.of("method", "initialize").sums();
+    assert_eq!((refused.refused, refused.admitted), (3, 0));
     let scrape = gate.scrape().await;
     assert!(
         scrape.sum("chillgate_sessions", &[]) < 0.5,

@@ -11,7 +11,7 @@ use figment::value::{Dict, Value};
 use super::report::{Report, ordinal};
 use super::server::{RawServer, kind_mistakes};
 use super::source::{Source, Step};
-use super::{ApiKeys, Config, Front, Server, ServerName, cross, hint};
+use super::{ApiKeys, Config, Front, Server, ServerName, cross, doubts, hint};
 
 mod extract;
 mod file;
@@ -173,7 +173,7 @@ fn attempt_with(
         reader.say(said);
     }
     report.sort();
-    let mut notes = Vec::new();
+    let mut notes = doubts::doubts(&config);
     if let (None, Some(preset)) = (&sources.file, sources.preset) {
         notes.push(format!(
             "No configuration file was given or found; using the preset {preset}."

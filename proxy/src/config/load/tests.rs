@@ -117,6 +117,22 @@ fn a_preset_lies_under_the_file() {
 }
 
 #[test]
+fn a_policy_about_what_is_not_there_is_doubted() {
+    let policy = "[[policy]]\ntype = \"access\"\nname = \"no\"\n\
+                  match = { method = [\"tool/call\", \"tools/list\"], server = \"b\" }\n\
+                  deny = [\"c__x\", \"a__y\", \"*__z\", \"plain\"]\n";
+    let attempt = attempted(&format!("{SERVER}{policy}"), &[], &[]);
+    assert!(attempt.report.is_empty(), "{}", attempt.report);
+    let expected = [
+        "Policy \"no\" is about the server \"b\", which is not configured",
+        "Policy \"no\" is about the server \"c\", which is not configured",
+        "Policy \"no\" is about the method \"tool/call\", which MCP does not define; \
+         did you mean `tools/call`?",
+    ];
+    assert_eq!(attempt.loaded.notes, expected);
+}
+
+#[test]
 fn a_file_without_extends_gets_no_preset_and_no_file_gets_the_given_one() {
     let sources = Sources {
         preset: Some("chill"),
