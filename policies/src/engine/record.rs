@@ -13,7 +13,7 @@ use super::call::Levels;
 
 mod line;
 
-use line::Line;
+use line::{Line, name};
 
 /// Takes audit records.
 pub trait AuditSink: Debug + Send + Sync {
@@ -63,9 +63,9 @@ pub struct Record<'a> {
     /// Admit, refuse or done.
     pub phase: Phase,
     /// The host's era; not in done records.
-    pub era: Option<&'a str>,
+    pub era: Option<&'static str>,
     /// Front transport; not in done records.
-    pub transport: Option<&'a str>,
+    pub transport: Option<&'static str>,
     /// Session, where there is one.
     pub session: Option<&'a str>,
     /// Who asked.
@@ -81,7 +81,7 @@ pub struct Record<'a> {
     pub tool: Option<&'a str>,
     /// JSON-RPC id as written.
     pub id: Option<&'a str>,
-    /// SHA-256 of the argument bytes in hex.
+    /// SHA-256 of the argument bytes in hex digits.
     pub args_sha256: Option<&'a str>,
     /// Arguments with secrets masked, where the policy asks for them.
     pub args: Option<&'a Value>,
@@ -124,9 +124,9 @@ pub struct Decision<'a> {
     /// Name of the policy.
     pub policy: &'a str,
     /// Its kind.
-    pub kind: &'a str,
+    pub kind: &'static str,
     /// Always `refuse`.
-    pub effect: &'a str,
+    pub effect: &'static str,
     /// Why.
     pub reason: &'a str,
     /// Code sent to the host.
@@ -156,71 +156,71 @@ pub struct Sizes {
 }
 
 impl Record<'_> {
-    /// The record as JSON on one line, as [`json_line`] writes it. Without newline.
-    pub fn to_line(&self) -> String {
-        let mut line = Line::new();
-        line.number("v", self.v);
-        line.text("instance", self.instance);
-        line.text("phase", self.phase.as_str());
-        line.some_text("era", self.era);
-        line.some_text("transport", self.transport);
-        line.some_text("session", self.session);
-        line.text("agent", self.agent);
+    /// Appends the members of the record as JSON, as [`json_line`] writes it, a comma before each
+    /// of them: the sink has put at least one before.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut line = Line::after(out);
+        line.number(name!("v"), self.v);
+        line.text(name!("instance"), self.instance);
+        line.word(name!("phase"), self.phase.as_str());
+        line.some_word(name!("era"), self.era);
+        line.some_word(name!("transport"), self.transport);
+        line.some_text(name!("session"), self.session);
+        line.text(name!("agent"), self.agent);
         if let Some(client) = &self.client {
-            line.object("client", |line| {
-                line.text("name", client.name);
-                line.text("version", client.version);
-                line.some_text("addr", client.addr);
+            line.object(name!("client"), |line| {
+                line.text(name!("name"), client.name);
+                line.text(name!("version"), client.version);
+                line.some_text(name!("addr"), client.addr);
             });
         }
-        line.text("server", self.server);
-        line.text("method", self.method);
-        line.some_text("tool", self.tool);
-        line.some_text("id", self.id);
-        line.some_text("args_sha256", self.args_sha256);
+        line.text(name!("server"), self.server);
+        line.text(name!("method"), self.method);
+        line.some_text(name!("tool"), self.tool);
+        line.some_text(name!("id"), self.id);
+        line.some_word(name!("args_sha256"), self.args_sha256);
         if let Some(args) = self.args {
-            line.json("args", args);
+            line.json(name!("args"), args);
         }
-        line.flag("args_dropped", self.args_dropped);
+        line.flag(name!("args_dropped"), self.args_dropped);
         if let Some(decision) = &self.decision {
-            line.object("decision", |line| {
-                line.text("policy", decision.policy);
-                line.text("kind", decision.kind);
-                line.text("effect", decision.effect);
-                line.text("reason", decision.reason);
-                line.number("code", decision.code);
+            line.object(name!("decision"), |line| {
+                line.text(name!("policy"), decision.policy);
+                line.word(name!("kind"), decision.kind);
+                line.word(name!("effect"), decision.effect);
+                line.text(name!("reason"), decision.reason);
+                line.number(name!("code"), decision.code);
             });
         }
         if let Some(quota) = &self.quota {
-            line.object("quota", |line| {
-                line.text("policy", quota.policy);
-                line.number("limit", quota.limit);
-                line.number("remaining", quota.remaining);
-                line.number("reset_s", quota.reset_s);
+            line.object(name!("quota"), |line| {
+                line.text(name!("policy"), quota.policy);
+                line.number(name!("limit"), quota.limit);
+                line.number(name!("remaining"), quota.remaining);
+                line.number(name!("reset_s"), quota.reset_s);
             });
         }
         if self.delay_ms > 0 {
-            line.number("delay_ms", self.delay_ms);
+            line.number(name!("delay_ms"), self.delay_ms);
         }
-        line.flag("held", self.held);
-        line.some_text("outcome", self.outcome);
+        line.flag(name!("held"), self.held);
+        line.some_word(name!("outcome"), self.outcome);
         if let Some(code) = self.rpc_code {
-            line.number("rpc_code", code);
+            line.number(name!("rpc_code"), code);
         }
         if let Some(duration) = self.duration {
             let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-            line.millis("dur_ms", micros);
+            line.millis(name!("dur_ms"), micros);
         }
-        line.object("bytes", |line| {
-            line.number("in", self.bytes.inward);
+        line.object(name!("bytes"), |line| {
+            line.number(name!("in"), self.bytes.inward);
             if self.bytes.outward > 0 {
-                line.number("out", self.bytes.outward);
+                line.number(name!("out"), self.bytes.outward);
             }
         });
         if let Some(levels) = &self.levels {
-            line.json("levels", levels);
+            line.json(name!("levels"), levels);
         }
-        line.finish()
     }
 }
 

@@ -83,7 +83,11 @@ impl AuditSink for Memory {
         if *self.full.lock().expect("not poisoned") {
             return Err(AuditDown("disk full".into()));
         }
-        let line = record.to_line();
+        let mut line = Vec::new();
+        record.write(&mut line);
+        line[0] = b'{'; // where another sink has members of its own
+        line.push(b'}');
+        let line = String::from_utf8(line).expect("UTF-8");
         self.lines.lock().expect("not poisoned").push(line);
         Ok(())
     }

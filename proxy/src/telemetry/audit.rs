@@ -124,8 +124,6 @@ impl Audit {
 
 impl AuditSink for Audit {
     fn append(&self, record: &Record<'_>) -> Result<(), AuditDown> {
-        let text = record.to_line();
-        let body = line::bounded(&text);
         let wall = self.clock.wall();
         let mut state = self.shared.lock();
         if let Some(why) = &state.down {
@@ -139,7 +137,8 @@ impl AuditSink for Audit {
         let State {
             lines, stamp, seq, ..
         } = &mut *state;
-        stamp.write(lines, *seq, wall, &body);
+        stamp.write(lines, *seq, wall);
+        line::finish(lines, before, record);
         let after = lines.len();
         drop(state);
         // Once for each batch, not for each record.

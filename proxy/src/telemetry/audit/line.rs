@@ -3,10 +3,9 @@
 //! Bytes to bytes, apart from the writer so that its laws can be tested. It opens nothing and
 //! leaves the meaning of a record alone.
 
-use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chillgate_policies::engine::record::{clipped, json_line};
+use chillgate_policies::engine::record::{Record, clipped, json_line};
 use serde_json::{Map, Value};
 
 /// The longest line, newline included.
@@ -23,8 +22,8 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Adds `{"seq":…,"ts":"…",` and the rest of `body`, an object with at least one member.
-    pub(super) fn write(&mut self, lines: &mut Vec<u8>, seq: u64, at: SystemTime, body: &str) {
+    /// Begins a line: `{"seq":…,"ts":"…"`.
+    pub(super) fn write(&mut self, lines: &mut Vec<u8>, seq: u64, at: SystemTime) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.spelled.is_empty() || self.second != since.as_secs() {
             self.second = since.as_secs();
@@ -42,33 +41,48 @@ impl Stamp {
         // Six digits: the seventh, always 1, keeps the zeros in front.
         let micros = 1_000_000 + since.subsec_micros();
         lines.extend_from_slice(&itoa::Buffer::new().format(micros).as_bytes()[1..]);
-        lines.extend_from_slice(br#"Z","#);
-        lines.extend_from_slice(body.strip_prefix('{').unwrap_or("}").as_bytes());
-        lines.push(b'\n');
+        lines.extend_from_slice(br#"Z""#);
     }
 }
 
-/// The record's JSON, its longest members cut where it would be too long. A cut text ends in
-/// `…[N bytes]`, a cut object or array is a text in its place, and `truncated` is set.
-pub(super) fn bounded(text: &str) -> Cow<'_, str> {
-    const BODY: usize = LONGEST - AROUND;
-    if text.len() <= BODY {
-        return Cow::Borrowed(text);
+/// Goes on with a record and ends the line that begins at `start`.
+pub(super) fn finish(lines: &mut Vec<u8>, start: usize, record: &Record<'_>) {
+    let body = lines.len();
+    record.write(lines);
+    bound(lines, start, body);
+}
+
+/// Ends the line. Where it would be too long, the longest members from `body` on are cut: a cut
+/// text ends in `…[N bytes]`, a cut object or array is a text in its place, and `truncated` is set.
+fn bound(lines: &mut Vec<u8>, start: usize, body: usize) {
+    lines.push(b'}');
+    if lines.len() - start >= LONGEST {
+        if let Some(comma) = lines.get_mut(body) {
+            *comma = b'{';
+        }
+        let text = lines.get(body..).unwrap_or_default();
+        let short = shortened(serde_json::from_slice(text).unwrap_or_default());
+        lines.truncate(body);
+        lines.push(b',');
+        lines.extend_from_slice(short.strip_prefix('{').unwrap_or("}").as_bytes());
     }
-    let mut members: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    lines.push(b'\n');
+}
+
+fn shortened(mut members: Map<String, Value>) -> String {
     members.insert("truncated".to_owned(), true.into());
     for keep in [1024, 256, 32] {
         for value in members.values_mut() {
             cut(value, keep);
         }
         if let Ok(line) = json_line(&members)
-            && line.len() <= BODY
+            && line.len() <= LONGEST - AROUND
         {
-            return Cow::Owned(line);
+            return line;
         }
     }
     // Unless a record had hundreds of members, which none has.
-    Cow::Borrowed(r#"{"truncated":true}"#)
+    r#"{"truncated":true}"#.to_owned()
 }
 
 fn cut(value: &mut Value, keep: usize) {
@@ -94,10 +108,16 @@ mod tests {
 
     use super::*;
 
+    /// A line at that time, with the members of `body`.
     fn stamped(seconds: u64, micros: u32, body: &str) -> String {
         let mut lines = Vec::new();
         let at = UNIX_EPOCH + Duration::new(seconds, micros * 1000);
-        Stamp::default().write(&mut lines, 7, at, body);
+        Stamp::default().write(&mut lines, 7, at);
+        let start = lines.len();
+        let members = body.trim_start_matches('{').strip_suffix('}');
+        lines.push(b',');
+        lines.extend_from_slice(members.expect("an object").as_bytes());
+        bound(&mut lines, 0, start);
         String::from_utf8(lines).expect("UTF-8")
     }
 
@@ -114,12 +134,8 @@ mod tests {
         let mut stamp = Stamp::default();
         let mut lines = Vec::new();
         for millis in [999, 1000, 1001, 61_000, 999] {
-            stamp.write(
-                &mut lines,
-                1,
-                UNIX_EPOCH + Duration::from_millis(millis),
-                r#"{"v":1}"#,
-            );
+            stamp.write(&mut lines, 1, UNIX_EPOCH + Duration::from_millis(millis));
+            lines.push(b'\n');
         }
         let text = String::from_utf8(lines).expect("UTF-8");
         let times: Vec<_> = text.lines().filter_map(|line| line.get(26..41)).collect();
@@ -135,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_short_record_is_left_alone() {
-        let text = r#"{"b":1,"a":"x"}"#;
-        assert!(matches!(bounded(text), Cow::Borrowed(same) if same == text));
+        let line = stamped(0, 0, r#"{"b":1,"a":"x"}"#);
+        assert!(line.ends_with("Z\",\"b\":1,\"a\":\"x\"}\n"), "{line}");
     }
 
     #[test]
@@ -146,7 +162,7 @@ mod tests {
             "치".repeat(4000),
             "x".repeat(9000)
         );
-        let line = bounded(&text);
+        let line = stamped(1, 0, &text);
         let value: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(value["phase"], "admit");
         assert_eq!(value["truncated"], true);
@@ -176,11 +192,12 @@ mod tests {
                 .map(|(name, (text, times))| (name, text.repeat(times).into()))
                 .collect();
             let text = json_line(&members).expect("serialises");
-            let line = stamped(4_102_444_800, 999_999, &bounded(&text));
+            let line = stamped(4_102_444_800, 999_999, &text);
             prop_assert!(line.len() <= LONGEST, "{} bytes", line.len());
             prop_assert_eq!(line.matches('\n').count(), 1);
             let value: Map<String, Value> = serde_json::from_str(&line).expect("JSON");
-            prop_assert_eq!(value.contains_key("truncated"), text.len() > LONGEST - AROUND);
+            let around = stamped(4_102_444_800, 999_999, "{}").len() - "{}".len();
+            prop_assert_eq!(value.contains_key("truncated"), around + text.len() > LONGEST);
         }
     }
 }
