@@ -97,14 +97,6 @@ struct Frame {
     held: Held,
 }
 
-enum Next {
-    Value,
-    FirstItem,
-    FirstKey,
-    Key,
-    After,
-}
-
 struct Scan<'a, W> {
     bytes: &'a [u8],
     at: usize,
@@ -124,29 +116,8 @@ impl<'a, W: Watch> Scan<'a, W> {
             None => return Err(Fault::new(FaultKind::Empty, start)),
             Some(first) => shape_of(first),
         };
-        let mut next = Next::Value;
-        loop {
-            next = match next {
-                Next::FirstItem if self.peek() == Some(b']') => self.close(),
-                Next::FirstKey if self.peek() == Some(b'}') => self.close(),
-                Next::Value | Next::FirstItem => self.value()?,
-                Next::FirstKey | Next::Key => self.member()?,
-                Next::After => {
-                    let Some(frame) = self.frames.last_mut() else {
-                        break;
-                    };
-                    match (self.bytes.get(self.at), frame.object) {
-                        (Some(b','), object) => {
-                            self.at += 1;
-                            if object { Next::Key } else { Next::Value }
-                        }
-                        (Some(b'}'), true) | (Some(b']'), false) => self.close(),
-                        _ => return Err(self.unexpected()),
-                    }
-                }
-            };
-            self.blank();
-        }
+        // A value stands at `at`; then whatever ends with it.
+        while self.value()? || self.after()? {}
         if self.at < self.bytes.len() {
             return Err(Fault::new(FaultKind::Trailing, self.at));
         }
@@ -196,7 +167,9 @@ impl<'a, W: Watch> Scan<'a, W> {
         }
     }
 
-    fn value(&mut self) -> Result<Next, Fault> {
+    /// Passes a scalar or an empty container, or enters a container: whether a value follows.
+    #[inline]
+    fn value(&mut self) -> Result<bool, Fault> {
         let start = self.at;
         match self.peek() {
             Some(b'{') => return self.open(true),
@@ -210,44 +183,63 @@ impl<'a, W: Watch> Scan<'a, W> {
             Some(b'n') => self.literal(b"null")?,
             _ => return Err(self.unexpected()),
         }
-        Ok(self.done(start))
+        self.done(start);
+        Ok(false)
+    }
+
+    /// Behind a complete value: closes what closes there; whether a value follows.
+    #[inline]
+    fn after(&mut self) -> Result<bool, Fault> {
+        loop {
+            self.blank();
+            let Some(frame) = self.frames.last_mut() else {
+                return Ok(false);
+            };
+            match (self.bytes.get(self.at), frame.object) {
+                (Some(b','), object) => {
+                    self.at += 1;
+                    self.blank();
+                    if object {
+                        self.member()?;
+                    }
+                    return Ok(true);
+                }
+                (Some(b'}'), true) | (Some(b']'), false) => self.close(),
+                _ => return Err(self.unexpected()),
+            }
+        }
     }
 
     /// A value ends here.
     #[inline]
-    fn done(&mut self, start: usize) -> Next {
+    fn done(&mut self, start: usize) {
         let level = self.frames.len();
-        if level <= VALUE_LEVELS {
-            let lexeme = self.bytes.get(start..self.at).unwrap_or_default();
-            let shape = lexeme
-                .first()
-                .map_or(Shape::Other, |first| shape_of(*first));
-            if let Some(kind) = self.watch.value(
-                level,
-                Value {
-                    shape,
-                    start,
-                    lexeme,
-                },
-            ) {
-                self.note(kind, start, None);
-            }
+        if level > VALUE_LEVELS {
+            return;
         }
-        Next::After
+        let lexeme = self.bytes.get(start..self.at).unwrap_or_default();
+        let shape = lexeme
+            .first()
+            .map_or(Shape::Other, |first| shape_of(*first));
+        let value = Value {
+            shape,
+            start,
+            lexeme,
+        };
+        if let Some(kind) = self.watch.value(level, value) {
+            self.note(kind, start, None);
+        }
     }
 
-    fn open(&mut self, object: bool) -> Result<Next, Fault> {
+    /// Enters a container: whether a value follows, which it does unless it is empty.
+    fn open(&mut self, object: bool) -> Result<bool, Fault> {
         let start = self.at;
         if self.frames.len() >= self.limits.depth {
             self.note(FaultKind::Depth, start, None);
             // Too deep to check. Walk past it, still without recursion, in case the id follows.
-            return match json::end(self.bytes, start) {
-                Some(end) => {
-                    self.at = end;
-                    Ok(self.done(start))
-                }
-                None => Err(Fault::new(FaultKind::Depth, start)),
-            };
+            self.at = json::end(self.bytes, start).ok_or(Fault::new(FaultKind::Depth, start))?;
+            self.done(start);
+            return Ok(false);
         }
         self.frames.push(Frame {
             start: start as u32,
@@ -256,24 +248,30 @@ impl<'a, W: Watch> Scan<'a, W> {
             held: self.names.open(),
         });
         self.at += 1;
-        Ok(if object {
-            Next::FirstKey
-        } else {
-            Next::FirstItem
-        })
+        self.blank();
+        match self.peek() {
+            Some(b'}') if object => self.close(),
+            Some(b']') if !object => self.close(),
+            _ if object => {
+                self.member()?;
+                return Ok(true);
+            }
+            _ => return Ok(true),
+        }
+        Ok(false)
     }
 
-    fn close(&mut self) -> Next {
+    fn close(&mut self) {
         self.at += 1;
-        let Some(frame) = self.frames.pop() else {
-            return Next::After;
-        };
-        self.names.close(frame.held);
-        self.done(frame.start as usize)
+        if let Some(frame) = self.frames.pop() {
+            self.names.close(frame.held);
+            self.done(frame.start as usize);
+        }
     }
 
     /// A name and its colon; the value follows.
-    fn member(&mut self) -> Result<Next, Fault> {
+    #[inline]
+    fn member(&mut self) -> Result<(), Fault> {
         if self.peek() != Some(b'"') {
             return Err(self.unexpected());
         }
@@ -301,7 +299,8 @@ impl<'a, W: Watch> Scan<'a, W> {
             return Err(self.unexpected());
         }
         self.at += 1;
-        Ok(Next::Value)
+        self.blank();
+        Ok(())
     }
 
     /// Notes a name that the object already has, or one too many.
