@@ -3,7 +3,6 @@
 //! The one place that knows isolation, restarts and backoff. What is behind a pipe (a child, a
 //! built-in) is the [`Opener`]'s; what travels through it is the [`Pipe`]'s.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use crate::backend::{Backend, BackendError, Passage, State};
 use crate::config::Isolation;
 use crate::exchange::Exchange;
 use crate::lock::locked;
+use crate::map::Map;
 use crate::session::{Scope, Session};
 
 /// Makes the far end of a pipe exist.
@@ -51,7 +51,7 @@ struct Inner {
     terms: Terms,
     tasks: TaskTracker,
     shared: Arc<Slot>,
-    own: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
+    own: Mutex<Map<Arc<str>, Arc<Slot>>>,
     stopping: CancellationToken,
 }
 
@@ -324,14 +324,15 @@ impl Pipes {
         pipe: &Arc<Pipe>,
         exchange: &Arc<Exchange>,
         request: &Envelope,
+        passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let level = request.text(&["params", "level"]);
         let Some(level) = level.and_then(|name| severity(&name)) else {
-            return self.ask(pipe, exchange, request, Passage::default()).await;
+            return self.ask(pipe, exchange, request, passage).await;
         };
         exchange.session.set_log_level(level);
         if pipe.audience().lower_level(level) {
-            return self.ask(pipe, exchange, request, Passage::default()).await;
+            return self.ask(pipe, exchange, request, passage).await;
         }
         self.own_result(exchange, b"{}")
     }
@@ -342,10 +343,9 @@ impl Pipes {
         pipe: &Arc<Pipe>,
         exchange: &Arc<Exchange>,
         request: &Envelope,
+        passage: Passage,
     ) -> Result<Envelope, BackendError> {
-        let answer = self
-            .ask(pipe, exchange, request, Passage::default())
-            .await?;
+        let answer = self.ask(pipe, exchange, request, passage).await?;
         if let (Some(uri), Some(_)) = (request.text(&["params", "uri"]), answer.result()) {
             pipe.audience().subscribe(&exchange.session, &uri);
         }
@@ -358,10 +358,11 @@ impl Pipes {
         pipe: &Arc<Pipe>,
         exchange: &Arc<Exchange>,
         request: &Envelope,
+        passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let uri = request.text(&["params", "uri"]);
         if uri.is_none_or(|uri| pipe.audience().unsubscribe(&exchange.session, &uri)) {
-            return self.ask(pipe, exchange, request, Passage::default()).await;
+            return self.ask(pipe, exchange, request, passage).await;
         }
         self.own_result(exchange, b"{}")
     }
@@ -418,12 +419,14 @@ impl Backend for Pipes {
         let pipe = self.pipe(&exchange.session).await?;
         // What a shared server must not be told by every host on its own is boxed as well.
         let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
-            Some("logging/setLevel") => Box::pin(self.set_level(&pipe, exchange, &request)).await,
+            Some("logging/setLevel") => {
+                Box::pin(self.set_level(&pipe, exchange, &request, passage)).await
+            }
             Some("resources/subscribe") => {
-                Box::pin(self.subscribe(&pipe, exchange, &request)).await
+                Box::pin(self.subscribe(&pipe, exchange, &request, passage)).await
             }
             Some("resources/unsubscribe") => {
-                Box::pin(self.unsubscribe(&pipe, exchange, &request)).await
+                Box::pin(self.unsubscribe(&pipe, exchange, &request, passage)).await
             }
             _ => self.ask(&pipe, exchange, &request, passage).await,
         };
