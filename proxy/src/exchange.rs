@@ -5,13 +5,16 @@
 //! hands in a line sink. It never decides anything.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chillgate_policies::engine::{Deadline, Waiting};
 use chillgate_wire::{Envelope, Id, json, message};
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -154,7 +157,8 @@ pub struct Exchange {
     pub began: Instant,
     token: Mutex<Option<Bytes>>,
     ended: Mutex<Option<Ended>>,
-    stop: Notify,
+    /// Wakes whoever carries the call; there is never more than one.
+    stop: AtomicWaker,
     detached: AtomicBool,
     aside: AtomicBool,
     quiet: AtomicBool,
@@ -181,7 +185,7 @@ impl Exchange {
             began: Instant::now(),
             token: Mutex::new(None),
             ended: Mutex::new(None),
-            stop: Notify::new(),
+            stop: AtomicWaker::new(),
             detached: AtomicBool::new(false),
             aside: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
@@ -240,8 +244,7 @@ impl Exchange {
     /// Ends the exchange early. The first reason stays.
     pub fn end(&self, why: Ended) {
         locked(&self.ended).get_or_insert(why);
-        self.stop.notify_waiters();
-        self.stop.notify_one();
+        self.stop.wake();
     }
 
     /// Why the exchange was ended early, if it was.
@@ -249,15 +252,13 @@ impl Exchange {
         *locked(&self.ended)
     }
 
-    /// Resolves when the exchange is ended early. Safe to cancel.
+    /// Resolves when the exchange is ended early. Safe to cancel; for the one who carries it.
     pub async fn until_ended(&self) -> Ended {
-        loop {
-            let stopped = self.stop.notified();
-            if let Some(why) = self.ended() {
-                return why;
-            }
-            stopped.await;
-        }
+        poll_fn(|cx| {
+            self.stop.register(cx.waker());
+            self.ended().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The host's connection is gone; in the legacy eras the call goes on without it.

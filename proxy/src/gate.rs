@@ -442,10 +442,17 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
         let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
         return Outcome::RpcError(code.unwrap_or(chillgate_wire::code::INTERNAL_ERROR));
     }
+    // Nearly every result says `false`, and then walking through it is spared.
+    let may_fail = |result: &[u8]| {
+        IS_ERROR.find_iter(result).any(|at| {
+            let behind = result[at + IS_ERROR.needle().len()..].trim_ascii_start();
+            let value = behind.strip_prefix(b":").unwrap_or_default();
+            value.trim_ascii_start().starts_with(b"true")
+        })
+    };
     let failed = route.call.tool().is_some()
         && answer.result().is_some_and(|result| {
-            // Looking for the name first spares walking through a large result.
-            IS_ERROR.find(result).is_some()
+            may_fail(result)
                 && json::member(result, "isError").is_some_and(|at| &result[at] == b"true")
         });
     if failed {

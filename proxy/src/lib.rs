@@ -22,6 +22,7 @@ pub mod health;
 pub mod identity;
 pub mod line;
 mod lock;
+mod map;
 pub mod random;
 pub mod reload;
 pub mod route;

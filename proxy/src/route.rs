@@ -5,7 +5,6 @@
 //! name cannot hold one, so every name is read back to exactly one server. Nothing here is a
 //! policy: what a host may not do is decided on the route that comes out.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chillgate_policies::engine::Call;
@@ -17,6 +16,7 @@ use crate::config::Prefix;
 use crate::exchange::Exchange;
 use crate::gate::inbound::Inbound;
 use crate::gate::{Refusal, label};
+use crate::map::Map;
 use crate::session::{Scope, Session};
 
 pub mod catalog;
@@ -75,7 +75,7 @@ impl Astray {
 #[derive(Debug)]
 pub struct Routes {
     servers: Vec<Arc<dyn Backend>>,
-    by_name: HashMap<Arc<str>, usize>,
+    by_name: Map<Arc<str>, usize>,
     chill: Vec<Arc<str>>,
     merge: Arc<dyn Backend>,
     access: lists::Access,
@@ -175,7 +175,8 @@ impl Routes {
             return astray(exchange, *inbound, missing("name"));
         };
         if let Some((server, name)) = self.find(exchange, &inbound.method, &shown, prefix).await {
-            let rename = (name != *shown).then_some((["params", "name"].as_slice(), name));
+            let rename =
+                (name != &*shown).then(|| (["params", "name"].as_slice(), name.to_owned()));
             self.known(exchange, inbound, server, rename).await
         } else {
             let refusal = unknown(&inbound.method, &shown);
@@ -184,19 +185,19 @@ impl Routes {
     }
 
     /// The server of a shown name, and the name it knows.
-    async fn find(
+    async fn find<'s>(
         &self,
         exchange: &Arc<Exchange>,
         method: &str,
-        shown: &str,
+        shown: &'s str,
         prefix: Prefix,
-    ) -> Option<(Arc<dyn Backend>, String)> {
+    ) -> Option<(Arc<dyn Backend>, &'s str)> {
         if prefixed(prefix, self.servers.len()) {
             let (server, name) = shown.split_once("__")?;
-            return Some((self.get(server)?.clone(), name.to_owned()));
+            return Some((self.get(server)?.clone(), name));
         }
         if let [only] = self.servers.as_slice() {
-            return Some((only.clone(), shown.to_owned()));
+            return Some((only.clone(), shown));
         }
         let kind = if method == "tools/call" {
             "tools/list"
@@ -204,7 +205,7 @@ impl Routes {
             "prompts/list"
         };
         let server = Box::pin(catalog::owner(exchange, &self.servers, kind, shown)).await?;
-        Some((server, shown.to_owned()))
+        Some((server, shown))
     }
 
     /// Where access is restricted, a name that the server does not list gets chillgate's own
@@ -247,8 +248,8 @@ impl Routes {
         if let Some(name) = name {
             return match self.find(exchange, "prompts/get", &name, prefix).await {
                 Some((server, bare)) => {
-                    let rename =
-                        (bare != name).then_some((["params", "ref", "name"].as_slice(), bare));
+                    let rename = (bare != name)
+                        .then(|| (["params", "ref", "name"].as_slice(), bare.to_owned()));
                     Ok(self.to(exchange, *inbound, server, rename))
                 }
                 None => astray(exchange, *inbound, unknown("prompts/get", &name)),
@@ -360,7 +361,10 @@ fn call_of(
         method: inbound.method,
         target,
         arguments: inbound.arguments,
-        id: Some(bytes::Bytes::copy_from_slice(exchange.id.as_bytes())),
+        id: inbound
+            .request
+            .id_bytes()
+            .map(|id| inbound.request.raw().slice_ref(id)),
         bytes_in: inbound.bytes as u64,
         context: session.context.clone(),
     }

@@ -4,7 +4,8 @@
 //! state and finds the stream for a message; it never reads a transport and never asks a policy.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,6 +17,7 @@ use crate::config::Prefix;
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
 use crate::line::Line;
 use crate::lock::locked;
+use crate::map::Map;
 use crate::route::catalog::Learned;
 
 mod questions;
@@ -83,7 +85,7 @@ pub struct Session {
     pub outbox: Mailbox,
     line: Option<Line>,
     log_level: AtomicU8,
-    exchanges: Mutex<HashMap<Id, Arc<Exchange>>>,
+    exchanges: Mutex<Map<Id, Arc<Exchange>>>,
     questions: Questions,
     listeners: AtomicU64,
     listening: AtomicBool,
@@ -224,12 +226,13 @@ impl Session {
 
     /// Registers a request; a second one with an id in flight is refused.
     pub fn begin(&self, exchange: &Arc<Exchange>) -> Result<(), Refused> {
-        let mut exchanges = locked(&self.exchanges);
-        if exchanges.contains_key(&exchange.id) {
-            return Err(Refused);
+        match locked(&self.exchanges).entry(exchange.id.clone()) {
+            Entry::Occupied(_) => Err(Refused),
+            Entry::Vacant(free) => {
+                free.insert(exchange.clone());
+                Ok(())
+            }
         }
-        exchanges.insert(exchange.id.clone(), exchange.clone());
-        Ok(())
     }
 
     /// The request has its answer; its id is free again.

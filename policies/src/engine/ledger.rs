@@ -95,17 +95,21 @@ pub struct Bucket {
 pub struct Quota {
     rate: Rate,
     burst: u32,
+    share: Duration,
 }
 
 impl Quota {
     /// A quota, unless filling an empty budget would take longer than 400 days or a share would
     /// take less than a nanosecond.
     pub fn new(rate: Rate, burst: u32) -> Option<Self> {
-        let quota = Self { rate, burst };
+        // The span divided by the count, rounded up: rounding never admits more than was written.
+        let nanos = rate.per.as_nanos().div_ceil(u128::from(rate.count.max(1)));
+        let share = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let quota = Self { rate, burst, share };
         let legal = burst >= 1
             && rate.count >= 1
             && u128::from(rate.count) <= rate.per.as_nanos()
-            && quota.share().as_nanos() * u128::from(burst) <= LONGEST.as_nanos();
+            && share.as_nanos() * u128::from(burst) <= LONGEST.as_nanos();
         legal.then_some(quota)
     }
 
@@ -119,15 +123,9 @@ impl Quota {
         self.burst
     }
 
-    /// Time after which one more is admitted: the span divided by the count, rounded up, so that
-    /// rounding never admits more than was written.
+    /// Time after which one more is admitted, at least a nanosecond.
     pub fn share(self) -> Duration {
-        let nanos = self
-            .rate
-            .per
-            .as_nanos()
-            .div_ceil(u128::from(self.rate.count.max(1)));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        self.share
     }
 }
 

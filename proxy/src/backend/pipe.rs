@@ -4,7 +4,6 @@
 //! hosts that both count from 0 never meet. Reader and writer are separate; neither waits for a
 //! host. It never starts, stops or judges the process behind it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -20,6 +19,7 @@ use crate::backend::greeting::Greeting;
 use crate::exchange::Exchange;
 use crate::line::Line;
 use crate::lock::locked;
+use crate::map::Map;
 use crate::session::Asker;
 use crate::telemetry::metrics::Metrics;
 
@@ -33,7 +33,7 @@ pub use audience::Audience;
 pub struct Pipe {
     server: Arc<str>,
     line: Line,
-    pending: Mutex<HashMap<u64, Pending>>,
+    pending: Mutex<Map<u64, Pending>>,
     next: AtomicU64,
     slots: Semaphore,
     audience: Audience,

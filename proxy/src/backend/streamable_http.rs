@@ -4,7 +4,6 @@
 //! mapping and have one owner. Credentials are chillgate's own: nothing a host sends as a header
 //! ever leaves here. Connections are pooled per server by the HTTP client.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use crate::backend::{Backend, BackendError, Passage, State};
 use crate::config::RemoteServer;
 use crate::exchange::Exchange;
 use crate::lock::locked;
+use crate::map::Map;
 use crate::session::{Scope, Session};
 
 pub mod connect;
@@ -46,7 +46,7 @@ struct Inner {
     start_timeout: Duration,
     terms: Terms,
     tasks: TaskTracker,
-    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+    links: Mutex<Map<Arc<str>, Arc<Link>>>,
     state: Mutex<State>,
     stopped: AtomicBool,
     stopping: Notify,

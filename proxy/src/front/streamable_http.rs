@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chillgate_wire::{
     Envelope, Era, Fault, FaultKind, Id, Kind, Revision, batch as batches, classify, code, message,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -70,11 +71,13 @@ impl Endpoint {
         request: Request<Incoming>,
         peer: Option<Arc<str>>,
     ) -> Result<Reply, Infallible> {
-        if let Some(refused) = read::check_framing(request.headers()) {
+        // Apart from here on: the head is looked at in place, and only the body goes further.
+        let (head, body) = request.into_parts();
+        if let Some(refused) = read::check_framing(&head.headers) {
             return Ok(*refused);
         }
-        let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        let origin = match self.origins.check(request.headers(), authority) {
+        let authority = head.uri.authority().map(http::uri::Authority::as_str);
+        let origin = match self.origins.check(&head.headers, authority) {
             Ok(origin) => origin,
             Err(foreign) => {
                 return Ok(refuse(
@@ -85,7 +88,7 @@ impl Endpoint {
             }
         };
         let mut reply = self
-            .route(request, peer)
+            .route(&head, body, peer)
             .await
             .unwrap_or_else(|refused| *refused);
         if let Some(origin) = origin {
@@ -102,21 +105,26 @@ impl Endpoint {
 
     async fn route(
         &self,
-        request: Request<Incoming>,
+        head: &Parts,
+        body: Incoming,
         peer: Option<Arc<str>>,
     ) -> Result<Reply, Box<Reply>> {
         let snapshot = self.gate.snapshot();
-        let scope = self.scope(request.uri().path(), &snapshot)?;
-        if request.method() == Method::OPTIONS {
-            return Ok(preflight(request.headers()));
+        let scope = self.scope(head.uri.path(), &snapshot)?;
+        if head.method == Method::OPTIONS {
+            return Ok(preflight(&head.headers));
         }
-        let who = snapshot.identities.of(request.headers());
+        let who = snapshot.identities.of(&head.headers);
         let agent = who.map_err(|denied| Box::new(unauthorized(denied)))?;
-        match *request.method() {
-            Method::POST => self.post(request, scope, agent, peer, &snapshot).await,
-            Method::GET => self.get(&request, &scope, &agent),
+        match head.method {
+            Method::POST => {
+                let headers = &head.headers;
+                self.post(headers, body, scope, agent, peer, &snapshot)
+                    .await
+            }
+            Method::GET => self.get(&head.headers, &scope, &agent),
             Method::DELETE => {
-                let session = self.session(request.headers(), &scope, &agent, None)?;
+                let session = self.session(&head.headers, &scope, &agent, None)?;
                 Box::pin(self.gate.close(&session, Ended::Session)).await;
                 Ok(plain(StatusCode::OK, Body::empty()))
             }
@@ -152,28 +160,22 @@ impl Endpoint {
 
     async fn post(
         &self,
-        request: Request<Incoming>,
+        headers: &HeaderMap,
+        body: Incoming,
         scope: Scope,
         agent: Arc<str>,
         peer: Option<Arc<str>>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
-        read::check_headers(request.headers())?;
-        let (head, body) = request.into_parts();
-        let (raw, _held) = read::whole(
-            body,
-            &head.headers,
-            snapshot.wire.message,
-            self.gate.budget(),
-        )
-        .await?;
+        read::check_headers(headers)?;
+        let cap = snapshot.wire.message;
+        let (raw, _held) = read::whole(body, headers, cap, self.gate.budget()).await?;
         if batches::is_batch(&raw) {
-            return Box::pin(self.post_batch(&head.headers, raw, &scope, &agent, snapshot)).await;
+            return Box::pin(self.post_batch(headers, raw, &scope, &agent, snapshot)).await;
         }
         let message =
             Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        let version = head
-            .headers
+        let version = headers
             .get(PROTOCOL_VERSION)
             .map(|value| value.to_str().unwrap_or("?"));
         if classify(&message, version) == Era::Modern {
@@ -184,7 +186,7 @@ impl Endpoint {
             // Boxed like everything rare here: the size of this future is paid with each request.
             return Box::pin(self.initialize(message, scope, agent, peer, snapshot)).await;
         }
-        let session = self.session(&head.headers, &scope, &agent, message.id().as_ref())?;
+        let session = self.session(headers, &scope, &agent, message.id().as_ref())?;
         if message.kind() == Kind::Request {
             let exchange = exchange(&message, &session, snapshot)?;
             let answer = self.run(exchange, message).await;
@@ -310,13 +312,8 @@ impl Endpoint {
     }
 
     /// The session's own stream, for what belongs to no request.
-    fn get(
-        &self,
-        request: &Request<Incoming>,
-        scope: &Scope,
-        agent: &str,
-    ) -> Result<Reply, Box<Reply>> {
-        if !read::accepts(request.headers(), "text/event-stream") {
+    fn get(&self, headers: &HeaderMap, scope: &Scope, agent: &str) -> Result<Reply, Box<Reply>> {
+        if !read::accepts(headers, "text/event-stream") {
             let text = "GET opens an event stream: send `Accept: text/event-stream`";
             return Err(Box::new(refuse(
                 StatusCode::NOT_ACCEPTABLE,
@@ -324,7 +321,7 @@ impl Endpoint {
                 text,
             )));
         }
-        let session = self.session(request.headers(), scope, agent, None)?;
+        let session = self.session(headers, scope, agent, None)?;
         let open = self.gate.stream();
         Ok(events(body::session_stream(
             session.listen(),

@@ -3,7 +3,6 @@
 //! Each question travels under an id of chillgate's own, so that an answer finds the server that
 //! asked and no other. This keeps account; which stream a question takes is the session's matter.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +12,7 @@ use chillgate_wire::{Envelope, Id, json};
 
 use crate::exchange::{Exchange, Refused};
 use crate::lock::locked;
+use crate::map::Map;
 
 /// Where the host's answer to a server's question goes.
 #[async_trait]
@@ -38,7 +38,7 @@ const MOST: usize = 256;
 /// The open questions of one session.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    open: Mutex<HashMap<u64, Question>>,
+    open: Mutex<Map<u64, Question>>,
     last: AtomicU64,
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::{Opening, Session};
 use crate::config::Limits;
 use crate::lock::locked;
+use crate::map::Map;
 
 /// An agent's own counters, shared by its sessions.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct Agent {
 /// All sessions of this process.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    by_id: Mutex<HashMap<Arc<str>, Arc<Session>>>,
+    by_id: Mutex<Map<Arc<str>, Arc<Session>>>,
     agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -247,7 +247,8 @@ impl governor::clock::Clock for Moment<'_> {
 struct Shelf<V> {
     shards: Vec<Mutex<HashMap<Bucket, Kept<V>>>>,
     each: usize,
-    hasher: RandomState,
+    /// Chooses the shard alone; each shard hashes for itself, safe from chosen keys.
+    hasher: foldhash::fast::RandomState,
 }
 
 #[derive(Debug)]
@@ -264,7 +265,7 @@ impl<V> Shelf<V> {
         Self {
             shards,
             each: keys.div_ceil(SHARDS).max(1),
-            hasher: RandomState::new(),
+            hasher: foldhash::fast::RandomState::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::lock::locked;
+use crate::map::Map;
 use crate::session::Session;
 
 /// The sessions behind one pipe.
@@ -21,7 +22,7 @@ pub enum Audience {
 /// The sessions that share a pipe.
 #[derive(Debug, Default)]
 pub struct Members {
-    sessions: HashMap<Arc<str>, Weak<Session>>,
+    sessions: Map<Arc<str>, Weak<Session>>,
     subscribed: HashMap<String, HashSet<Arc<str>>>,
     /// What the server was last told to log from; `None`: never told.
     level: Option<u8>,

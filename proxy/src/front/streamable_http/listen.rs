@@ -277,6 +277,7 @@ where
         );
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
+        biased;
         ended = &mut serving => ended,
         () = traffic.until_idle() => {
             serving.as_mut().graceful_shutdown();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::families::Families;
+use crate::map::Map;
 
 /// How an exchange can end. `other` stands for whatever is not in the list.
 const OUTCOMES: [&str; 15] = [
@@ -115,12 +116,12 @@ impl Drop for InFlight {
 
 /// One server's handles.
 #[derive(Default)]
-struct Methods(HashMap<&'static str, Arc<ExchangeMetrics>>);
+struct Methods(Map<&'static str, Arc<ExchangeMetrics>>);
 
 /// The handles there are, by server and method.
 #[derive(Default)]
 pub(super) struct Exchanges {
-    servers: RwLock<HashMap<Arc<str>, Methods>>,
+    servers: RwLock<Map<Arc<str>, Methods>>,
     paths: RwLock<HashMap<Arc<str>, &'static str>>,
 }
 
