@@ -38,7 +38,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     async fn call(
         &self,
         exchange: &Arc<Exchange>,
-        request: Envelope,
+        request: &Envelope,
         passage: Passage,
     ) -> Result<Envelope, BackendError>;
 

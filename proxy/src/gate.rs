@@ -194,7 +194,7 @@ impl Gate {
     ) -> Result<Envelope, Refusal> {
         let passage = Passage { held: pass.held() };
         let calling = std::pin::pin!(async {
-            let calling = route.backend.call(exchange, route.request.clone(), passage);
+            let calling = route.backend.call(exchange, &route.request, passage);
             tokio::select! {
                 biased;
                 answer = calling => answer.map_err(Refusal::Server),

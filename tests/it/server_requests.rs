@@ -179,6 +179,25 @@ async fn a_log_message_goes_to_the_one_host_and_only_at_its_level() {
 }
 
 #[tokio::test]
+async fn what_a_server_says_before_its_first_answer_waits_for_the_sessions_stream() {
+    let table = mock("a")
+        .flags(&["--eager"])
+        .table("isolation = \"session\"");
+    let gate = Gate::with(&table).start().await;
+    let mut host = gate.host().path("/server/a/mcp");
+    let hello = host.post(&host.hello(&json!({}))).await;
+    // The answer to `initialize` brings the session's id and nothing else.
+    assert_eq!(hello.headers["content-type"], "application/json");
+    assert!(hello.before().is_empty(), "{hello:?}");
+    host.steal(hello.headers["mcp-session-id"].to_str().unwrap());
+    let mut events = host.listen().await;
+    let note = heard(&mut events, seconds(5))
+        .await
+        .expect("the log message");
+    assert_eq!(note["params"]["data"], "on my way");
+}
+
+#[tokio::test]
 async fn a_log_message_of_a_shared_server_is_told_to_nobody_when_two_share_it() {
     let gate = Gate::with(&mock("a").table("isolation = \"shared\""))
         .start()

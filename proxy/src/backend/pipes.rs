@@ -409,26 +409,26 @@ impl Backend for Pipes {
     async fn call(
         &self,
         exchange: &Arc<Exchange>,
-        request: Envelope,
+        request: &Envelope,
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
         if request.method() == Some("initialize") {
             // Boxed, so that the calls that follow stay small.
-            return Box::pin(self.initialize(exchange, &request, passage)).await;
+            return Box::pin(self.initialize(exchange, request, passage)).await;
         }
         let pipe = self.pipe(&exchange.session).await?;
         // What a shared server must not be told by every host on its own is boxed as well.
         let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
             Some("logging/setLevel") => {
-                Box::pin(self.set_level(&pipe, exchange, &request, passage)).await
+                Box::pin(self.set_level(&pipe, exchange, request, passage)).await
             }
             Some("resources/subscribe") => {
-                Box::pin(self.subscribe(&pipe, exchange, &request, passage)).await
+                Box::pin(self.subscribe(&pipe, exchange, request, passage)).await
             }
             Some("resources/unsubscribe") => {
-                Box::pin(self.unsubscribe(&pipe, exchange, &request, passage)).await
+                Box::pin(self.unsubscribe(&pipe, exchange, request, passage)).await
             }
-            _ => self.ask(&pipe, exchange, &request, passage).await,
+            _ => self.ask(&pipe, exchange, request, passage).await,
         };
         if let Err(BackendError::Lost { cause, .. }) = &answer {
             self.note_loss(&exchange.session, cause);

@@ -162,7 +162,7 @@ impl Backend for Remote {
     async fn call(
         &self,
         exchange: &Arc<Exchange>,
-        request: Envelope,
+        request: &Envelope,
         _passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let link = self.link(&exchange.session);
@@ -172,7 +172,7 @@ impl Backend for Remote {
             .await
             .map_err(|_| self.0.down("it was stopped"))?;
         if request.method() == Some("initialize") {
-            let answer = match link.ask(&self.0, Some(exchange), &request).await {
+            let answer = match link.ask(&self.0, Some(exchange), request).await {
                 Ok(Sent::Answer(answer)) => answer,
                 Ok(Sent::NoSession) => return Err(self.0.down("it refuses every session")),
                 Err(error) => {
@@ -194,7 +194,7 @@ impl Backend for Remote {
                 link: link.clone(),
                 id: Some(exchange.id.clone()),
             };
-            let sent = link.ask(&self.0, Some(exchange), &request).await;
+            let sent = link.ask(&self.0, Some(exchange), request).await;
             cancel.id = None;
             match sent {
                 Ok(Sent::Answer(answer)) => {

@@ -86,7 +86,7 @@ async fn ask(
     let raw = message::request(id.as_bytes(), list, Some(params));
     let request = super::own(raw).ok()?;
     let own = Exchange::new(id, exchange.session.clone(), 1);
-    let asking = server.call(&own, request, Passage::default());
+    let asking = server.call(&own, &request, Passage::default());
     tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()
 }
 

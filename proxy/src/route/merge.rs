@@ -92,7 +92,7 @@ impl Merge {
         exchange.session.set_log_level(level);
         // Servers without logging refuse, and that is fine.
         let telling = self.servers.iter().map(|server| async {
-            let call = server.call(exchange, request.clone(), Passage::default());
+            let call = server.call(exchange, request, Passage::default());
             let _ = tokio::time::timeout(PATIENCE, call).await;
         });
         futures_util::future::join_all(telling).await;
@@ -201,7 +201,7 @@ impl Merge {
         } else {
             PATIENCE
         };
-        let call = server.call(exchange, request, Passage::default());
+        let call = server.call(exchange, &request, Passage::default());
         match tokio::time::timeout(patience, call).await {
             Ok(Ok(answer)) if answer.result().is_some() => Some(Page::of(answer)),
             // It has no such list.
@@ -297,14 +297,14 @@ impl Backend for Merge {
     async fn call(
         &self,
         exchange: &Arc<Exchange>,
-        request: Envelope,
+        request: &Envelope,
         _: Passage,
     ) -> Result<Envelope, BackendError> {
         let result = match request.method().unwrap_or_default() {
             "initialize" => Ok(self.initialize(&exchange.session)),
             "ping" => Ok("{}".to_owned()),
-            "logging/setLevel" => self.set_level(exchange, &request).await,
-            _ => self.list(exchange, &request).await,
+            "logging/setLevel" => self.set_level(exchange, request).await,
+            _ => self.list(exchange, request).await,
         };
         let id = exchange.id.as_bytes();
         own(match result {

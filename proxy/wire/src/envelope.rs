@@ -40,7 +40,7 @@ pub struct Envelope {
     raw: Bytes,
     head: Head,
     /// The method's text where the lexeme holds escapes.
-    method: Option<Box<str>>,
+    method: Option<Cow<'static, str>>,
     /// A raw CR or LF may stand between tokens.
     multiline: bool,
 }

@@ -92,10 +92,15 @@ impl Id {
 
     /// The number, if the lexeme is a plain decimal `u64` as [`Id::number`] writes it.
     pub fn as_number(&self) -> Option<u64> {
-        let text = std::str::from_utf8(self.as_bytes()).ok()?;
-        let number = text.parse().ok()?;
-        // `+7` and `007` cannot come from a scan, yet must not alias 7 if handed in.
-        (Self::number(number).as_bytes() == text.as_bytes()).then_some(number)
+        match self.as_bytes() {
+            b"0" => Some(0),
+            // `+7` and `007` cannot come from a scan, yet must not alias 7 if handed in.
+            digits @ [b'1'..=b'9', ..] => digits.iter().try_fold(0_u64, |number, digit| {
+                let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+                number.checked_mul(10)?.checked_add(digit)
+            }),
+            _ => None,
+        }
     }
 }
 

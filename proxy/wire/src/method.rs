@@ -72,8 +72,8 @@ const METHODS: &[(&str, Sender)] = &[
 ];
 
 /// The method as a constant, if MCP has it.
-pub fn known(method: &str) -> Option<&'static str> {
-    find(method).map(|(name, _)| name)
+pub fn known(method: impl AsRef<[u8]>) -> Option<&'static str> {
+    find(method.as_ref()).map(|(name, _)| name)
 }
 
 /// The method as a metric label: itself, or [`OTHER`].
@@ -83,7 +83,7 @@ pub fn label(method: &str) -> &'static str {
 
 /// Who may send it, over all revisions.
 pub fn sender(method: &str) -> Option<Sender> {
-    find(method).map(|(_, sender)| sender)
+    find(method.as_bytes()).map(|(_, sender)| sender)
 }
 
 /// The methods, in no particular order.
@@ -112,8 +112,9 @@ pub fn is_list(method: &str) -> Option<&'static str> {
     }
 }
 
-fn find(method: &str) -> Option<(&'static str, Sender)> {
-    METHODS.iter().copied().find(|(name, _)| *name == method)
+fn find(method: &[u8]) -> Option<(&'static str, Sender)> {
+    let mut all = METHODS.iter().copied();
+    all.find(|(name, _)| name.as_bytes() == method)
 }
 
 #[cfg(test)]

@@ -19,11 +19,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::Endpoint;
 use super::flow::Flow;
 use crate::config::{Front, Listen, Tls};
+use crate::drain::Drain;
 use crate::front::origin::Origins;
 use crate::gate::Gate;
 
@@ -207,6 +209,21 @@ impl Traffic {
     }
 }
 
+/// Why a connection is closed that its host keeps open.
+enum Enough {
+    Idle,
+    Stopping,
+}
+
+/// Looks after one connection until it has lasted long enough. A task of its own: beside the
+/// connection it would be looked at with every request.
+async fn watch(traffic: Arc<Traffic>, drain: Drain) -> Enough {
+    tokio::select! {
+        () = traffic.until_idle() => Enough::Idle,
+        () = drain.until_refusing() => Enough::Stopping,
+    }
+}
+
 impl Drop for OneRequest {
     fn drop(&mut self) {
         self.0.served.fetch_add(1, Ordering::Relaxed);
@@ -275,18 +292,19 @@ where
             TokioIo::new(Flow::new(stream, traffic.waits.clone())),
             service,
         );
+    let watching = tokio::spawn(watch(traffic.clone(), gate.drain().clone()));
+    let mut watching = AbortOnDropHandle::new(watching);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         biased;
         ended = &mut serving => ended,
-        () = traffic.until_idle() => {
+        enough = &mut watching => {
             serving.as_mut().graceful_shutdown();
-            // Half a request, or nothing: there is nobody to answer.
-            return;
-        }
-        () = gate.drain().until_refusing() => {
+            if matches!(enough, Ok(Enough::Idle)) {
+                // Half a request, or nothing: there is nobody to answer.
+                return;
+            }
             // The answer that is on its way goes out; the host finds the connection closed then.
-            serving.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = &mut serving => ended,
                 // Nothing, or half a request: there is nobody to answer.

@@ -3,12 +3,14 @@
 //! This is what [`Envelope`](super::Envelope) learns during the scan. Apart from it because these
 //! are the JSON-RPC rules, while the envelope is about bytes. It never keeps a value, only places.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::fault::{Fault, FaultKind};
 use crate::fold;
 use crate::id::{Id, LONGEST_ID};
 use crate::json;
+use crate::method;
 use crate::scan::{Shape, Value, Watch};
 
 /// A place in the message. Messages are below 4 GiB; the empty place means absent.
@@ -111,9 +113,15 @@ enum Inner {
 
 impl Head {
     pub(crate) fn slot(name: &[u8]) -> Option<Slot> {
-        SLOTS
-            .into_iter()
-            .find(|slot| slot.name().as_bytes() == name)
+        Some(match name {
+            b"jsonrpc" => Slot::Version,
+            b"id" => Slot::Id,
+            b"method" => Slot::Method,
+            b"params" => Slot::Params,
+            b"result" => Slot::Result,
+            b"error" => Slot::Error,
+            _ => return None,
+        })
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Span {
@@ -278,11 +286,16 @@ impl Watch for Head {
     }
 }
 
-/// The method's text where its lexeme cannot be borrowed.
-pub(crate) fn decoded_method(lexeme: Option<&[u8]>) -> Option<Box<str>> {
+/// The method's text where it is MCP's own, which spares reading it again, or where its lexeme
+/// cannot be borrowed.
+pub(crate) fn decoded_method(lexeme: Option<&[u8]>) -> Option<Cow<'static, str>> {
     let lexeme = lexeme?;
-    memchr::memchr(b'\\', lexeme)?;
-    json::text(lexeme).map(|text| text.into_owned().into_boxed_str())
+    let plain = lexeme.get(1..lexeme.len().saturating_sub(1))?;
+    if let Some(known) = method::known(plain) {
+        return Some(Cow::Borrowed(known));
+    }
+    memchr::memchr(b'\\', plain)?;
+    json::text(lexeme).map(|text| Cow::Owned(text.into_owned()))
 }
 
 fn is_two(lexeme: &[u8]) -> bool {

@@ -13,6 +13,8 @@ pub(crate) struct Flags {
     pub(crate) ledger: Option<PathBuf>,
     /// `--banner`: greets on stdout, with half UTF-8 and JSON that is no JSON-RPC.
     pub(crate) banner: bool,
+    /// `--eager`: logs before it answers `initialize`.
+    pub(crate) eager: bool,
     /// `--garbage`: a line of garbage before and after each answer.
     pub(crate) garbage: bool,
     /// `--silent`: never answers anything.
@@ -41,6 +43,7 @@ impl Flags {
             name: "mock".to_owned(),
             ledger: None,
             banner: false,
+            eager: false,
             garbage: false,
             silent: false,
             slow_start: 0,
@@ -58,6 +61,7 @@ impl Flags {
                 "--name" => flags.name = value()?,
                 "--ledger" => flags.ledger = Some(value()?.into()),
                 "--banner" => flags.banner = true,
+                "--eager" => flags.eager = true,
                 "--garbage" => flags.garbage = true,
                 "--silent" => flags.silent = true,
                 "--slow-start" => flags.slow_start = number(&value()?)?,

@@ -20,6 +20,10 @@ pub(crate) async fn answer(
     let result = match method {
         "initialize" => {
             *lock(&server.host) = params.clone();
+            if server.flags.eager {
+                let note = json!({"level": "info", "data": "on my way"});
+                server.tell("notifications/message", note);
+            }
             Ok(hello(server, params))
         }
         "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
