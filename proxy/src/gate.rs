@@ -442,16 +442,9 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
         let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
         return Outcome::RpcError(code.unwrap_or(chillgate_wire::code::INTERNAL_ERROR));
     }
-    // Nearly every result says `false`, and then walking through it is spared.
-    let may_fail = |result: &[u8]| {
-        IS_ERROR.find_iter(result).any(|at| {
-            let behind = result[at + IS_ERROR.needle().len()..].trim_ascii_start();
-            let value = behind.strip_prefix(b":").unwrap_or_default();
-            value.trim_ascii_start().starts_with(b"true")
-        })
-    };
     let failed = route.call.tool().is_some()
         && answer.result().is_some_and(|result| {
+            // Nearly every result says `false`, and then walking through it is spared.
             may_fail(result)
                 && json::member(result, "isError").is_some_and(|at| &result[at] == b"true")
         });
@@ -462,7 +455,37 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
     }
 }
 
+/// Whether `"isError": true` stands anywhere in the result.
+fn may_fail(result: &[u8]) -> bool {
+    IS_ERROR.find_iter(result).any(|at| {
+        let behind = result[at + IS_ERROR.needle().len()..].trim_ascii_start();
+        let value = behind.strip_prefix(b":").unwrap_or_default();
+        value.trim_ascii_start().starts_with(b"true")
+    })
+}
+
 /// The label of a method in metrics: from a closed set.
 pub(crate) fn label(name: &str) -> &'static str {
     method::label(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_fail;
+
+    #[test]
+    fn an_error_is_found_however_it_is_spaced() {
+        for (result, expected) in [
+            (r#"{"isError":true}"#, true),
+            (r#"{"content":[],"isError" : true }"#, true),
+            ("{\"isError\"\t:\n true}", true),
+            (r#"{"a":"\"isError\"","isError":true}"#, true),
+            (r#"{"isError":false}"#, false),
+            (r#"{"a":"isError","b":true}"#, false),
+            (r#"{"content":[]}"#, false),
+            (r#"{"isError"}"#, false),
+        ] {
+            assert_eq!(may_fail(result.as_bytes()), expected, "{result}");
+        }
+    }
 }

@@ -151,6 +151,9 @@ mod tests {
         assert_eq!(c, Id::text("1"));
         assert_eq!(b.as_number(), None);
         assert_eq!(c.as_number(), None);
+        for odd in ["007", "00", "-7", "18446744073709551616"] {
+            assert_eq!(Id::copy(odd.as_bytes()).as_number(), None, "{odd}");
+        }
     }
 
     #[test]

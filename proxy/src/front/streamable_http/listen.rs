@@ -371,3 +371,32 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_connection_has_lasted_long_enough_after_its_time() {
+        let traffic = Arc::new(Traffic::default());
+        let began = Instant::now();
+        assert!(matches!(
+            watch(traffic.clone(), Drain::default()).await,
+            Enough::Idle
+        ));
+        assert_eq!(began.elapsed(), IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_in_use_lasts_until_chillgate_stops() {
+        let (traffic, drain) = (Arc::new(Traffic::default()), Drain::default());
+        let running = traffic.request();
+        let mut watching = tokio::spawn(watch(traffic.clone(), drain.clone()));
+        assert!(timeout(IDLE * 9, &mut watching).await.is_err());
+        drop(running);
+        drain.refuse();
+        assert!(matches!(watching.await, Ok(Enough::Stopping)));
+    }
+}

@@ -156,6 +156,17 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_line_is_left_alone_and_one_byte_more_is_not() {
+        let around = stamped(1, 0, r#"{"a":""}"#).len();
+        for (more, cut) in [(0, false), (1, true)] {
+            let text = "x".repeat(LONGEST - around + more);
+            let line = stamped(1, 0, &format!(r#"{{"a":"{text}"}}"#));
+            assert!(line.len() <= LONGEST, "{}", line.len());
+            assert_eq!(line.contains("truncated"), cut, "{more}");
+        }
+    }
+
+    #[test]
     fn a_long_text_is_cut_and_says_so() {
         let text = format!(
             r#"{{"phase":"admit","tool":"{}","args":{{"a":"{}"}}}}"#,
