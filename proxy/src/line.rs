@@ -1,7 +1,8 @@
 //! A bounded line writer: many tasks add JSON lines, one task writes them, merged.
 //!
 //! Children, built-in servers and stdio hosts all read lines, so this is the one way out to them.
-//! Lines that queue up while a write is under way go out together in the next one. It never
+//! Lines that queue up while a write is under way go out together in the next one, and where
+//! several came at once the writer looks for more before it begins. It never
 //! reads, never parses and never blocks the caller's thread.
 
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,13 @@ struct State {
     added: usize,
     writing: bool,
     closed: bool,
+}
+
+impl State {
+    /// Several lines came at once, and there is room for those that follow.
+    fn has_company(&self) -> bool {
+        self.added > 1 && self.buffer.len() < KEEP
+    }
 }
 
 /// The other end no longer reads.
@@ -122,7 +130,7 @@ async fn run<W: AsyncWrite + Send + Unpin>(
         // Where several have come at once, others are on their way: a look at all that is ready
         // costs less than the next write, and waking a reader costs the most of all. A line alone
         // goes out at once.
-        if locked(&shared.state).added > 1 {
+        if locked(&shared.state).has_company() {
             tokio::task::yield_now().await;
         }
         let closed = {

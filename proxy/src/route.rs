@@ -361,6 +361,7 @@ fn call_of(
         method: inbound.method,
         target,
         arguments: inbound.arguments,
+        // No copy: the arguments keep the message as long.
         id: inbound
             .request
             .id_bytes()

@@ -46,7 +46,8 @@ struct Shared {
     written: Condvar,
 }
 
-/// Held for moments: to add a line, to take all lines.
+/// Held while one line is written into it, and to take all lines. One thread adds them, so nobody
+/// but the writer waits for that.
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,

@@ -18,7 +18,7 @@ use crate::scan::{self, Shape};
 
 mod head;
 
-use head::decoded_method;
+use head::kept_method;
 pub(crate) use head::{Head, SLOTS, Span};
 
 /// What a message is, by the members it has (JSON-RPC 2.0 sections 4 and 5).
@@ -39,7 +39,7 @@ pub enum Kind {
 pub struct Envelope {
     raw: Bytes,
     head: Head,
-    /// The method's text where the lexeme holds escapes.
+    /// The method's text where it is MCP's own, or where its lexeme holds escapes.
     method: Option<Cow<'static, str>>,
     /// A raw CR or LF may stand between tokens.
     multiline: bool,
@@ -67,7 +67,7 @@ impl Envelope {
             fault.id = head.lone_id(&raw);
             return Err(fault);
         }
-        let method = decoded_method(head.method.of(&raw));
+        let method = kept_method(head.method.of(&raw));
         Ok(Self {
             raw,
             head,
@@ -198,7 +198,7 @@ impl Envelope {
 
     /// An envelope after trusted edits.
     pub(crate) fn edited(raw: Bytes, head: Head, multiline: bool) -> Self {
-        let method = decoded_method(head.method.of(&raw));
+        let method = kept_method(head.method.of(&raw));
         Self {
             raw,
             head,

@@ -31,7 +31,8 @@ impl Sender {
 
 use Sender::{Both, Host, Server};
 
-/// Every method and its sender, over all revisions and the tasks extension.
+/// Every method and its sender, over all revisions and the tasks extension. The usual ones come
+/// first: it is searched from the front with each message.
 const METHODS: &[(&str, Sender)] = &[
     ("tools/call", Host),
     ("tools/list", Host),
@@ -86,7 +87,7 @@ pub fn sender(method: &str) -> Option<Sender> {
     find(method.as_bytes()).map(|(_, sender)| sender)
 }
 
-/// The methods, in no particular order.
+/// The methods, the usual ones first.
 pub fn all() -> impl Iterator<Item = &'static str> {
     METHODS.iter().map(|(name, _)| *name)
 }

@@ -1,7 +1,8 @@
 //! A connection's bytes, watched: whether a host still has something to read.
 //!
 //! hyper says when a reply has been handed to it, not when the host has got it; at the end of
-//! chillgate that is the difference between a whole answer and half of one. It changes nothing.
+//! chillgate that is the difference between a whole answer and half of one. Short pieces are put
+//! together on the way; the bytes stay the same.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

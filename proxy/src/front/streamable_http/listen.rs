@@ -1,7 +1,7 @@
 //! Listening for hosts: TCP with or without TLS, and Unix sockets.
 //!
 //! Bound first, served later: every address is known, and every mistake told, before anything
-//! runs. Each connection is one task; they end with the front.
+//! runs. Each connection is one task and a small one that watches it; they end with the front.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -186,11 +186,16 @@ impl Traffic {
         OneRequest(self.clone())
     }
 
+    /// Whether a request runs.
+    fn is_used(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0
+    }
+
     /// Resolves when no request runs and every byte of its reply is on its way.
     async fn until_done(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if self.running.load(Ordering::Relaxed) == 0 && !self.waits.load(Ordering::Relaxed) {
+            if !self.is_used() && !self.waits.load(Ordering::Relaxed) {
                 return;
             }
         }
@@ -203,9 +208,16 @@ impl Traffic {
         while idle < LOOKS {
             tokio::time::sleep(IDLE / LOOKS).await;
             let served = self.served.load(Ordering::Relaxed);
-            let is_used = served != seen || self.running.load(Ordering::Relaxed) > 0;
+            let is_used = served != seen || self.is_used();
             (seen, idle) = (served, if is_used { 0 } else { idle + 1 });
         }
+    }
+}
+
+impl Drop for OneRequest {
+    fn drop(&mut self) {
+        self.0.served.fetch_add(1, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -221,13 +233,6 @@ async fn watch(traffic: Arc<Traffic>, drain: Drain) -> Enough {
     tokio::select! {
         () = traffic.until_idle() => Enough::Idle,
         () = drain.until_refusing() => Enough::Stopping,
-    }
-}
-
-impl Drop for OneRequest {
-    fn drop(&mut self) {
-        self.0.served.fetch_add(1, Ordering::Relaxed);
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -292,23 +297,32 @@ where
             TokioIo::new(Flow::new(stream, traffic.waits.clone())),
             service,
         );
-    let watching = tokio::spawn(watch(traffic.clone(), gate.drain().clone()));
-    let mut watching = AbortOnDropHandle::new(watching);
+    let watched =
+        || AbortOnDropHandle::new(tokio::spawn(watch(traffic.clone(), gate.drain().clone())));
+    let mut watching = watched();
     let mut serving = std::pin::pin!(serving);
-    let ended = tokio::select! {
-        biased;
-        ended = &mut serving => ended,
-        enough = &mut watching => {
-            serving.as_mut().graceful_shutdown();
-            if matches!(enough, Ok(Enough::Idle)) {
+    let ended = loop {
+        let enough = tokio::select! {
+            biased;
+            ended = &mut serving => break ended,
+            enough = &mut watching => enough,
+        };
+        match enough {
+            // A request has come between that verdict and now.
+            Ok(Enough::Idle) if traffic.is_used() => watching = watched(),
+            Ok(Enough::Idle) => {
                 // Half a request, or nothing: there is nobody to answer.
+                serving.as_mut().graceful_shutdown();
                 return;
             }
-            // The answer that is on its way goes out; the host finds the connection closed then.
-            tokio::select! {
-                ended = &mut serving => ended,
-                // Nothing, or half a request: there is nobody to answer.
-                () = traffic.until_done() => return,
+            Ok(Enough::Stopping) | Err(_) => {
+                // The answer that is on its way goes out; the host finds the connection closed then.
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = &mut serving => break ended,
+                    // Nothing, or half a request: there is nobody to answer.
+                    () = traffic.until_done() => return,
+                }
             }
         }
     };

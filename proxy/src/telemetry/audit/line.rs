@@ -1,6 +1,6 @@
 //! One record as one line: numbered, stamped, and never longer than its bound.
 //!
-//! Bytes to bytes, apart from the writer so that its laws can be tested. It opens nothing and
+//! Apart from the writer so that its laws can be tested. It opens nothing and
 //! leaves the meaning of a record alone.
 
 use std::time::{SystemTime, UNIX_EPOCH};

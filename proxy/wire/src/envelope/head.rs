@@ -288,7 +288,7 @@ impl Watch for Head {
 
 /// The method's text where it is MCP's own, which spares reading it again, or where its lexeme
 /// cannot be borrowed.
-pub(crate) fn decoded_method(lexeme: Option<&[u8]>) -> Option<Cow<'static, str>> {
+pub(crate) fn kept_method(lexeme: Option<&[u8]>) -> Option<Cow<'static, str>> {
     let lexeme = lexeme?;
     let plain = lexeme.get(1..lexeme.len().saturating_sub(1))?;
     if let Some(known) = method::known(plain) {

@@ -433,3 +433,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_member_of_the_envelope_is_known_by_its_name() {
+    for slot in head::SLOTS {
+        assert_eq!(Head::slot(slot.name().as_bytes()), Some(slot));
+    }
+    assert_eq!(Head::slot(b"Id"), None);
+}
