@@ -16,6 +16,7 @@
 //! | change a message | [`Edit`] |
 //! | write one of our own | [`message`], with [`code`] |
 //! | write an event stream | [`sse`] |
+//! | compare a message with the headers that repeat it | [`mirror`] |
 //! | know methods and revisions | [`method`], [`Era`], [`Revision`] |
 
 pub mod batch;
@@ -31,6 +32,7 @@ mod limits;
 mod lines;
 pub mod message;
 pub mod method;
+pub mod mirror;
 mod scan;
 pub mod sse;
 mod stack;
