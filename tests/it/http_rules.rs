@@ -99,6 +99,35 @@ async fn a_session_is_needed_known_and_gone_after_delete() {
 }
 
 #[tokio::test]
+async fn a_header_that_decides_stands_once() {
+    let gate = gate().await;
+    let (mine, other) = (gate.host().open().await, gate.host().open().await);
+    let session = mine.session().unwrap();
+    for extra in [
+        ("mcp-session-id", other.session().unwrap()),
+        ("mcp-session-id", session),
+    ] {
+        let twice = [JSON, BOTH, ("mcp-session-id", session), extra];
+        let refused = post(gate.front(), &twice, &call()).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(
+            refused.text().contains("mcp-session-id"),
+            "{}",
+            refused.text()
+        );
+    }
+    let versions = [
+        JSON,
+        BOTH,
+        ("mcp-session-id", session),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("mcp-protocol-version", "2025-06-18"),
+    ];
+    assert_eq!(post(gate.front(), &versions, &call()).await.status, 400);
+    assert_eq!(gate.heard("a").calls(), 0);
+}
+
+#[tokio::test]
 async fn notifications_and_answers_are_accepted_with_202_and_nothing_else() {
     let gate = gate().await;
     let host = gate.host().open().await;

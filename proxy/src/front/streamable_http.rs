@@ -175,9 +175,8 @@ impl Endpoint {
         }
         let message =
             Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        let version = headers
-            .get(PROTOCOL_VERSION)
-            .map(|value| value.to_str().unwrap_or("?"));
+        let version =
+            read::single(headers, &PROTOCOL_VERSION)?.map(|value| value.to_str().unwrap_or("?"));
         if classify(&message, version) == Era::Modern {
             return Err(Box::new(modern(&message)));
         }
@@ -338,7 +337,7 @@ impl Endpoint {
         agent: &str,
         id: Option<&Id>,
     ) -> Result<Arc<Session>, Box<Reply>> {
-        let Some(name) = headers.get(SESSION_ID) else {
+        let Some(name) = read::single(headers, &SESSION_ID)? else {
             let text = "the header `Mcp-Session-Id` is missing; `initialize` gives one";
             return Err(Box::new(refuse_id(
                 StatusCode::BAD_REQUEST,

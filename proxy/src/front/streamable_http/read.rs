@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use chillgate_wire::code;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
@@ -42,6 +42,24 @@ pub fn check_framing(headers: &HeaderMap) -> Option<Box<Reply>> {
         .headers_mut()
         .insert(header::CONNECTION, HeaderValue::from_static("close"));
     Some(Box::new(reply))
+}
+
+/// A header that may stand once: two readers could take two of them for different ones.
+pub fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, Box<Reply>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_none() {
+        return Ok(first);
+    }
+    let text = format!("send one header `{name}`, not several");
+    Err(Box::new(refuse(
+        StatusCode::BAD_REQUEST,
+        code::INVALID_REQUEST,
+        &text,
+    )))
 }
 
 /// The media types of a POST.
