@@ -16,6 +16,7 @@
 //! | change a message | [`Edit`] |
 //! | write one of our own | [`message`], with [`code`] |
 //! | write an event stream | [`sse`] |
+//! | read and write what holds for one hop | [`meta`] |
 //! | compare a message with the headers that repeat it | [`mirror`] |
 //! | know methods and revisions | [`method`], [`Era`], [`Revision`] |
 
@@ -31,6 +32,7 @@ pub mod json;
 mod limits;
 mod lines;
 pub mod message;
+pub mod meta;
 pub mod method;
 pub mod mirror;
 mod scan;
