@@ -146,6 +146,11 @@ pub(crate) fn exceed(fields: &mut Fields<'_>) -> Duration {
     if fields.value("exceed").is_none_or(|value| value == "reject") {
         return Duration::ZERO;
     }
+    if let Some(Value::String(_)) = fields.value("exceed") {
+        let message = "`exceed` is \"reject\" or says how long to wait";
+        fields.wrong(Some("exceed"), Wrong::new(message, HELP));
+        return Duration::ZERO;
+    }
     let wait = fields.table("exceed", |inner| {
         inner.missing("wait", HELP);
         inner.span("wait")

@@ -313,6 +313,7 @@ impl<'a> Fields<'a> {
 pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "a table".into(),
+        Value::Array(list) if list.is_empty() => "an empty list".into(),
         Value::Array(_) => "a list".into(),
         Value::String(text) => {
             let cut: String = text.chars().take(40).collect();

@@ -309,7 +309,11 @@ fn a_mistake_says_what_to_write() {
             "per",
             "\"all\" alone",
         ),
-        (json!({"allow": "1/s", "exceed": "wait"}), "exceed", "{ … }"),
+        (
+            json!({"allow": "1/s", "exceed": "wait"}),
+            "exceed",
+            "write exceed = \"reject\" or exceed = { wait",
+        ),
         (
             json!({"allow": "1/s", "exceed": {}}),
             "exceed",

@@ -53,6 +53,10 @@ pub(super) fn syntax(message: &str, text: &str, at: usize) -> (String, Option<St
         let help = "keep one of the two; a list of tables is written [[policy]]";
         return (first.to_owned(), Some(help.to_owned()));
     }
+    if first.starts_with("number too") {
+        let help = format!("whole numbers go from {} to {}", i64::MIN, i64::MAX);
+        return ("this number is out of range".to_owned(), Some(help));
+    }
     let here = text.get(..at).map_or("", |before| {
         let from = before.rfind('\n').map_or(0, |line| line + 1);
         text.get(from..).unwrap_or_default()
