@@ -63,6 +63,15 @@ struct Slot {
     trouble: Mutex<Option<String>>,
 }
 
+/// A host's request, and the pipe that it goes through.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    pipe: &'a Arc<Pipe>,
+    exchange: &'a Arc<Exchange>,
+    request: &'a Envelope,
+    passage: Passage,
+}
+
 /// What the last attempts to open a pipe came to.
 #[derive(Debug, Default)]
 struct Tries {
@@ -277,8 +286,13 @@ impl Pipes {
         let pipe = self
             .open(slot.clone(), Some(session.clone()), false)
             .await?;
-        let answer = self.ask(&pipe, exchange, request, passage).await;
-        let answer = match answer {
+        let asked = Asked {
+            pipe: &pipe,
+            exchange,
+            request,
+            passage,
+        };
+        let answer = match self.ask(asked).await {
             Ok(answer) => answer,
             Err(error) => {
                 pipe.close();
@@ -291,16 +305,14 @@ impl Pipes {
         Ok(answer)
     }
 
-    async fn ask(
-        &self,
-        pipe: &Arc<Pipe>,
-        exchange: &Arc<Exchange>,
-        request: &Envelope,
-        passage: Passage,
-    ) -> Result<Envelope, BackendError> {
-        let mut edit = request.edit();
-        self.0.opener.stamp(&mut edit, &exchange.session, passage);
-        pipe.request(exchange, request, edit).await
+    async fn ask(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
+        let mut edit = asked.request.edit();
+        let session = &asked.exchange.session;
+        self.0.opener.stamp(&mut edit, session, asked.passage);
+        asked
+            .pipe
+            .request(asked.exchange, asked.request, edit)
+            .await
     }
 
     fn own_result(&self, exchange: &Exchange, result: &[u8]) -> Result<Envelope, BackendError> {
@@ -319,52 +331,42 @@ impl Pipes {
     }
 
     /// Every host may set its level; the shared server hears of the lowest.
-    async fn set_level(
-        &self,
-        pipe: &Arc<Pipe>,
-        exchange: &Arc<Exchange>,
-        request: &Envelope,
-        passage: Passage,
-    ) -> Result<Envelope, BackendError> {
-        let level = request.text(&["params", "level"]);
+    async fn set_level(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
+        let level = asked.request.text(&["params", "level"]);
         let Some(level) = level.and_then(|name| severity(&name)) else {
-            return self.ask(pipe, exchange, request, passage).await;
+            return self.ask(asked).await;
         };
-        exchange.session.set_log_level(level);
-        if pipe.audience().lower_level(level) {
-            return self.ask(pipe, exchange, request, passage).await;
+        asked.exchange.session.set_log_level(level);
+        if asked.pipe.audience().lower_level(level) {
+            return self.ask(asked).await;
         }
-        self.own_result(exchange, b"{}")
+        self.own_result(asked.exchange, b"{}")
     }
 
     /// The shared server's updates of a resource go to those who subscribed to it.
-    async fn subscribe(
-        &self,
-        pipe: &Arc<Pipe>,
-        exchange: &Arc<Exchange>,
-        request: &Envelope,
-        passage: Passage,
-    ) -> Result<Envelope, BackendError> {
-        let answer = self.ask(pipe, exchange, request, passage).await?;
-        if let (Some(uri), Some(_)) = (request.text(&["params", "uri"]), answer.result()) {
-            pipe.audience().subscribe(&exchange.session, &uri);
+    async fn subscribe(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
+        let answer = self.ask(asked).await?;
+        if let (Some(uri), Some(_)) = (asked.request.text(&["params", "uri"]), answer.result()) {
+            asked
+                .pipe
+                .audience()
+                .subscribe(&asked.exchange.session, &uri);
         }
         Ok(answer)
     }
 
     /// The shared server hears of it when the last host is gone.
-    async fn unsubscribe(
-        &self,
-        pipe: &Arc<Pipe>,
-        exchange: &Arc<Exchange>,
-        request: &Envelope,
-        passage: Passage,
-    ) -> Result<Envelope, BackendError> {
-        let uri = request.text(&["params", "uri"]);
-        if uri.is_none_or(|uri| pipe.audience().unsubscribe(&exchange.session, &uri)) {
-            return self.ask(pipe, exchange, request, passage).await;
+    async fn unsubscribe(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
+        let uri = asked.request.text(&["params", "uri"]);
+        if uri.is_none_or(|uri| {
+            asked
+                .pipe
+                .audience()
+                .unsubscribe(&asked.exchange.session, &uri)
+        }) {
+            return self.ask(asked).await;
         }
-        self.own_result(exchange, b"{}")
+        self.own_result(asked.exchange, b"{}")
     }
 }
 
@@ -417,18 +419,18 @@ impl Backend for Pipes {
             return Box::pin(self.initialize(exchange, request, passage)).await;
         }
         let pipe = self.pipe(&exchange.session).await?;
+        let asked = Asked {
+            pipe: &pipe,
+            exchange,
+            request,
+            passage,
+        };
         // What a shared server must not be told by every host on its own is boxed as well.
         let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
-            Some("logging/setLevel") => {
-                Box::pin(self.set_level(&pipe, exchange, request, passage)).await
-            }
-            Some("resources/subscribe") => {
-                Box::pin(self.subscribe(&pipe, exchange, request, passage)).await
-            }
-            Some("resources/unsubscribe") => {
-                Box::pin(self.unsubscribe(&pipe, exchange, request, passage)).await
-            }
-            _ => self.ask(&pipe, exchange, request, passage).await,
+            Some("logging/setLevel") => Box::pin(self.set_level(asked)).await,
+            Some("resources/subscribe") => Box::pin(self.subscribe(asked)).await,
+            Some("resources/unsubscribe") => Box::pin(self.unsubscribe(asked)).await,
+            _ => self.ask(asked).await,
         };
         if let Err(BackendError::Lost { cause, .. }) = &answer {
             self.note_loss(&exchange.session, cause);

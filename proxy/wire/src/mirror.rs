@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::envelope::Envelope;
 use crate::json;
+use crate::method;
 
 mod schema;
 
@@ -70,20 +71,10 @@ fn is_marked(field: &[u8]) -> bool {
         && field.ends_with(CLOSER.as_bytes())
 }
 
-/// The member of `params` that `Mcp-Name` repeats, for the methods that have the field. A task's
-/// methods have it too (tasks extension).
-pub fn named_member(method: &str) -> Option<&'static str> {
-    match method {
-        "tools/call" | "prompts/get" => Some("name"),
-        "resources/read" => Some("uri"),
-        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
-        _ => None,
-    }
-}
-
-/// What `Mcp-Name` of this message repeats; `None` where it has no such field or names nothing.
+/// What `Mcp-Name` of this modern message repeats; `None` where its method has no such field or it
+/// names nothing. Methods that only the legacy era has are refused before.
 pub fn name(message: &Envelope) -> Option<Cow<'_, str>> {
-    message.text(&["params", named_member(message.method()?)?])
+    message.text(&["params", method::target_member(message.method()?)?])
 }
 
 /// What an annotated argument may be.
