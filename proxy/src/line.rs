@@ -2,13 +2,17 @@
 //!
 //! Children, built-in servers and stdio hosts all read lines, so this is the one way out to them.
 //! Lines that queue up while a write is under way go out together in the next one, and where
-//! several came at once the writer looks for more before it begins. It never
-//! reads, never parses and never blocks the caller's thread.
+//! several came at once the writer looks for more before it begins. A line that is known to be
+//! alone goes out where it is added. It never reads, never parses and never blocks the caller's
+//! thread.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use chillgate_wire::{Edit, Envelope};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 
 use crate::exchange::Refused;
@@ -21,21 +25,32 @@ const BACKLOG: usize = 1 << 20;
 const KEEP: usize = 64 << 10;
 
 /// The sending side; cheap to share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Line(Arc<Shared>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Line").field(&self.0.state).finish()
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
+    /// Gone with the task that writes: the other end then sees the end of its input.
+    writer: Mutex<Option<Writer>>,
     filled: Notify,
     emptied: Notify,
 }
+
+type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
 #[derive(Debug, Default)]
 struct State {
     buffer: Vec<u8>,
     /// How many additions are in it.
     added: usize,
+    /// How many went out together last time.
+    crowd: usize,
     writing: bool,
     closed: bool,
 }
@@ -47,6 +62,16 @@ impl State {
     }
 }
 
+/// Whether a line waits for the writer's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Others may be on their way: they go out together.
+    Gather,
+    /// It is alone: what there is room for goes out at once. Only where the writer holds nothing
+    /// back until it is flushed, as pipes do.
+    Now,
+}
+
 /// The other end no longer reads.
 #[derive(Debug, thiserror::Error)]
 #[error("the reader is gone")]
@@ -54,28 +79,36 @@ pub struct Closed;
 
 impl Line {
     /// A line and the task that must be run to write it.
-    pub fn new<W: AsyncWrite + Send + Unpin>(
+    pub fn new<W: AsyncWrite + Send + 'static>(
         writer: W,
     ) -> (Self, impl Future<Output = std::io::Result<()>> + Send) {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
+            writer: Mutex::new(Some(Box::pin(writer))),
             filled: Notify::new(),
             emptied: Notify::new(),
         });
-        (Self(shared.clone()), run(shared, writer))
+        (Self(shared.clone()), run(Owned(shared)))
     }
 
     /// Adds a message if there is room now.
     pub fn offer(&self, message: &Envelope) -> Result<(), Refused> {
-        self.add(|buffer| message.write_line(&message.edit(), buffer))
-            .map_err(|_| Refused)?
+        self.add(Pace::Gather, |buffer| {
+            message.write_line(&message.edit(), buffer);
+        })
+        .map_err(|_| Refused)?
     }
 
     /// Adds a message with edits, waiting for room. Safe to cancel: the line is added whole or not.
-    pub async fn send(&self, message: &Envelope, edits: &Edit<'_>) -> Result<(), Closed> {
+    pub async fn send(
+        &self,
+        message: &Envelope,
+        edits: &Edit<'_>,
+        pace: Pace,
+    ) -> Result<(), Closed> {
         loop {
             let emptied = self.0.emptied.notified();
-            match self.add(|buffer| message.write_line(edits, buffer)) {
+            match self.add(pace, |buffer| message.write_line(edits, buffer)) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(Refused)) => emptied.await,
                 Err(closed) => return Err(closed),
@@ -85,11 +118,15 @@ impl Line {
 
     /// Adds bytes that already are whole lines, if there is room now.
     pub fn offer_raw(&self, lines: &[u8]) -> Result<(), Refused> {
-        self.add(|buffer| buffer.extend_from_slice(lines))
+        self.add(Pace::Gather, |buffer| buffer.extend_from_slice(lines))
             .map_err(|_| Refused)?
     }
 
-    fn add(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Result<(), Refused>, Closed> {
+    fn add(
+        &self,
+        pace: Pace,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Result<(), Refused>, Closed> {
         let mut state = locked(&self.0.state);
         if state.closed {
             return Err(Closed);
@@ -100,8 +137,11 @@ impl Line {
         let idle = state.buffer.is_empty() && !state.writing;
         write(&mut state.buffer);
         state.added += 1;
+        // After a crowd the next is awaited: the first of many comes alone, too.
+        let is_alone = idle && pace == Pace::Now && state.crowd <= 1;
+        let is_out = is_alone && self.0.write_now(&mut state);
         drop(state);
-        if idle {
+        if idle && !is_out {
             self.0.filled.notify_one();
         }
         Ok(Ok(()))
@@ -120,10 +160,61 @@ impl Line {
     }
 }
 
-async fn run<W: AsyncWrite + Send + Unpin>(
-    shared: Arc<Shared>,
-    mut writer: W,
-) -> std::io::Result<()> {
+impl Shared {
+    /// Writes what there is room for without waiting; true when that was all. What is left, and
+    /// what went wrong, is found by the task that writes.
+    fn write_now(&self, state: &mut State) -> bool {
+        let mut unheard = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(written)) = self.poll_write(&mut unheard, &state.buffer) else {
+            return false;
+        };
+        state.buffer.drain(..written);
+        if !state.buffer.is_empty() {
+            return false;
+        }
+        state.added = 0;
+        state.buffer.shrink_to(KEEP);
+        true
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.poll(|writer| writer.poll_write(cx, bytes))
+    }
+
+    fn poll<T>(
+        &self,
+        step: impl FnOnce(Pin<&mut (dyn AsyncWrite + Send)>) -> Poll<std::io::Result<T>>,
+    ) -> Poll<std::io::Result<T>> {
+        match &mut *locked(&self.writer) {
+            Some(writer) => step(writer.as_mut()),
+            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    async fn write_all(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = poll_fn(|cx| self.poll_write(cx, rest)).await?;
+            if written == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        poll_fn(|cx| self.poll(|writer| writer.poll_flush(cx))).await
+    }
+}
+
+/// Held by the task that writes: the writer ends with it, however many may still add lines.
+struct Owned(Arc<Shared>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        locked(&self.0.writer).take();
+    }
+}
+
+async fn run(shared: Owned) -> std::io::Result<()> {
+    let shared = &shared.0;
     let mut spare = Vec::new();
     loop {
         let filled = shared.filled.notified();
@@ -136,24 +227,22 @@ async fn run<W: AsyncWrite + Send + Unpin>(
         let closed = {
             let mut state = locked(&shared.state);
             std::mem::swap(&mut state.buffer, &mut spare);
-            state.added = 0;
             state.writing = !spare.is_empty();
+            if state.writing {
+                state.crowd = std::mem::take(&mut state.added);
+            }
             state.closed
         };
         if spare.is_empty() {
             if closed {
-                let _ = writer.shutdown().await;
+                let _ = poll_fn(|cx| shared.poll(|writer| writer.poll_shutdown(cx))).await;
                 return Ok(());
             }
             filled.await;
             continue;
         }
         shared.emptied.notify_waiters();
-        let written = async {
-            writer.write_all(&spare).await?;
-            writer.flush().await
-        };
-        if let Err(error) = written.await {
+        if let Err(error) = shared.write_all(&spare).await {
             locked(&shared.state).closed = true;
             shared.emptied.notify_waiters();
             return Err(error);
@@ -167,6 +256,7 @@ async fn run<W: AsyncWrite + Send + Unpin>(
 mod tests {
     use super::*;
     use chillgate_wire::Limits;
+    use futures_util::FutureExt;
     use tokio::io::AsyncReadExt;
 
     fn note(text: &str) -> Envelope {
@@ -181,7 +271,9 @@ mod tests {
         let writer = tokio::spawn(task);
         for n in 0..100 {
             let message = note(&n.to_string());
-            line.send(&message, &message.edit()).await.expect("open");
+            line.send(&message, &message.edit(), Pace::Gather)
+                .await
+                .expect("open");
         }
         line.close();
         let mut text = String::new();
@@ -196,6 +288,79 @@ mod tests {
             .collect();
         assert_eq!(text, expected);
         writer.await.expect("no panic").expect("written");
+    }
+
+    #[tokio::test]
+    async fn a_lone_line_goes_out_where_it_is_added() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (line, _not_run) = Line::new(ours);
+        let message = note("alone");
+        for _ in 0..2 {
+            let sent = line.send(&message, &message.edit(), Pace::Now).await;
+            sent.expect("open");
+            let mut read = vec![0; message.raw().len() + 1];
+            let whole = theirs.read_exact(&mut read).now_or_never();
+            assert!(matches!(whole, Some(Ok(_))), "it has not gone out");
+            assert_eq!(read.split_last(), Some((&b'\n', &message.raw()[..])));
+        }
+        let sent = line.send(&message, &message.edit(), Pace::Gather).await;
+        sent.expect("open");
+        let more = theirs.read_u8().now_or_never();
+        assert!(more.is_none(), "one that may have company went out alone");
+    }
+
+    #[tokio::test]
+    async fn a_lone_line_without_room_is_finished_by_the_task() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let (line, task) = Line::new(ours);
+        let message = note("longer than what the pipe holds");
+        for _ in 0..2 {
+            let sent = line.send(&message, &message.edit(), Pace::Now).await;
+            sent.expect("open");
+        }
+        line.close();
+        let writer = tokio::spawn(task);
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).await.expect("readable");
+        let once = format!("{}\n", String::from_utf8_lossy(message.raw()));
+        assert_eq!(text, once.repeat(2));
+        writer.await.expect("no panic").expect("written");
+    }
+
+    #[tokio::test]
+    async fn after_a_crowd_the_next_line_waits_for_company() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (line, task) = Line::new(ours);
+        let mut task = std::pin::pin!(task);
+        let message = note("x");
+        for pace in [Pace::Gather, Pace::Gather, Pace::Now] {
+            line.send(&message, &message.edit(), pace)
+                .await
+                .expect("open");
+        }
+        while line.0.state.lock().expect("sound").crowd == 0 {
+            assert!((&mut task).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        let mut read = vec![0; 3 * (message.raw().len() + 1)];
+        theirs.read_exact(&mut read).await.expect("three lines");
+        assert!((&mut task).now_or_never().is_none());
+        let sent = line.send(&message, &message.edit(), Pace::Now).await;
+        sent.expect("open");
+        assert!(theirs.read_u8().now_or_never().is_none(), "it did not wait");
+        assert!((&mut task).now_or_never().is_none());
+        assert!(theirs.read_u8().now_or_never().is_some(), "it is lost");
+    }
+
+    #[tokio::test]
+    async fn without_its_task_a_line_has_ended() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (line, task) = Line::new(ours);
+        drop(task);
+        let mut nothing = Vec::new();
+        theirs.read_to_end(&mut nothing).await.expect("its end");
+        assert_eq!(nothing, b"");
+        drop(line);
     }
 
     #[tokio::test]

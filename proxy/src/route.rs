@@ -33,7 +33,7 @@ pub type Selected = Result<Box<Route>, Box<Astray>>;
 #[derive(Debug)]
 pub struct Route {
     /// What policies see.
-    pub call: Call,
+    pub call: Arc<Call>,
     /// The method's label in metrics.
     pub label: &'static str,
     /// The name as the host spells it.
@@ -331,7 +331,7 @@ impl Routes {
         };
         let is_chill = self.chill.iter().any(|name| *name == *backend.name());
         let shown = inbound.target.clone();
-        let call = call_of(exchange, inbound, backend.name().clone(), target);
+        let call = Arc::new(call_of(exchange, inbound, backend.name().clone(), target));
         Box::new(Route {
             label: label(&call.method),
             call,

@@ -132,11 +132,11 @@ impl Chain {
     /// The refusal to answer the host with. Nothing has reached a server then.
     pub fn admit<'c>(
         self: &'c Arc<Self>,
-        call: Call,
+        call: impl Into<Arc<Call>>,
         waiting: &'c dyn Waiting,
     ) -> impl Future<Output = Result<Box<Pass>, Rejection>> + Send + 'c {
         // Made outside and boxed, so that the future stays small.
-        let mut pass = Box::new(Pass::new(Arc::clone(self), call));
+        let mut pass = Box::new(Pass::new(Arc::clone(self), call.into()));
         async move {
             for (index, link) in self.links.iter().enumerate() {
                 if !pass.asks(index, link) {
@@ -155,7 +155,7 @@ impl Chain {
     /// call received has its record. Only policies of [`Stage::Record`] hear of it: nothing is
     /// counted against a budget.
     pub fn turn_away(self: &Arc<Self>, call: Call, rejection: &Rejection) {
-        let mut pass = Pass::new(Arc::clone(self), call);
+        let mut pass = Pass::new(Arc::clone(self), call.into());
         for (index, link) in self.links.iter().enumerate() {
             if link.stage == Stage::Record {
                 // Noted as asked; a recorder is told of the end, not of the request.

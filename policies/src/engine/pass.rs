@@ -17,7 +17,7 @@ use super::policy::{Admitted, Deadline, Metered, Policy, Rejection};
 #[must_use = "dropping a pass reports the call as cancelled"]
 pub struct Pass {
     chain: Arc<Chain>,
-    call: Call,
+    call: Arc<Call>,
     asked: Asked,
     /// Where the call stands while it waits.
     at: usize,
@@ -100,7 +100,7 @@ impl Pass {
         self.end(completion);
     }
 
-    pub(super) fn new(chain: Arc<Chain>, call: Call) -> Self {
+    pub(super) fn new(chain: Arc<Chain>, call: Arc<Call>) -> Self {
         Self {
             chain,
             call,

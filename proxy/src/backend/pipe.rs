@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::backend::BackendError;
 use crate::backend::greeting::Greeting;
 use crate::exchange::Exchange;
-use crate::line::Line;
+use crate::line::{Line, Pace};
 use crate::lock::locked;
 use crate::map::Map;
 use crate::session::Asker;
@@ -99,8 +99,12 @@ impl Pipe {
             edits.set(&["params", "_meta", "progressToken"], lexeme.as_bytes());
         }
         let waiting = self.expect(number, Some(exchange.clone()))?;
+        let pace = match self.in_flight() {
+            ..=1 => Pace::Now,
+            _ => Pace::Gather,
+        };
         self.line
-            .send(request, &edits)
+            .send(request, &edits, pace)
             .await
             .map_err(|_| self.lost())?;
         let answer = waiting.answer().await?;
@@ -118,7 +122,7 @@ impl Pipe {
         let request = self.own(raw)?;
         let waiting = self.expect(number, None)?;
         self.line
-            .send(&request, &request.edit())
+            .send(&request, &request.edit(), Pace::Gather)
             .await
             .map_err(|_| self.lost())?;
         waiting.answer().await
@@ -133,7 +137,7 @@ impl Pipe {
     /// Hands a notification on as it is.
     pub async fn post(&self, note: &Envelope) -> Result<(), BackendError> {
         self.line
-            .send(note, &note.edit())
+            .send(note, &note.edit(), Pace::Gather)
             .await
             .map_err(|_| self.lost())
     }
@@ -269,7 +273,10 @@ impl Pipe {
 impl Asker for Pipe {
     async fn answer(&self, message: Envelope) {
         // A server that is gone needs no answer.
-        let _ = self.line.send(&message, &message.edit()).await;
+        let _ = self
+            .line
+            .send(&message, &message.edit(), Pace::Gather)
+            .await;
     }
 }
 

@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::era::host::not_spoken;
 use crate::exchange::{Ended, Exchange};
 use crate::gate::Gate;
-use crate::line::Line;
+use crate::line::{Line, Pace};
 use crate::session::{Opening, Scope, Session};
 
 const NOT_OPEN: &str = "the session is not open: send `initialize` first";
@@ -150,7 +150,7 @@ impl Host {
         let running = async move {
             if let Some(answer) = gate.handle(exchange, message).await.message {
                 // A host that is gone needs no answer.
-                let _ = line.send(&answer, &answer.edit()).await;
+                let _ = line.send(&answer, &answer.edit(), Pace::Gather).await;
             }
         };
         if is_opening {
@@ -213,7 +213,7 @@ impl Host {
     async fn refuse(&self, id: Option<&[u8]>, code: i64, text: &str, data: Option<&str>) {
         let raw = message::error(id, code, text, data.map(str::as_bytes));
         if let Ok(answer) = crate::route::own(raw) {
-            let _ = self.line.send(&answer, &answer.edit()).await;
+            let _ = self.line.send(&answer, &answer.edit(), Pace::Gather).await;
         }
     }
 

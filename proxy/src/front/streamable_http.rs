@@ -33,6 +33,7 @@ pub mod read;
 pub mod running;
 
 use body::Body;
+use listen::OneRequest;
 use running::Running;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -65,42 +66,41 @@ impl Endpoint {
         }
     }
 
-    /// One HTTP request.
-    pub async fn serve(
+    /// One HTTP request. An event stream is in use until its body ends.
+    pub fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: Option<Arc<str>>,
-    ) -> Result<Reply, Infallible> {
-        // Apart from here on: the head is looked at in place, and only the body goes further.
+        place: OneRequest,
+    ) -> impl Future<Output = Result<Reply, Infallible>> + Send {
+        // Apart from here on: the head is looked at in place, and only the body goes further. And
+        // outside of the future, which would hold the whole request beside its parts.
         let (head, body) = request.into_parts();
+        async move {
+            let mut reply = match self.check(&head) {
+                Ok(origin) => {
+                    let routed = self.route(&head, body, peer).await;
+                    for_origin(routed.unwrap_or_else(|refused| *refused), origin)
+                }
+                Err(refused) => *refused,
+            };
+            reply.body_mut().keep(place);
+            Ok(reply)
+        }
+    }
+
+    /// What any request must keep to; the web page that asks, if one does.
+    fn check(&self, head: &Parts) -> Result<Option<HeaderValue>, Box<Reply>> {
         if let Some(refused) = read::check_framing(&head.headers) {
-            return Ok(*refused);
+            return Err(refused);
         }
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
-        let origin = match self.origins.check(&head.headers, authority) {
-            Ok(origin) => origin,
-            Err(foreign) => {
-                return Ok(refuse(
-                    StatusCode::FORBIDDEN,
-                    code::INVALID_REQUEST,
-                    &foreign.to_string(),
-                ));
-            }
-        };
-        let mut reply = self
-            .route(&head, body, peer)
-            .await
-            .unwrap_or_else(|refused| *refused);
-        if let Some(origin) = origin {
-            let headers = reply.headers_mut();
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(
-                header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("mcp-session-id"),
-            );
-            headers.append(header::VARY, HeaderValue::from_static("origin"));
-        }
-        Ok(reply)
+        self.origins
+            .check(&head.headers, authority)
+            .map_err(|foreign| {
+                let text = foreign.to_string();
+                Box::new(refuse(StatusCode::FORBIDDEN, code::INVALID_REQUEST, &text))
+            })
     }
 
     async fn route(
@@ -451,6 +451,20 @@ fn check_version(version: Option<&str>, id: Option<&Id>) -> Result<(), Box<Reply
             )))
         }
     }
+}
+
+/// A web page may read it only if it is told so.
+fn for_origin(mut reply: Reply, origin: Option<HeaderValue>) -> Reply {
+    if let Some(origin) = origin {
+        let headers = reply.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("mcp-session-id"),
+        );
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    reply
 }
 
 fn modern(message: &Envelope) -> Reply {

@@ -178,7 +178,7 @@ struct Traffic {
 }
 
 /// A request and its reply, to the end of the body.
-pub(super) struct OneRequest(Arc<Traffic>);
+pub struct OneRequest(Arc<Traffic>);
 
 impl Traffic {
     fn request(self: &Arc<Self>) -> OneRequest {
@@ -273,18 +273,9 @@ where
     let traffic = Arc::new(Traffic::default());
     let counted = traffic.clone();
     let service = service_fn(move |request| {
-        let (counted, serving) = (
-            counted.clone(),
-            endpoint.clone().serve(request, peer.clone()),
-        );
-        async move {
-            let request = counted.request();
-            // An event stream is in use until its body ends.
-            serving.await.map(|mut reply| {
-                reply.body_mut().keep(request);
-                reply
-            })
-        }
+        endpoint
+            .clone()
+            .serve(request, peer.clone(), counted.request())
     });
     // hyper's own header timeout arms a timer for each request; `Traffic` needs none.
     let serving = http1::Builder::new()
