@@ -23,8 +23,8 @@ use crate::backend::stdio::Child;
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
 use crate::config::{
-    Config, DEFAULT_HEALTH, DEFAULT_LISTEN, DRAIN, Front, Health as HealthConfig, Listen, Log,
-    LogFormat, Prefix, Server, Transport,
+    Config, DEFAULT_HEALTH, DEFAULT_LISTEN, DRAIN, Eras, Front, Health as HealthConfig, Listen,
+    Log, LogFormat, Prefix, Server, Transport,
 };
 use crate::drain::Drain;
 use crate::exchange::Ended;
@@ -435,6 +435,7 @@ fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
     let bare = |transport, listen| Front {
         transport,
         listen,
+        eras: Eras::default(),
         prefix: Prefix::Auto,
         tls: None,
         allow_anonymous: false,

@@ -105,6 +105,9 @@ pub struct Front {
     /// Whether tools of the merged endpoint are shown as `server__tool`.
     #[serde(default, deserialize_with = "word")]
     pub prefix: Prefix,
+    /// The protocol's eras that hosts may speak here. Streamable HTTP only.
+    #[serde(default, deserialize_with = "word")]
+    pub eras: Eras,
     /// Serve HTTPS with this certificate.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -130,8 +133,19 @@ pub enum Transport {
     StreamableHttp,
 }
 
-/// When the merged endpoint shows `server__tool` instead of `tool`.
+/// Which eras of MCP a front serves.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Eras {
+    /// Revisions up to 2025-11-25, which begin with `initialize`.
+    #[default]
+    Legacy,
+    /// Those and 2026-07-28, told apart message by message.
+    Both,
+}
+
+/// When the merged endpoint shows `server__tool` instead of `tool`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "kebab-case")]
 pub enum Prefix {
     /// When more than one server is configured.

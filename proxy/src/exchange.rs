@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -147,8 +147,11 @@ pub enum Ended {
 /// One request of a host, from before admission to its answer.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The request's id, to the letter.
+    /// The request's id in its session: the host's own, or one of chillgate's where several hosts
+    /// share a session.
     pub id: Id,
+    /// The request's id as the host wrote it.
+    pub host_id: Id,
     /// Who asks.
     pub session: Arc<Session>,
     /// Where its own notifications and server requests wait for the front. Unused on stdio.
@@ -156,6 +159,7 @@ pub struct Exchange {
     /// When the request arrived.
     pub began: Instant,
     token: Mutex<Option<Bytes>>,
+    log_level: OnceLock<u8>,
     ended: Mutex<Option<Ended>>,
     /// Wakes whoever carries the call; there is never more than one.
     stop: AtomicWaker,
@@ -177,13 +181,16 @@ struct Hold {
 
 impl Exchange {
     /// A request with this id has arrived; at most `outbox` messages may wait for its host.
-    pub fn new(id: Id, session: Arc<Session>, outbox: usize) -> Arc<Self> {
+    pub fn new(host_id: Id, session: Arc<Session>, outbox: usize) -> Arc<Self> {
+        let id = session.number(&host_id);
         Arc::new(Self {
             id,
+            host_id,
             session,
             mailbox: Mailbox::new(outbox),
             began: Instant::now(),
             token: Mutex::new(None),
+            log_level: OnceLock::new(),
             ended: Mutex::new(None),
             stop: AtomicWaker::new(),
             detached: AtomicBool::new(false),
@@ -204,6 +211,16 @@ impl Exchange {
     /// The host's progress token, to the letter.
     pub fn token(&self) -> Option<Bytes> {
         locked(&self.token).clone()
+    }
+
+    /// The host wants log messages with this request, from this severity on.
+    pub fn set_log_level(&self, level: u8) {
+        let _ = self.log_level.set(level);
+    }
+
+    /// The least severe log message that the host wants with this request; none: it wants none.
+    pub fn log_level(&self) -> Option<u8> {
+        self.log_level.get().copied()
     }
 
     /// Sends a message to the host on this request's own stream.

@@ -79,18 +79,20 @@ impl Gate {
         request: Envelope,
     ) -> impl Future<Output = Answer> + Send + use<> {
         // A panic is this exchange's end and nobody else's; the panic hook counts and logs it.
+        let name = era::host::remember(&exchange, &request);
         let relaying = AssertUnwindSafe(self.clone().relay(exchange.clone(), request));
         relaying.catch_unwind().map(move |outcome| {
-            match outcome.unwrap_or(Err(Refusal::Panic)) {
+            let answer = match outcome.unwrap_or(Err(Refusal::Panic)) {
                 Ok(answer) => Answer::of(answer),
                 Err(refusal) => refusal.answer(&exchange), // the one table error → JSON-RPC and HTTP
-            }
+            };
+            era::host::express(&exchange, name, answer)
         })
     }
 
     async fn relay(self, exchange: Arc<Exchange>, request: Envelope) -> Result<Envelope, Refusal> {
         let (snapshot, exchange) = (&self.0.live.pin(), &exchange); // one generation, start to end
-        let request = era::host::understand(exchange.session.era(), request)?;
+        let request = era::host::understand(exchange, request)?;
         let inbound = Inbound::read(exchange, request);
         let (_running, inbound) = self.enter(exchange, inbound, snapshot)?;
         let selected = snapshot.routes.select(exchange, inbound).await;
@@ -103,7 +105,7 @@ impl Gate {
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
         let outcome = Self::complete(exchange, &route, pass, &answer);
         meter.done(outcome.as_str(), exchange.began.elapsed(), Some(own));
-        answer.map(|answer| era::host::express(exchange.session.era(), answer))
+        answer
     }
 
     /// Takes the request in: its id is new, the agent has room, chillgate is not stopping.
@@ -302,6 +304,26 @@ impl Gate {
             message: "`initialize` needs `params.protocolVersion`, such as \"2025-11-25\""
                 .to_owned(),
             data: None,
+        })
+    }
+
+    /// The session of a modern request, which says itself what others say once.
+    pub fn standing(&self, opening: Opening) -> Result<Arc<Session>, Refusal> {
+        let call = opening.call();
+        let snapshot = self.0.live.pin();
+        let found = self.0.sessions.standing(opening, &snapshot.config.limits);
+        self.0.metrics.sessions(self.0.sessions.len());
+        found.map_err(|full| {
+            let label = label(&call.method);
+            let refusal = Refusal::Full(full);
+            self.turn_away(
+                Astray {
+                    call,
+                    label,
+                    refusal,
+                },
+                &snapshot,
+            )
         })
     }
 

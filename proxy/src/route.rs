@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chillgate_policies::engine::Call;
-use chillgate_wire::{Envelope, code, json};
+use chillgate_wire::{Envelope, Era, code, json};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, BackendError};
@@ -361,11 +362,14 @@ fn call_of(
         method: inbound.method,
         target,
         arguments: inbound.arguments,
-        // No copy: the arguments keep the message as long.
-        id: inbound
-            .request
-            .id_bytes()
-            .map(|id| inbound.request.raw().slice_ref(id)),
+        id: Some(match session.era() {
+            // No copy: the arguments keep the message as long.
+            Era::Legacy => inbound
+                .request
+                .id_bytes()
+                .map_or_else(Bytes::new, |id| inbound.request.raw().slice_ref(id)),
+            Era::Modern => Bytes::copy_from_slice(exchange.host_id.as_bytes()),
+        }),
         bytes_in: inbound.bytes as u64,
         context: session.context.clone(),
     }

@@ -28,7 +28,7 @@ use questions::Questions;
 pub use register::{Agent, Full, Place, Sessions};
 
 /// What a session talks to: all servers merged, or one untouched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// `/mcp`, with names shown as the front says.
     Merged(Prefix),
@@ -73,9 +73,12 @@ pub struct Session {
     pub agent: Arc<Agent>,
     /// What it talks to.
     pub scope: Scope,
-    /// The protocol revision the host asked for, or the newest legacy one known.
+    /// The era the host speaks.
+    era: Era,
+    /// The legacy revision spoken on its behalf: the one it asked for, or the newest.
     pub revision: Revision,
-    /// The `params` of the host's own `initialize`, to the letter.
+    /// The `params` of the host's own `initialize`, to the letter; for a modern host, those that
+    /// say the same.
     pub greeting: Bytes,
     /// What the host declared there.
     pub declared: Declared,
@@ -94,6 +97,22 @@ pub struct Session {
     learned: Mutex<Learned>,
     missed: Mutex<HashSet<Arc<str>>>,
     over: AtomicBool,
+    /// Numbers the requests of a session that several hosts share.
+    numbers: AtomicU64,
+    /// What it is found by, where nobody opened it.
+    standing: Option<Arc<Standing>>,
+}
+
+/// Requests of the modern era belong to no session of their host's. chillgate keeps one for all
+/// that look alike to a server: same agent, same endpoint, same capabilities, same claim.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Who asks.
+    pub agent: Arc<str>,
+    /// What it talks to.
+    pub scope: Scope,
+    /// The `params` of the `initialize` that say what each of its requests says.
+    pub greeting: Bytes,
 }
 
 /// What a front knows when a session begins.
@@ -111,6 +130,8 @@ pub struct Opening {
     pub peer: Option<String>,
     /// The host's only line, on stdio.
     pub line: Option<Line>,
+    /// The era the host speaks.
+    pub era: Era,
 }
 
 impl Opening {
@@ -126,7 +147,7 @@ impl Opening {
             bytes_in: self.greeting.len() as u64,
             context: Arc::new(Context {
                 transport: self.transport,
-                era: "legacy",
+                era: self.era.as_str(),
                 session: None,
                 client: None,
                 peer: self.peer.clone(),
@@ -136,7 +157,12 @@ impl Opening {
 }
 
 impl Session {
-    fn new(opening: Opening, agent: Arc<Agent>, outbox: usize) -> Arc<Self> {
+    fn new(
+        opening: Opening,
+        agent: Arc<Agent>,
+        outbox: usize,
+        standing: Option<Arc<Standing>>,
+    ) -> Arc<Self> {
         // A copy: a slice would keep the whole read buffer of the connection alive.
         let greeting = Bytes::copy_from_slice(&opening.greeting);
         let text = |path: &[&str]| {
@@ -152,8 +178,8 @@ impl Session {
             .map(|name| (name, text(&["clientInfo", "version"]).unwrap_or_default()));
         let context = Arc::new(Context {
             transport: opening.transport,
-            era: "legacy",
-            session: Some(id.clone()),
+            era: opening.era.as_str(),
+            session: (opening.era == Era::Legacy).then(|| id.clone()),
             client,
             peer: opening.peer,
         });
@@ -161,6 +187,7 @@ impl Session {
             id,
             agent,
             scope: opening.scope,
+            era: opening.era,
             revision,
             declared: Declared::read(&greeting),
             greeting,
@@ -176,7 +203,17 @@ impl Session {
             learned: Mutex::default(),
             missed: Mutex::default(),
             over: AtomicBool::new(false),
+            numbers: AtomicU64::new(0),
+            standing,
         })
+    }
+
+    /// The id that a request travels under in this session.
+    pub fn number(&self, host_id: &Id) -> Id {
+        match self.era {
+            Era::Legacy => host_id.clone(),
+            Era::Modern => Id::number(self.numbers.fetch_add(1, Ordering::Relaxed) + 1),
+        }
     }
 
     /// The revision that the `params` of an `initialize` name.
@@ -186,7 +223,7 @@ impl Session {
 
     /// The era the host speaks.
     pub fn era(&self) -> Era {
-        self.revision.era()
+        self.era
     }
 
     /// Whether it may send batches, which only 2025-03-26 has.
@@ -268,6 +305,10 @@ impl Session {
         if self.over.load(Ordering::Relaxed) {
             return Err(Refused);
         }
+        if self.era == Era::Modern {
+            // It has asked for none of it: what belongs to no request has nowhere to go.
+            return Ok(());
+        }
         if let Some(line) = &self.line {
             return line.offer(&message);
         }
@@ -295,7 +336,7 @@ impl Session {
         if let Some(exchange) = related.filter(|exchange| !exchange.is_detached()) {
             return exchange.send(message);
         }
-        if self.line.is_none() {
+        if self.line.is_none() && self.era == Era::Legacy {
             let any = locked(&self.exchanges)
                 .values()
                 .find(|running| !running.is_detached())
@@ -314,12 +355,23 @@ impl Session {
         question: &Envelope,
         related: Option<&Arc<Exchange>>,
     ) -> Result<(), Refused> {
+        if self.era == Era::Modern {
+            return Err(Refused);
+        }
         let (number, message) = self.questions.open(asker, question, related)?;
         let sent = self.tell_about(related, message);
         if sent.is_err() {
             self.questions.close(number);
         }
         sent
+    }
+
+    /// Why a question was not put to the host, for the server that asked.
+    pub fn why_unasked(&self) -> &'static str {
+        match self.era {
+            Era::Legacy => "the host has too many open questions or does not read them",
+            Era::Modern => "the host speaks revision 2026-07-28, which has no requests of servers",
+        }
     }
 
     /// The server no longer wants to know: `notifications/cancelled` goes on to the host under

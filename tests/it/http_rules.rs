@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use chillgate_tests::http::{Answer, raw, request, statuses};
 use chillgate_tests::schema::HANDSHAKE;
 use chillgate_tests::wait::{seconds, within};
-use chillgate_tests::{Gate, Host};
+use chillgate_tests::{Gate, Host, until};
 
 use crate::mock;
 
@@ -484,6 +484,53 @@ async fn the_same_id_twice_in_flight_is_refused_and_the_first_goes_on() {
         host.post(&call).await.tool_text(),
         "first",
         "an id is free again after its answer"
+    );
+}
+
+#[tokio::test]
+async fn half_a_body_and_no_more_to_come_is_refused_at_once() {
+    let gate = gate().await;
+    for length in [
+        "content-length: 40\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n28\r\n",
+    ] {
+        let text = format!(
+            "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\n{length}{{\"jsonrpc\":",
+            gate.front()
+        );
+        let said = within(
+            "the refusal",
+            seconds(10),
+            half_closed(gate.front(), text.as_bytes()),
+        );
+        let said = String::from_utf8_lossy(&said.await).into_owned();
+        assert!(said.starts_with("HTTP/1.1 400 "), "{length}: {said:?}");
+        assert!(
+            said.contains("the body ended before it was complete"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_a_host_has_closed_its_stream_waits_for_the_next() {
+    let gate = gate().await;
+    let host = gate.host().open().await;
+    drop(host.listen().await);
+    let streams = [("era", "legacy")];
+    until("the end of the stream", seconds(10), async || {
+        let open = gate.scrape().await.sum("chillgate_streams", &streams);
+        (open == 0.0).then_some(())
+    })
+    .await;
+    host.call("changed", json!({})).await;
+    let mut again = host.listen().await;
+    let said = within("what waited", seconds(10), again.message()).await;
+    let method = said.as_ref().and_then(|said| said["method"].as_str());
+    assert!(
+        method.is_some_and(|method| method.ends_with("list_changed")),
+        "{said:?}"
     );
 }
 

@@ -18,6 +18,7 @@ mod chill;
 mod cli;
 mod config;
 mod docs;
+mod eras;
 mod examples;
 mod harness;
 mod http_rules;

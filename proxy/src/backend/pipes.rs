@@ -18,6 +18,7 @@ use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::said::severity;
 use crate::backend::{Backend, BackendError, Passage, State};
 use crate::config::Isolation;
+use crate::era::server::discovered;
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
@@ -305,6 +306,16 @@ impl Pipes {
         Ok(answer)
     }
 
+    /// What the server said in its `initialize` result, in the words of the modern era.
+    async fn discover(&self, exchange: &Arc<Exchange>) -> Result<Envelope, BackendError> {
+        let pipe = self.pipe(&exchange.session).await?;
+        let Some(greeting) = pipe.greeting() else {
+            return Err(self.down("it has not been initialized"));
+        };
+        let answer = self.own_result(exchange, &greeting.result)?;
+        Ok(discovered(&answer))
+    }
+
     async fn ask(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
         let mut edit = asked.request.edit();
         let session = &asked.exchange.session;
@@ -417,6 +428,9 @@ impl Backend for Pipes {
         if request.method() == Some("initialize") {
             // Boxed, so that the calls that follow stay small.
             return Box::pin(self.initialize(exchange, request, passage)).await;
+        }
+        if request.method() == Some("server/discover") {
+            return Box::pin(self.discover(exchange)).await;
         }
         let pipe = self.pipe(&exchange.session).await?;
         let asked = Asked {

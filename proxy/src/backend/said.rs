@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chillgate_wire::{Envelope, Id};
+use chillgate_wire::{Envelope, Era, Id};
 
 use crate::exchange::{Exchange, Refused};
 use crate::session::Session;
@@ -25,7 +25,7 @@ pub(super) fn hand_on(
             }
             Ok(())
         }
-        "notifications/message" if level_of(&note) < session.log_level() => Ok(()),
+        "notifications/message" if !wants_log(session, related, &note) => Ok(()),
         "notifications/resources/updated" => session.tell(note),
         method if method.ends_with("list_changed") => {
             session.learned().forget(server);
@@ -33,6 +33,16 @@ pub(super) fn hand_on(
         }
         _ => session.tell_about(related, note),
     }
+}
+
+/// Whether the host has asked for log messages as severe as this one: for all of its session, or
+/// since 2026-07-28 with the very request.
+fn wants_log(session: &Session, related: Option<&Arc<Exchange>>, note: &Envelope) -> bool {
+    let least = match session.era() {
+        Era::Legacy => Some(session.log_level()),
+        Era::Modern => related.and_then(|exchange| exchange.log_level()),
+    };
+    least.is_some_and(|least| level_of(note) >= least)
 }
 
 /// A log message's severity; one without a known level is always told.

@@ -20,6 +20,7 @@ use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::Terms;
 use crate::backend::{Backend, BackendError, Passage, State};
 use crate::config::RemoteServer;
+use crate::era::server::discovered;
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
@@ -189,6 +190,11 @@ impl Backend for Remote {
         }
         for retry in [false, true] {
             link.greet(&self.0).await?;
+            if request.method() == Some("server/discover") {
+                let result = link.said().unwrap_or_else(|| Bytes::from_static(b"{}"));
+                let greeting = message::result(exchange.id.as_bytes(), &result);
+                return self.0.parse(greeting).map(|greeting| discovered(&greeting));
+            }
             let generation = link.generation.load(Ordering::Relaxed);
             let mut cancel = CancelOnDrop {
                 link: link.clone(),

@@ -1,22 +1,138 @@
 //! Towards hosts: from a host's era to the hub, and back.
 
-use chillgate_wire::{Envelope, Era, Revision, code};
-use serde_json::json;
+use std::sync::Arc;
 
-use crate::gate::Refusal;
+use chillgate_wire::{Envelope, Era, Revision, code, json, meta, method};
+use http::StatusCode;
+use serde_json::json as value;
 
-/// What the request means in the hub's words.
-pub fn understand(era: Era, request: Envelope) -> Result<Envelope, Refusal> {
-    match era {
-        Era::Legacy => Ok(request),
-        Era::Modern => Err(not_spoken(&request)),
+use crate::backend::said::severity;
+use crate::exchange::Exchange;
+use crate::gate::{Answer, Refusal};
+
+/// What the request means in the hub's words. Between chillgate and a modern host `_meta` says what
+/// held for that hop alone; the rest of the message is as it came.
+pub fn understand(exchange: &Arc<Exchange>, request: Envelope) -> Result<Envelope, Refusal> {
+    if exchange.session.era() == Era::Legacy {
+        return Ok(request);
+    }
+    let name = request.method().unwrap_or_default();
+    if !is_modern(name) {
+        return Err(Refusal::Answered {
+            code: code::METHOD_NOT_FOUND,
+            message: format!("Method not found: {name}"),
+            data: None,
+        });
+    }
+    if let Some(level) = request.text(&["params", "_meta", meta::LOG_LEVEL]) {
+        let Some(level) = severity(&level) else {
+            return Err(Refusal::Answered {
+                code: code::INVALID_PARAMS,
+                message: format!(
+                    "Invalid params: `{}` is one of debug, info, notice, warning, error, \
+                     critical, alert, emergency",
+                    meta::LOG_LEVEL
+                ),
+                data: None,
+            });
+        };
+        exchange.set_log_level(level);
+    }
+    Ok(meta::strip(&request).with_id(exchange.id.as_bytes()))
+}
+
+/// Whether a modern host may send it: what the revision took away is as unknown as what never was,
+/// and what chillgate does not know is for the server to judge.
+pub fn is_modern(name: &str) -> bool {
+    !matches!(
+        name,
+        "initialize"
+            | "ping"
+            | "logging/setLevel"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "tasks/list"
+            | "tasks/result"
+            | "subscriptions/listen"
+    )
+}
+
+/// What of a request is still needed when its answer is put into words.
+pub fn remember(exchange: &Exchange, request: &Envelope) -> Option<&'static str> {
+    match exchange.session.era() {
+        Era::Legacy => None,
+        Era::Modern => method::known(request.method()?),
     }
 }
 
-/// The answer in the host's words.
-pub fn express(era: Era, answer: Envelope) -> Envelope {
-    match era {
-        Era::Legacy | Era::Modern => answer,
+/// The answer in the host's words. `name` is the request's method, where it is a known one.
+pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) -> Answer {
+    let Some(message) = answer.message.as_ref() else {
+        return answer;
+    };
+    if exchange.session.era() == Era::Legacy {
+        return answer;
+    }
+    let mut edit = message.edit();
+    edit.id(exchange.host_id.as_bytes());
+    let mut status = answer.status;
+    if let Some(result) = message.result() {
+        let mut add = |member: &'static str, text: &'static [u8]| {
+            if json::member(result, member).is_none() {
+                edit.set(&["result", member], text);
+            }
+        };
+        add("resultType", br#""complete""#);
+        if name.is_some_and(is_cacheable) {
+            add("ttlMs", b"0");
+            add("cacheScope", br#""private""#);
+        }
+    } else if let Some(code) = message.get(&["error", "code"]).and_then(json::integer) {
+        let (code, of_code) = in_modern_words(code);
+        if let Some(code) = code {
+            edit.set(&["error", "code"], code.to_string().into_bytes());
+        }
+        if status == StatusCode::OK {
+            status = of_code;
+        }
+    }
+    Answer {
+        message: Some(edit.finish()),
+        status,
+        retry_after: answer.retry_after,
+    }
+}
+
+/// The results that say for how long they hold (R-088).
+fn is_cacheable(name: &str) -> bool {
+    method::is_list(name).is_some() || matches!(name, "resources/read" | "server/discover")
+}
+
+/// The code that a modern host reads, where it is another one, and the HTTP status it comes with
+/// (R-006, R-007, R-065).
+fn in_modern_words(code: i64) -> (Option<i64>, StatusCode) {
+    match code {
+        code::RESOURCE_NOT_FOUND => (Some(code::INVALID_PARAMS), StatusCode::OK),
+        code::METHOD_NOT_FOUND => (None, StatusCode::NOT_FOUND),
+        code::HEADER_MISMATCH
+        | code::MISSING_CLIENT_CAPABILITY
+        | code::UNSUPPORTED_PROTOCOL_VERSION => (None, StatusCode::BAD_REQUEST),
+        // A server that writes other codes of the reserved range means something else by them.
+        -32_099..=-32_020 => (Some(code::INTERNAL_ERROR), StatusCode::OK),
+        _ => (None, StatusCode::OK),
+    }
+}
+
+/// The answer to a modern request of a revision that is not spoken here.
+pub fn unsupported(requested: &str, supported: &[Revision]) -> Refusal {
+    let names: Vec<&str> = supported.iter().map(|revision| revision.as_str()).collect();
+    Refusal::Answered {
+        code: code::UNSUPPORTED_PROTOCOL_VERSION,
+        message: format!(
+            "Unsupported protocol version: {requested}. This endpoint speaks {}",
+            names.join(", ")
+        ),
+        data: Some(value!({ "supported": names, "requested": requested })),
     }
 }
 
@@ -33,20 +149,9 @@ pub fn not_spoken(request: &Envelope) -> Refusal {
             data: None,
         };
     }
-    let supported: Vec<&str> = Revision::LEGACY
-        .iter()
-        .map(|revision| revision.as_str())
-        .collect();
     let requested = chillgate_wire::meta_version(request).map_or_else(
         || Revision::V2026_07_28.as_str().to_owned(),
         std::borrow::Cow::into_owned,
     );
-    Refusal::Answered {
-        code: code::UNSUPPORTED_PROTOCOL_VERSION,
-        message: format!(
-            "Unsupported protocol version: {requested}. This endpoint speaks {}",
-            supported.join(", ")
-        ),
-        data: Some(json!({ "supported": supported, "requested": requested })),
-    }
+    unsupported(&requested, &Revision::LEGACY)
 }

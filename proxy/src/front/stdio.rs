@@ -181,6 +181,7 @@ impl Host {
             transport: "stdio",
             peer: None,
             line: Some(self.line.clone()),
+            era: Era::Legacy,
         })?;
         self.session = Some(session);
         Ok(())

@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::config::{Front, Prefix};
+use crate::config::{Eras, Front, Prefix};
 use crate::era::host::not_spoken;
 use crate::exchange::{Ended, Exchange};
 use crate::front::origin::Origins;
@@ -29,6 +29,7 @@ use crate::snapshot::Snapshot;
 pub mod body;
 pub mod flow;
 pub mod listen;
+mod modern;
 pub mod read;
 pub mod running;
 
@@ -51,6 +52,13 @@ pub struct Endpoint {
     gate: Gate,
     origins: Origins,
     prefix: Prefix,
+    eras: Eras,
+}
+
+/// Who is at the other end of the connection.
+struct Caller<'c> {
+    peer: Option<Arc<str>>,
+    place: &'c OneRequest,
 }
 
 /// A reply that says why there is no better one.
@@ -63,6 +71,7 @@ impl Endpoint {
             gate,
             origins,
             prefix: front.prefix,
+            eras: front.eras,
         }
     }
 
@@ -76,15 +85,22 @@ impl Endpoint {
         // Apart from here on: the head is looked at in place, and only the body goes further. And
         // outside of the future, which would hold the whole request beside its parts.
         let (head, body) = request.into_parts();
+        // A host that closes a stream has cancelled what is modern; and nobody hears a session's
+        // stream that it has closed.
+        let is_cut = head.method == Method::GET || self.serves_modern(&head.headers);
         async move {
             let mut reply = match self.check(&head) {
                 Ok(origin) => {
-                    let routed = self.route(&head, body, peer).await;
+                    let caller = Caller {
+                        peer,
+                        place: &place,
+                    };
+                    let routed = self.route(&head, body, caller).await;
                     for_origin(routed.unwrap_or_else(|refused| *refused), origin)
                 }
                 Err(refused) => *refused,
             };
-            reply.body_mut().keep(place);
+            reply.body_mut().keep(place, is_cut);
             Ok(reply)
         }
     }
@@ -107,7 +123,7 @@ impl Endpoint {
         &self,
         head: &Parts,
         body: Incoming,
-        peer: Option<Arc<str>>,
+        caller: Caller<'_>,
     ) -> Result<Reply, Box<Reply>> {
         let snapshot = self.gate.snapshot();
         let scope = self.scope(head.uri.path(), &snapshot)?;
@@ -119,8 +135,16 @@ impl Endpoint {
         match head.method {
             Method::POST => {
                 let headers = &head.headers;
-                self.post(headers, body, scope, agent, peer, &snapshot)
+                self.post(headers, body, scope, agent, caller, &snapshot)
                     .await
+            }
+            // The revision has neither of the two.
+            Method::GET | Method::DELETE if self.serves_modern(&head.headers) => {
+                let text = "revision 2026-07-28 has POST alone";
+                let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, code::INVALID_REQUEST, text);
+                let allow = HeaderValue::from_static("POST");
+                reply.headers_mut().insert(header::ALLOW, allow);
+                Err(Box::new(reply))
             }
             Method::GET => self.get(&head.headers, &scope, &agent),
             Method::DELETE => {
@@ -164,12 +188,13 @@ impl Endpoint {
         body: Incoming,
         scope: Scope,
         agent: Arc<str>,
-        peer: Option<Arc<str>>,
+        caller: Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
         read::check_headers(headers)?;
         let cap = snapshot.wire.message;
-        let (raw, _held) = read::whole(body, headers, cap, self.gate.budget()).await?;
+        let (raw, _held) =
+            read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
         if batches::is_batch(&raw) {
             return Box::pin(self.post_batch(headers, raw, &scope, &agent, snapshot)).await;
         }
@@ -178,12 +203,17 @@ impl Endpoint {
         let version =
             read::single(headers, &PROTOCOL_VERSION)?.map(|value| value.to_str().unwrap_or("?"));
         if classify(&message, version) == Era::Modern {
-            return Err(Box::new(modern(&message)));
+            if self.eras == Eras::Legacy {
+                return Err(Box::new(not_modern(&message)));
+            }
+            let place = caller.place;
+            let posted = self.post_modern(headers, message, scope, agent, snapshot, place);
+            return Box::pin(posted).await;
         }
         check_version(version, message.id().as_ref())?;
         if message.method() == Some("initialize") && message.kind() == Kind::Request {
             // Boxed like everything rare here: the size of this future is paid with each request.
-            return Box::pin(self.initialize(message, scope, agent, peer, snapshot)).await;
+            return Box::pin(self.initialize(message, scope, agent, caller.peer, snapshot)).await;
         }
         let session = self.session(headers, &scope, &agent, message.id().as_ref())?;
         if message.kind() == Kind::Request {
@@ -214,6 +244,7 @@ impl Endpoint {
             transport: "streamable-http",
             peer: peer.map(|peer| peer.to_string()),
             line: None,
+            era: Era::Legacy,
         };
         let session = self
             .gate
@@ -467,7 +498,7 @@ fn for_origin(mut reply: Reply, origin: Option<HeaderValue>) -> Reply {
     reply
 }
 
-fn modern(message: &Envelope) -> Reply {
+fn not_modern(message: &Envelope) -> Reply {
     worded(
         StatusCode::BAD_REQUEST,
         message.id().as_ref(),

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::backend::said::severity;
 use crate::backend::{Backend, BackendError, Passage, State};
+use crate::era::server::discovered;
 use crate::exchange::Exchange;
 use crate::route::catalog::{self, PATIENCE};
 use crate::route::lists::{self, Access, each, naming_member, push_entry};
@@ -48,8 +49,10 @@ impl Merge {
 
     /// The methods that it answers for all servers.
     pub fn answers(method: &str) -> bool {
-        matches!(method, "initialize" | "ping" | "logging/setLevel")
-            || method::is_list(method).is_some()
+        matches!(
+            method,
+            "initialize" | "server/discover" | "ping" | "logging/setLevel"
+        ) || method::is_list(method).is_some()
     }
 
     /// Answered at once from what is configured, whatever the servers do.
@@ -301,16 +304,20 @@ impl Backend for Merge {
         _: Passage,
     ) -> Result<Envelope, BackendError> {
         let result = match request.method().unwrap_or_default() {
-            "initialize" => Ok(self.initialize(&exchange.session)),
+            "initialize" | "server/discover" => Ok(self.initialize(&exchange.session)),
             "ping" => Ok("{}".to_owned()),
             "logging/setLevel" => self.set_level(exchange, request).await,
             _ => self.list(exchange, request).await,
         };
         let id = exchange.id.as_bytes();
-        own(match result {
+        let answer = own(match result {
             Ok(result) => message::result(id, result.as_bytes()),
             Err((code, text)) => message::error(Some(id), code, &text, None),
-        })
+        });
+        match request.method() {
+            Some("server/discover") => answer.map(|greeting| discovered(&greeting)),
+            _ => answer,
+        }
     }
 
     async fn post(&self, _: &Arc<Session>, _: Envelope) -> Result<(), BackendError> {

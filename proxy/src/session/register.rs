@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Opening, Session};
+use super::{Opening, Session, Standing};
 use crate::config::Limits;
 use crate::lock::locked;
 use crate::map::Map;
@@ -26,6 +26,7 @@ pub struct Agent {
 pub struct Sessions {
     by_id: Mutex<Map<Arc<str>, Arc<Session>>>,
     agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
+    standing: Mutex<HashMap<Arc<Standing>, Arc<Session>>>,
 }
 
 /// Why a session or a request was not let in.
@@ -42,6 +43,32 @@ pub enum Full {
 impl Sessions {
     /// Opens a session.
     pub fn open(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
+        self.enter(opening, limits, None)
+    }
+
+    /// The session for all requests that say the same of themselves; opened with the first.
+    pub fn standing(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
+        let alike = Standing {
+            agent: opening.agent.clone(),
+            scope: opening.scope.clone(),
+            greeting: opening.greeting.clone(),
+        };
+        let mut standing = locked(&self.standing);
+        if let Some(session) = standing.get(&alike) {
+            return Ok(session.clone());
+        }
+        let alike = Arc::new(alike);
+        let session = self.enter(opening, limits, Some(alike.clone()))?;
+        standing.insert(alike, session.clone());
+        Ok(session)
+    }
+
+    fn enter(
+        &self,
+        opening: Opening,
+        limits: &Limits,
+        standing: Option<Arc<Standing>>,
+    ) -> Result<Arc<Session>, Full> {
         let agent = self.agent(&opening.agent);
         let mut sessions = locked(&self.by_id);
         if sessions.len() >= limits.sessions {
@@ -51,7 +78,7 @@ impl Sessions {
             return Err(Full::AgentSessions);
         }
         agent.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(opening, agent, limits.outbox);
+        let session = Session::new(opening, agent, limits.outbox, standing);
         sessions.insert(session.id.clone(), session.clone());
         Ok(session)
     }
@@ -86,6 +113,9 @@ impl Sessions {
     pub fn remove(&self, id: &str) -> Option<Arc<Session>> {
         let session = locked(&self.by_id).remove(id)?;
         session.agent.sessions.fetch_sub(1, Ordering::Relaxed);
+        if let Some(alike) = &session.standing {
+            locked(&self.standing).remove(alike);
+        }
         Some(session)
     }
 

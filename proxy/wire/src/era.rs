@@ -20,6 +20,16 @@ pub enum Era {
     Modern,
 }
 
+impl Era {
+    /// In one word, as records spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
 /// A revision of MCP that chillgate speaks. Newer ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(&'static str);

@@ -141,7 +141,7 @@ impl Pipe {
                     let related = self.only_exchange();
                     session
                         .ask(self.clone(), question, related.as_ref())
-                        .map_err(|_| "the host has too many open questions or does not read them")
+                        .map_err(|_| session.why_unasked())
                 }),
                 Audience::Many(_) => Some(Err(
                     "this server is shared by several hosts, so its requests belong to nobody",

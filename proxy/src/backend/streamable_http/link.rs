@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chillgate_wire::{Envelope, Id, Kind, message};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::{Notify, Semaphore};
@@ -36,6 +37,8 @@ pub(super) struct Link {
     session: Weak<Session>,
     id: Mutex<Option<HeaderValue>>,
     revision: Mutex<Option<HeaderValue>>,
+    /// The server's own `initialize` result.
+    said: Mutex<Option<Bytes>>,
     pub(super) greeted: tokio::sync::Mutex<bool>,
     pub(super) generation: AtomicU64,
     listening: AtomicBool,
@@ -58,6 +61,7 @@ impl Link {
             session: Arc::downgrade(session),
             id: Mutex::default(),
             revision: Mutex::default(),
+            said: Mutex::default(),
             greeted: tokio::sync::Mutex::new(false),
             generation: AtomicU64::new(0),
             listening: AtomicBool::new(false),
@@ -75,6 +79,11 @@ impl Link {
             headers.push((PROTOCOL_VERSION, revision));
         }
         headers
+    }
+
+    /// What the server said in its `initialize` result.
+    pub(super) fn said(&self) -> Option<Bytes> {
+        locked(&self.said).clone()
     }
 
     /// POSTs a request and waits for its answer, handing on what comes before it.
@@ -216,7 +225,7 @@ impl Link {
                     let refusal = message::error(
                         Some(id.as_bytes()),
                         chillgate_wire::code::INTERNAL_ERROR,
-                        "the host has too many open questions or does not read them",
+                        session.why_unasked(),
                         None,
                     );
                     if let Ok(refusal) = remote.parse(refusal) {
@@ -281,6 +290,7 @@ impl Link {
     /// Keeps the revision for the header that 2025-06-18 and later ask for.
     pub(super) fn agree(&self, greeting: &Greeting) {
         self.generation.fetch_add(1, Ordering::Relaxed);
+        *locked(&self.said) = Some(greeting.result.clone());
         if greeting.revision.as_str() >= "2025-06-18" {
             *locked(&self.revision) = HeaderValue::from_str(&greeting.revision).ok();
         }

@@ -23,8 +23,10 @@ use crate::session::Listening;
 /// A reply's body.
 pub struct Body {
     kind: Kind,
-    /// Held until the body is done with; never read.
+    /// Held until the body is done with.
     request: Option<OneRequest>,
+    /// Whether it ends when its host has closed its half.
+    is_cut: bool,
 }
 
 enum Kind {
@@ -37,12 +39,15 @@ impl Body {
         Self {
             kind,
             request: None,
+            is_cut: false,
         }
     }
 
-    /// Keeps the request's place until the body is done with.
-    pub(super) fn keep(&mut self, request: OneRequest) {
+    /// Keeps the request's place until the body is done with. If `is_cut`, a stream ends with the
+    /// half of the connection that its host writes to.
+    pub(super) fn keep(&mut self, request: OneRequest, is_cut: bool) {
         self.request = Some(request);
+        self.is_cut = is_cut;
     }
 
     /// No body.
@@ -73,6 +78,9 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.is_cut && self.request.as_ref().is_some_and(OneRequest::is_ended) {
+            self.kind = Kind::Full(None);
+        }
         match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Stream(stream) => stream

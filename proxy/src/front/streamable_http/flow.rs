@@ -1,16 +1,19 @@
-//! A connection's bytes, watched: whether a host still has something to read.
+//! A connection's bytes, watched: whether a host still has something to read or to say.
 //!
 //! hyper says when a reply has been handed to it, not when the host has got it; at the end of
-//! chillgate that is the difference between a whole answer and half of one. Short pieces are put
-//! together on the way; the bytes stay the same.
+//! chillgate that is the difference between a whole answer and half of one. And hyper takes the end
+//! of a host's bytes for the end of the connection, where a host may only have closed its half:
+//! while a request runs, that end is noted and kept back. Short pieces are put together on the way;
+//! the bytes stay the same.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::listen::Traffic;
 
 /// Pieces that are so short together cost less as one: the kernel takes one piece faster than two.
 const TOGETHER: usize = 2 << 10;
@@ -18,17 +21,17 @@ const TOGETHER: usize = 2 << 10;
 /// A stream that remembers whether its last write had to wait for the reader.
 pub struct Flow<S> {
     stream: S,
-    waits: Arc<AtomicBool>,
+    traffic: Arc<Traffic>,
 }
 
 impl<S> Flow<S> {
-    /// Watches a stream; `waits` is true while bytes wait for whoever reads it.
-    pub fn new(stream: S, waits: Arc<AtomicBool>) -> Self {
-        Self { stream, waits }
+    /// Watches a stream for `traffic`.
+    pub(super) fn new(stream: S, traffic: Arc<Traffic>) -> Self {
+        Self { stream, traffic }
     }
 
     fn noted(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.waits.store(wrote.is_pending(), Ordering::Relaxed);
+        self.traffic.set_waits(wrote.is_pending());
         wrote
     }
 }
@@ -39,7 +42,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Flow<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let is_end = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
+        if is_end && buffer.remaining() > 0 && self.traffic.is_used() {
+            // Whoever carries the request looks again, and finds that this was all.
+            if self.traffic.end() {
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+        read
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -171,8 +172,10 @@ impl Drop for Bound {
 
 /// Whether a connection is in use, looked at now and then.
 #[derive(Debug, Default)]
-struct Traffic {
-    waits: Arc<AtomicBool>,
+pub(super) struct Traffic {
+    waits: AtomicBool,
+    /// The host will say no more on this connection.
+    ended: AtomicBool,
     running: AtomicUsize,
     served: AtomicUsize,
 }
@@ -187,8 +190,18 @@ impl Traffic {
     }
 
     /// Whether a request runs.
-    fn is_used(&self) -> bool {
+    pub(super) fn is_used(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether bytes wait for the host to read them.
+    pub(super) fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// The host has closed its half, or all of the connection; true the first time.
+    pub(super) fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::Relaxed)
     }
 
     /// Resolves when no request runs and every byte of its reply is on its way.
@@ -211,6 +224,26 @@ impl Traffic {
             let is_used = served != seen || self.is_used();
             (seen, idle) = (served, if is_used { 0 } else { idle + 1 });
         }
+    }
+}
+
+impl OneRequest {
+    /// Whether the host will say no more on this connection.
+    pub fn is_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the host has closed its half, or all of the connection. Only for futures of the
+    /// connection's own task, which is woken then.
+    pub async fn until_ended(&self) {
+        std::future::poll_fn(|_| {
+            if self.is_ended() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
@@ -280,14 +313,11 @@ where
     // hyper's own header timeout arms a timer for each request; `Traffic` needs none.
     let serving = http1::Builder::new()
         .header_read_timeout(None)
-        // A host may close its half and still wait for the answer.
-        .half_close(true)
+        // `Flow` tells hyper of the end of a host's bytes when it is the connection's.
+        .half_close(false)
         .max_buf_size(HEAD)
         .max_headers(HEADERS)
-        .serve_connection(
-            TokioIo::new(Flow::new(stream, traffic.waits.clone())),
-            service,
-        );
+        .serve_connection(TokioIo::new(Flow::new(stream, traffic.clone())), service);
     let watched =
         || AbortOnDropHandle::new(tokio::spawn(watch(traffic.clone(), gate.drain().clone())));
     let mut watching = watched();

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use super::listen::OneRequest;
 use super::{Reply, refuse};
 use crate::budget::{Budget, Held};
 
@@ -130,6 +131,7 @@ pub async fn whole(
     headers: &HeaderMap,
     cap: usize,
     budget: &Budget,
+    place: &OneRequest,
 ) -> Result<(Bytes, Held), Box<Reply>> {
     let too_large = || {
         let text = format!("a message may have {cap} bytes (`limits.message`)");
@@ -143,15 +145,23 @@ pub async fn whole(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > cap as u64) {
-        discard(&mut body, cap.saturating_mul(4)).await;
+        discard(&mut body, cap.saturating_mul(4), place).await;
         return Err(too_large());
     }
     let mut held = budget.hold(0).map_err(|_| no_room())?;
     let reading = async {
         let mut first: Option<Bytes> = None;
         let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => match frame {
+                    Some(frame) => frame.ok(),
+                    None => break,
+                },
+                () = place.until_ended() => None,
+            };
+            let Some(frame) = frame else {
                 let text = "the body ended before it was complete";
                 return Err(Box::new(refuse(
                     StatusCode::BAD_REQUEST,
@@ -195,7 +205,7 @@ pub async fn whole(
         match read {
             Ok(raw) => raw,
             Err(refused) => {
-                discard(&mut body, cap.saturating_mul(4)).await;
+                discard(&mut body, cap.saturating_mul(4), place).await;
                 return Err(refused);
             }
         }
@@ -212,7 +222,7 @@ pub async fn whole(
 
 /// Reads a little further what will not be taken: a host that is still sending would lose the
 /// reply to a connection that is reset under it (RFC 9112, section 9.6).
-async fn discard(body: &mut Incoming, most: usize) {
+async fn discard(body: &mut Incoming, most: usize, place: &OneRequest) {
     let discarding = async {
         let mut left = most;
         while let Some(Ok(frame)) = body.frame().await {
@@ -223,7 +233,12 @@ async fn discard(body: &mut Incoming, most: usize) {
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER, discarding).await;
+    tokio::select! {
+        biased;
+        () = discarding => {}
+        () = place.until_ended() => {}
+        () = tokio::time::sleep(LINGER) => {}
+    }
 }
 
 fn no_room() -> Box<Reply> {

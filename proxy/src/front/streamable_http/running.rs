@@ -1,14 +1,15 @@
-//! A call that outlives its connection.
+//! A call that may outlive its connection.
 //!
 //! Until revision 2025-11-25 a host that disconnects has not cancelled anything (MCP transports:
 //! "disconnection SHOULD NOT be interpreted as the client cancelling its request"). So a call
-//! whose connection goes is handed to the gate's tasks and runs to its end there.
+//! whose connection goes is handed to the gate's tasks and runs to its end there. Since 2026-07-28
+//! it is the very way to cancel one request.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use chillgate_wire::Envelope;
+use chillgate_wire::{Envelope, Era};
 
 use crate::exchange::Exchange;
 use crate::gate::{Answer, Gate};
@@ -52,7 +53,9 @@ impl Future for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
+        if let Some(call) = self.call.take()
+            && self.exchange.session.era() == Era::Legacy
+        {
             self.exchange.detach();
             self.gate.tasks().spawn(call);
         }

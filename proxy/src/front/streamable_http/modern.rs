@@ -1,0 +1,167 @@
+//! Streamable HTTP of revision 2026-07-28: every POST says everything, nothing is remembered.
+//!
+//! Apart because it shares no rule with the handshake revisions but how bytes come in and go out.
+//! The order of checks: version header against body, what `_meta` must say, whether the revision is
+//! spoken, the fields that repeat the body. It asks no server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chillgate_wire::{Envelope, Era, Kind, Revision, code, json, meta, mirror};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::body::Body;
+use super::listen::OneRequest;
+use super::{Endpoint, PROTOCOL_VERSION, Reply, exchange, plain, worded};
+use crate::config::Eras;
+use crate::era::host::{is_modern, unsupported};
+use crate::gate::Refusal;
+use crate::session::{Opening, Scope};
+use crate::snapshot::Snapshot;
+
+const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
+const NAME: HeaderName = HeaderName::from_static(mirror::NAME);
+
+impl Endpoint {
+    /// Whether the head alone says that this is a request of the modern era, and it is served here.
+    pub(super) fn serves_modern(&self, headers: &HeaderMap) -> bool {
+        let version = headers.get(&PROTOCOL_VERSION);
+        let known = version
+            .and_then(|name| name.to_str().ok())
+            .and_then(|name| Revision::known(name.trim()));
+        self.eras == Eras::Both && known.is_some_and(|revision| revision.era() == Era::Modern)
+    }
+
+    /// One modern message.
+    pub(super) async fn post_modern(
+        &self,
+        headers: &HeaderMap,
+        message: Envelope,
+        scope: Scope,
+        agent: Arc<str>,
+        snapshot: &Snapshot,
+        place: &OneRequest,
+    ) -> Result<Reply, Box<Reply>> {
+        let refuse = |refusal: Refusal| {
+            let status = match refusal.status() {
+                StatusCode::OK => StatusCode::BAD_REQUEST,
+                status => status,
+            };
+            Box::new(worded(status, message.id().as_ref(), &refusal))
+        };
+        match message.kind() {
+            Kind::Request => {}
+            // Cancelling is closing the stream; of other notifications a server knows none.
+            Kind::Notification => return Ok(plain(StatusCode::ACCEPTED, Body::empty())),
+            Kind::Response | Kind::Error => {
+                let text = "revision 2026-07-28 knows no answers of a host; send a request";
+                return Err(refuse(answered(code::INVALID_REQUEST, text.to_owned())));
+            }
+        }
+        let greeting = check(headers, &message).map_err(refuse)?;
+        let opening = Opening {
+            agent,
+            scope,
+            greeting,
+            transport: "streamable-http",
+            // Whoever says the same shares the session, wherever it calls from.
+            peer: None,
+            line: None,
+            era: Era::Modern,
+        };
+        let session = self.gate.standing(opening).map_err(refuse)?;
+        let exchange = exchange(&message, &session, snapshot)?;
+        tokio::select! {
+            biased;
+            reply = self.run(exchange, message) => Ok(reply),
+            // Closing is cancelling (R-069): the call is dropped, and nobody reads this.
+            () = place.until_ended() => Ok(plain(StatusCode::OK, Body::empty())),
+        }
+    }
+}
+
+/// What the request must be before anybody is asked; the `params` of an `initialize` that say what
+/// it says of its host.
+fn check(headers: &HeaderMap, message: &Envelope) -> Result<Bytes, Refusal> {
+    let version = field(headers, &PROTOCOL_VERSION)?;
+    let hop = match (meta::read(message), &version) {
+        (Ok(hop), Some(version)) if *version == hop.version => hop,
+        (Ok(hop), None) => return Err(missing(&PROTOCOL_VERSION, &hop.version)),
+        (Ok(hop), Some(version)) => {
+            return Err(differs(&PROTOCOL_VERSION, version, &hop.version));
+        }
+        (Err(lacking), _) => {
+            let text = format!("Invalid params: {lacking}");
+            return Err(answered(code::INVALID_PARAMS, text));
+        }
+    };
+    let is_spoken =
+        Revision::known(&hop.version).is_some_and(|revision| revision.era() == Era::Modern);
+    if !is_spoken {
+        return Err(unsupported(&hop.version, &Revision::ALL));
+    }
+    agrees(headers, &METHOD, message.method())?;
+    // A method of the other era is refused by its name alone, whatever it names.
+    if let Some(name) = mirror::name(message)
+        && message.method().is_some_and(is_modern)
+    {
+        agrees(headers, &NAME, Some(&name))?;
+    }
+    let client = hop.client.unwrap_or(br#"{"name":"unknown","version":"0"}"#);
+    let mut greeting = Vec::new();
+    greeting.extend_from_slice(br#"{"protocolVersion":"#);
+    greeting.extend_from_slice(json::quote(&hop.version).as_bytes());
+    greeting.extend_from_slice(br#","capabilities":"#);
+    greeting.extend_from_slice(hop.capabilities);
+    greeting.extend_from_slice(br#","clientInfo":"#);
+    greeting.extend_from_slice(client);
+    greeting.push(b'}');
+    Ok(greeting.into())
+}
+
+/// A field repeats what the body says (R-066).
+fn agrees(headers: &HeaderMap, name: &HeaderName, body: Option<&str>) -> Result<(), Refusal> {
+    let body = body.unwrap_or_default();
+    match field(headers, name)? {
+        None => Err(missing(name, body)),
+        Some(said) if said == body => Ok(()),
+        Some(said) => Err(differs(name, &said, body)),
+    }
+}
+
+/// The text of a field that may stand once.
+fn field(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        let text = format!("Header mismatch: send one `{name}`, not several");
+        return Err(answered(code::HEADER_MISMATCH, text));
+    }
+    match mirror::decode(value.as_bytes()) {
+        Ok(text) => Ok(Some(text.into_owned())),
+        Err(undecodable) => {
+            let text = format!("Header mismatch: `{name}`: {undecodable}");
+            Err(answered(code::HEADER_MISMATCH, text))
+        }
+    }
+}
+
+fn missing(name: &HeaderName, body: &str) -> Refusal {
+    let text = format!("Header mismatch: `{name}` is missing; the body says {body:?}");
+    answered(code::HEADER_MISMATCH, text)
+}
+
+fn differs(name: &HeaderName, said: &str, body: &str) -> Refusal {
+    let text = format!("Header mismatch: `{name}` says {said:?}, the body says {body:?}");
+    answered(code::HEADER_MISMATCH, text)
+}
+
+fn answered(code: i64, message: String) -> Refusal {
+    Refusal::Answered {
+        code,
+        message,
+        data: None,
+    }
+}

@@ -1,0 +1,408 @@
+//! Hosts of revision 2026-07-28 in front of servers that only know `initialize`.
+//!
+//! It stands apart because every row has two sides of different eras. What chillgate says to the
+//! host is judged by that revision's own schema, and a refused request must not reach the server.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use chillgate_tests::http::{Answer, Connection, collect, request};
+use chillgate_tests::schema::Schema;
+use chillgate_tests::script::{Endpoint, Script, Sdk, npm_server};
+use chillgate_tests::server::toml_list;
+use chillgate_tests::wait::{all, seconds};
+use chillgate_tests::{Gate, until};
+
+use crate::mock;
+
+const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+const CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+
+async fn gate() -> Gate {
+    let tables = mock("a").ledger().table("");
+    let gate = Gate::with(&tables).front("eras = \"both\"");
+    gate.audited().start().await
+}
+
+/// A request as the revision wants it.
+fn message(id: &Value, method: &str, mut params: Value) -> Value {
+    let meta = &mut params["_meta"];
+    meta[VERSION] = json!("2026-07-28");
+    meta[CAPABILITIES] = json!({});
+    meta[CLIENT] = json!({"name": "modern", "version": "1"});
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+/// The header fields that go with it.
+fn fields(message: &Value) -> Vec<(&str, &str)> {
+    let mut fields = vec![
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+    ];
+    fields.push(("mcp-method", message["method"].as_str().unwrap()));
+    let params = &message["params"];
+    if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
+        fields.push(("mcp-name", name));
+    }
+    fields
+}
+
+async fn send(at: SocketAddr, message: &Value) -> Answer {
+    request(at, "POST", "/mcp", &fields(message), message.to_string()).await
+}
+
+fn body(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
+}
+
+/// The JSON messages of an event stream, in order.
+fn events(answer: &Answer) -> Vec<Value> {
+    let text = answer.text();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    data.filter_map(|data| serde_json::from_str(data).ok())
+        .collect()
+}
+
+async fn result(gate: &Gate, method: &str, params: Value) -> Value {
+    let answer = send(gate.front(), &message(&json!(1), method, params)).await;
+    assert_eq!(answer.status, 200, "{method}: {}", answer.text());
+    body(&answer)["result"].clone()
+}
+
+/// What a tool said.
+async fn tool(gate: &Gate, name: &str, arguments: Value) -> String {
+    let params = json!({"name": name, "arguments": arguments});
+    let result = result(gate, "tools/call", params).await;
+    result["content"][0]["text"].as_str().unwrap().to_owned()
+}
+
+///
+#[tokio::test]
+async fn a_legacy_servers_answers_are_of_the_hosts_revision() {
+    let gate = gate().await;
+    let schema = Schema::of("2026-07-28");
+    let said = result(&gate, "server/discover", json!({})).await;
+    schema.check("DiscoverResult", &said);
+    assert_eq!(said["supportedVersions"][0], "2026-07-28");
+    assert_eq!(
+        said.get("protocolVersion").or(said.get("serverInfo")),
+        None,
+        "words of the other era: {said}"
+    );
+    // What cannot be asked for through chillgate is not offered.
+    let offered = said["capabilities"].to_string();
+    assert!(
+        offered.contains("tools")
+            && !["listChanged", "subscribe", "tasks"]
+                .iter()
+                .any(|word| offered.contains(word)),
+        "{offered}"
+    );
+    for (method, params, definition) in [
+        ("tools/list", json!({}), "ListToolsResult"),
+        ("prompts/list", json!({}), "ListPromptsResult"),
+        ("resources/list", json!({}), "ListResourcesResult"),
+        (
+            "tools/call",
+            json!({"name": "echo", "arguments": {"message": "hi"}}),
+            "CallToolResult",
+        ),
+    ] {
+        let said = result(&gate, method, params).await;
+        schema.check(definition, &said);
+        assert_eq!(said["resultType"], "complete", "{method}");
+        let is_list = method.ends_with("/list");
+        assert_eq!(said.get("ttlMs").is_some(), is_list, "{method}: {said}");
+    }
+}
+
+///
+#[tokio::test]
+async fn what_held_for_one_hop_stays_there_and_all_else_arrives() {
+    let gate = gate().await;
+    let meta = json!({"com.example/k": [1], "traceparent": "00-a", LOG_LEVEL: "info"});
+    let call = json!({"name": "meta", "_meta": meta});
+    let said = result(&gate, "tools/call", call).await;
+    let heard: Value = serde_json::from_str(said["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(heard, json!({"com.example/k": [1], "traceparent": "00-a"}));
+    for id in ["1.0", "\"x\"", "9007199254740993"] {
+        let call = message(&json!("ID"), "tools/call", json!({"name": "echo"}));
+        let raw = call.to_string().replace("\"ID\"", id);
+        let answer = request(gate.front(), "POST", "/mcp", &fields(&call), raw).await;
+        let wanted = format!("\"id\":{id},");
+        assert!(answer.text().contains(&wanted), "{}", answer.text());
+    }
+}
+
+/// in each row the status, the code, and nothing that reached the server.
+#[tokio::test]
+async fn a_request_that_breaks_a_rule_is_refused_in_the_words_of_the_revision() {
+    let gate = gate().await;
+    tool(&gate, "echo", json!({})).await;
+    let before = gate.heard("a").lines().len();
+    let list = message(&json!("m"), "tools/list", json!({}));
+    let call = message(&json!("m"), "tools/call", json!({"name": "echo"}));
+    let without = |key: &str| {
+        let mut list = list.clone();
+        list["params"]["_meta"].as_object_mut().unwrap().remove(key);
+        list
+    };
+    let future = |version: &str| {
+        let mut list = list.clone();
+        list["params"]["_meta"][VERSION] = json!(version);
+        list
+    };
+    let gone = |method: &str| message(&json!("m"), method, json!({}));
+    // What its name says needs no second look at what it names.
+    let subscribe = message(&json!("m"), "resources/subscribe", json!({"uri": "a:b"}));
+    let none = ("", "");
+    let rows = [
+        (&list, ("mcp-method", ""), 400, -32020),
+        (&list, ("mcp-method", "tools/call"), 400, -32020),
+        (&list, ("mcp-method", "Tools/List"), 400, -32020),
+        (&list, ("mcp-protocol-version", ""), 400, -32020),
+        (&list, ("mcp-protocol-version", "2099-01-01"), 400, -32020),
+        (&call, ("mcp-name", ""), 400, -32020),
+        (&call, ("mcp-name", "meta"), 400, -32020),
+        (&call, ("mcp-name", "=?base64?not base64?="), 400, -32020),
+        (&without(VERSION), none, 400, -32602),
+        (&without(CAPABILITIES), none, 400, -32602),
+        (
+            &future("2099-01-01"),
+            ("mcp-protocol-version", "2099-01-01"),
+            400,
+            -32022,
+        ),
+        (
+            &future("2025-11-25"),
+            ("mcp-protocol-version", "2026-07-28"),
+            400,
+            -32020,
+        ),
+        (&gone("initialize"), none, 404, -32601),
+        (&gone("ping"), none, 404, -32601),
+        (&gone("logging/setLevel"), none, 404, -32601),
+        (&gone("resources/subscribe"), none, 404, -32601),
+        (&subscribe, ("mcp-name", ""), 404, -32601),
+        (&gone("no/such"), none, 404, -32601),
+    ];
+    for (sent, (name, value), status, code) in rows {
+        let mut fields = fields(sent);
+        fields.retain(|(field, _)| *field != name);
+        if !value.is_empty() {
+            fields.push((name, value));
+        }
+        let answer = request(gate.front(), "POST", "/mcp", &fields, sent.to_string()).await;
+        let said = body(&answer);
+        let what = format!("{sent} with {name}: {value:?} got {said}");
+        assert_eq!(answer.status, status, "{what}");
+        assert_eq!(said["error"]["code"], code, "{what}");
+        assert_eq!(said["id"], "m", "{what}");
+        assert_eq!(answer.header("mcp-session-id"), "", "{what}");
+        if code == -32022 {
+            assert_eq!(said["error"]["data"]["requested"], "2099-01-01", "{what}");
+            assert_eq!(
+                said["error"]["data"]["supported"][0], "2026-07-28",
+                "{what}"
+            );
+        }
+    }
+    assert_eq!(
+        gate.heard("a").lines().len(),
+        before,
+        "it reached the server"
+    );
+    for method in ["GET", "DELETE"] {
+        let head = [
+            ("accept", "text/event-stream"),
+            ("mcp-protocol-version", "2026-07-28"),
+        ];
+        let answer = request(gate.front(), method, "/mcp", &head, "").await;
+        assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
+    }
+}
+
+/// a name that no header can carry as it is.
+#[tokio::test]
+async fn a_name_in_base64_is_the_name() {
+    let gate = gate().await;
+    let call = message(&json!(1), "tools/call", json!({"name": "echo"}));
+    let mut fields = fields(&call);
+    fields.retain(|(name, _)| *name != "mcp-name");
+    fields.push(("mcp-name", "=?base64?ZWNobw==?="));
+    let answer = request(gate.front(), "POST", "/mcp", &fields, call.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// what means "resource not found" and "unknown" is spelled otherwise.
+#[tokio::test]
+async fn a_servers_error_is_put_into_the_hosts_words() {
+    let gate = gate().await;
+    for (from, to, status) in [
+        (-32002, -32602, 200),
+        (-32601, -32601, 404),
+        (-32055, -32603, 200),
+        (-32000, -32000, 200),
+        (7, 7, 200),
+    ] {
+        let call = json!({"name": "rpc-error", "arguments": {"code": from}});
+        let answer = send(gate.front(), &message(&json!(1), "tools/call", call)).await;
+        let said = body(&answer);
+        assert_eq!(
+            (answer.status, said["error"]["code"].as_i64().unwrap()),
+            (status, to),
+            "{from}: {said}"
+        );
+        assert_eq!(said["error"]["data"], json!({"kept": true}), "{from}");
+    }
+}
+
+/// The same agent's hosts share what stands behind them, and every one counts its ids from 1.
+#[tokio::test]
+async fn hosts_with_the_same_ids_hear_their_own_answers() {
+    let gate = gate().await;
+    let calls = (0..20).map(|host| {
+        let nonce = format!("host {host}");
+        let call = json!({"name": "random", "arguments": {"nonce": nonce, "ms": 300}});
+        let gate = &gate;
+        async move {
+            let answer = send(gate.front(), &message(&json!(1), "tools/call", call)).await;
+            let said = body(&answer);
+            assert_eq!(said["result"]["content"][0]["text"], nonce, "{said}");
+        }
+    });
+    all(calls).await;
+}
+
+/// closing the stream is cancelling, of this request and of no other with its id.
+#[tokio::test]
+async fn a_host_that_closes_its_connection_has_cancelled_its_call() {
+    let gate = gate().await;
+    let wait = |nonce: &str| {
+        let arguments = json!({"ms": 1500, "nonce": nonce});
+        message(
+            &json!(1),
+            "tools/call",
+            json!({"name": "wait", "arguments": arguments}),
+        )
+    };
+    let (leaves, stays) = (wait("leaves"), wait("stays"));
+    let staying = send(gate.front(), &stays);
+    let leaving = async {
+        let mut connection = Connection::open(gate.front()).await;
+        let raw = leaves.to_string().into();
+        let fields = fields(&leaves);
+        let asking = connection.send("POST", "/mcp", &fields, raw);
+        assert!(tokio::time::timeout(seconds(1) / 2, asking).await.is_err());
+        drop(connection);
+        until("the cancellation", seconds(10), async || {
+            (gate.heard("a").of("notifications/cancelled").len() == 1).then_some(())
+        })
+        .await;
+    };
+    let (stayed, ()) = tokio::join!(staying, leaving);
+    assert_eq!(body(&stayed)["result"]["content"][0]["text"], "stays");
+    let records = gate
+        .records_when("both ends", |records| {
+            records.outcomes().values().sum::<usize>() == 2
+        })
+        .await;
+    assert_eq!(records.outcomes().get("cancelled"), Some(&1));
+    assert_eq!(records.outcomes().get("ok"), Some(&1));
+}
+
+/// R-087, and progress that arrives under the host's own token.
+#[tokio::test]
+async fn log_messages_come_only_where_they_were_asked_for() {
+    let gate = gate().await;
+    let logged = async |meta: Value, level: &str| {
+        let call =
+            json!({"name": "log", "arguments": {"level": level, "data": "d"}, "_meta": meta});
+        let answer = send(gate.front(), &message(&json!(1), "tools/call", call)).await;
+        let said = events(&answer);
+        said.iter()
+            .filter(|said| said["method"] == "notifications/message")
+            .count()
+    };
+    assert_eq!(logged(json!({}), "error").await, 0, "nobody asked for it");
+    assert_eq!(logged(json!({LOG_LEVEL: "warning"}), "info").await, 0);
+    assert_eq!(logged(json!({LOG_LEVEL: "warning"}), "error").await, 1);
+    let call = json!({"name": "echo", "_meta": {LOG_LEVEL: "loud"}});
+    let answer = send(gate.front(), &message(&json!(1), "tools/call", call)).await;
+    assert_eq!(body(&answer)["error"]["code"], -32602);
+
+    let call = json!({"name": "progress", "_meta": {"progressToken": "p"}});
+    let call = message(&json!(1), "tools/call", call);
+    let mut connection = Connection::open(gate.front()).await;
+    let fields = fields(&call);
+    let answer = connection.send("POST", "/mcp", &fields, call.to_string().into());
+    let answer = collect(answer.await).await;
+    assert_eq!(answer.header("x-accel-buffering"), "no");
+    let said = events(&answer);
+    let steps: Vec<_> = said
+        .iter()
+        .filter(|said| said["method"] == "notifications/progress")
+        .collect();
+    assert_eq!(steps.len(), 3, "{said:?}");
+    assert!(
+        steps
+            .iter()
+            .all(|step| step["params"]["progressToken"] == "p"),
+        "{said:?}"
+    );
+    assert_eq!(said.last().unwrap()["result"]["resultType"], "complete");
+}
+
+/// The audit log says which era it was, and knows no session where the host has none.
+#[tokio::test]
+async fn a_modern_call_is_recorded_as_one() {
+    let gate = gate().await;
+    let call = message(&json!("x-1"), "tools/call", json!({"name": "echo"}));
+    assert_eq!(send(gate.front(), &call).await.status, 200);
+    let records = gate.records(2).await;
+    let admitted = records.of("phase", "admit");
+    let admitted = admitted.iter().next().unwrap();
+    assert_eq!(admitted["era"], "modern");
+    assert_eq!(admitted["id"], "\"x-1\"");
+    assert_eq!(admitted["client"]["name"], "modern");
+    assert_eq!(admitted.get("session"), None);
+}
+
+/// Both eras on one endpoint at one time; an explicit legacy header outranks `_meta`.
+#[tokio::test]
+async fn both_eras_are_served_side_by_side() {
+    let gate = gate().await;
+    let legacy = gate.host().open().await;
+    let said = legacy.call("echo", json!({"message": "old"})).await;
+    assert_eq!(said.tool_text(), "old");
+    assert_eq!(said.result().get("resultType"), None, "{}", said.result());
+    assert_eq!(tool(&gate, "echo", json!({"message": "new"})).await, "new");
+    let call = message(&json!(1), "tools/call", json!({"name": "echo"}));
+    let mut fields = fields(&call);
+    fields.retain(|(name, _)| *name != "mcp-protocol-version");
+    fields.push(("mcp-protocol-version", "2025-11-25"));
+    fields.push(("mcp-session-id", legacy.session().unwrap()));
+    let answer = request(gate.front(), "POST", "/mcp", &fields, call.to_string()).await;
+    assert_eq!(body(&answer)["result"].get("resultType"), None);
+}
+
+/// A client that we did not write, of the new era, in front of a server of the old one.
+#[tokio::test]
+async fn the_python_client_uses_a_legacy_server_as_a_modern_one() {
+    let everything = npm_server("everything").display().to_string();
+    let words = ["node".to_owned(), everything, "stdio".to_owned()];
+    let table = format!("[server.everything]\ncommand = {}\n", toml_list(&words));
+    let gate = Gate::with(&table).front("eras = \"both\"").start().await;
+    let wanted = "tools,tool_errors,resources,prompts,completion,progress,cancellation,concurrency";
+    for path in ["/mcp", "/server/everything/mcp"] {
+        let checks = Script::new(Sdk::Python, "everything")
+            .with(&["--checks", wanted])
+            .run(&Endpoint::Url(gate.url(path)))
+            .await;
+        assert_eq!(checks.len(), wanted.split(',').count() + 1, "{checks:?}");
+    }
+}
