@@ -397,12 +397,31 @@ async fn the_python_client_uses_a_legacy_server_as_a_modern_one() {
     let words = ["node".to_owned(), everything, "stdio".to_owned()];
     let table = format!("[server.everything]\ncommand = {}\n", toml_list(&words));
     let gate = Gate::with(&table).front("eras = \"both\"").start().await;
-    let wanted = "tools,tool_errors,resources,prompts,completion,progress,cancellation,concurrency";
     for path in ["/mcp", "/server/everything/mcp"] {
-        let checks = Script::new(Sdk::Python, "everything")
-            .with(&["--checks", wanted])
-            .run(&Endpoint::Url(gate.url(path)))
-            .await;
-        assert_eq!(checks.len(), wanted.split(',').count() + 1, "{checks:?}");
+        what_is_bridged(&gate.url(path)).await;
     }
+}
+
+/// The same over HTTP on both sides.
+#[tokio::test]
+async fn the_python_client_uses_a_remote_legacy_server_as_a_modern_one() {
+    let (_server, url) = crate::peers::remote().await;
+    let table = format!("[server.there]\nurl = \"{url}\"\n");
+    let gate = Gate::with(&table).front("eras = \"both\"").start().await;
+    let schema = Schema::of("2026-07-28");
+    schema.check(
+        "DiscoverResult",
+        &result(&gate, "server/discover", json!({})).await,
+    );
+    what_is_bridged(&gate.url("/server/there/mcp")).await;
+}
+
+/// Every part of MCP that is bridged so far, by a client that speaks revision 2026-07-28.
+async fn what_is_bridged(url: &str) {
+    let wanted = "tools,tool_errors,resources,prompts,completion,progress,cancellation,concurrency";
+    let checks = Script::new(Sdk::Python, "everything")
+        .with(&["--checks", wanted])
+        .run(&Endpoint::Url(url.to_owned()))
+        .await;
+    assert_eq!(checks.len(), wanted.split(',').count() + 1, "{checks:?}");
 }

@@ -54,7 +54,7 @@ fn four() -> String {
 }
 
 /// server-everything over Streamable HTTP on loopback; ends with the value.
-async fn remote() -> (Child, String) {
+pub(crate) async fn remote() -> (Child, String) {
     let port = free_port();
     let mut node = command("node");
     node.arg(npm_server("everything")).arg("streamableHttp");
