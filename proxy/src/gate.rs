@@ -307,24 +307,13 @@ impl Gate {
         })
     }
 
-    /// The session of a modern request, which says itself what others say once.
+    /// The session of a modern request, which says itself what others say once; opened with the
+    /// first of its kind.
     pub fn standing(&self, opening: Opening) -> Result<Arc<Session>, Refusal> {
-        let call = opening.call();
-        let snapshot = self.0.live.pin();
-        let found = self.0.sessions.standing(opening, &snapshot.config.limits);
-        self.0.metrics.sessions(self.0.sessions.len());
-        found.map_err(|full| {
-            let label = label(&call.method);
-            let refusal = Refusal::Full(full);
-            self.turn_away(
-                Astray {
-                    call,
-                    label,
-                    refusal,
-                },
-                &snapshot,
-            )
-        })
+        match self.0.sessions.standing(&opening) {
+            Some(session) => Ok(session),
+            None => self.open(opening),
+        }
     }
 
     /// Opens a session for a host that says `initialize`.

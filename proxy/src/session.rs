@@ -115,6 +115,16 @@ pub struct Standing {
     pub greeting: Bytes,
 }
 
+impl Standing {
+    fn of(opening: &Opening) -> Self {
+        Self {
+            agent: opening.agent.clone(),
+            scope: opening.scope.clone(),
+            greeting: opening.greeting.clone(),
+        }
+    }
+}
+
 /// What a front knows when a session begins.
 #[derive(Debug)]
 pub struct Opening {

@@ -278,6 +278,27 @@ async fn hosts_with_the_same_ids_hear_their_own_answers() {
     all(calls).await;
 }
 
+/// what stands behind one agent's requests is nobody else's, and is there once.
+#[tokio::test]
+async fn two_agents_never_share_what_is_kept_for_one() {
+    let tables =
+        mock("a").table("isolation = \"session\"\n") + "[identity]\nheader = \"x-agent-id\"\n";
+    let gate = Gate::with(&tables).front("eras = \"both\"").start().await;
+    let pid = async |agent: &str| {
+        let call = message(&json!(1), "tools/call", json!({"name": "pid"}));
+        let mut fields = fields(&call);
+        fields.push(("x-agent-id", agent));
+        let answer = request(gate.front(), "POST", "/mcp", &fields, call.to_string()).await;
+        body(&answer)["result"]["content"][0]["text"].clone()
+    };
+    let (alice, bob) = (pid("alice").await, pid("bob").await);
+    assert!(
+        alice.is_string() && bob.is_string() && alice != bob,
+        "{alice} {bob}"
+    );
+    assert_eq!((pid("alice").await, pid("bob").await), (alice, bob));
+}
+
 /// closing the stream is cancelling, of this request and of no other with its id.
 #[tokio::test]
 async fn a_host_that_closes_its_connection_has_cancelled_its_call() {

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use chillgate_wire::Era;
+
 use super::{Opening, Session, Standing};
 use crate::config::Limits;
 use crate::lock::locked;
@@ -41,34 +43,14 @@ pub enum Full {
 }
 
 impl Sessions {
-    /// Opens a session.
+    /// The open session for all modern requests that say the same of themselves.
+    pub fn standing(&self, opening: &Opening) -> Option<Arc<Session>> {
+        locked(&self.standing).get(&Standing::of(opening)).cloned()
+    }
+
+    /// Opens a session; a modern one is found again by what it says.
     pub fn open(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
-        self.enter(opening, limits, None)
-    }
-
-    /// The session for all requests that say the same of themselves; opened with the first.
-    pub fn standing(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
-        let alike = Standing {
-            agent: opening.agent.clone(),
-            scope: opening.scope.clone(),
-            greeting: opening.greeting.clone(),
-        };
-        let mut standing = locked(&self.standing);
-        if let Some(session) = standing.get(&alike) {
-            return Ok(session.clone());
-        }
-        let alike = Arc::new(alike);
-        let session = self.enter(opening, limits, Some(alike.clone()))?;
-        standing.insert(alike, session.clone());
-        Ok(session)
-    }
-
-    fn enter(
-        &self,
-        opening: Opening,
-        limits: &Limits,
-        standing: Option<Arc<Standing>>,
-    ) -> Result<Arc<Session>, Full> {
+        let standing = (opening.era == Era::Modern).then(|| Arc::new(Standing::of(&opening)));
         let agent = self.agent(&opening.agent);
         let mut sessions = locked(&self.by_id);
         if sessions.len() >= limits.sessions {
@@ -78,8 +60,12 @@ impl Sessions {
             return Err(Full::AgentSessions);
         }
         agent.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(opening, agent, limits.outbox, standing);
+        let session = Session::new(opening, agent, limits.outbox, standing.clone());
         sessions.insert(session.id.clone(), session.clone());
+        drop(sessions);
+        if let Some(alike) = standing {
+            locked(&self.standing).insert(alike, session.clone());
+        }
         Ok(session)
     }
 
