@@ -404,6 +404,9 @@ pub struct Limits {
     /// The longest a call may take in all, unless a timeout policy says otherwise.
     #[serde(deserialize_with = "span")]
     pub call_max: Duration,
+    /// How long a call waits for the answers of a 2026-07-28 host that its server has asked.
+    #[serde(deserialize_with = "span")]
+    pub input_wait: Duration,
     /// Messages that wait for a host that is not reading.
     pub outbox: usize,
     /// Connections at one time, on each front.
@@ -428,6 +431,7 @@ impl Default for Limits {
             session_idle: Duration::from_hours(1),
             call_idle: Duration::from_mins(1),
             call_max: Duration::from_mins(30),
+            input_wait: Duration::from_mins(10),
             outbox: 256,
             connections: 10_000,
             drain: None,

@@ -5,4 +5,5 @@
 //! legacy era, whichever era their host speaks.
 
 pub mod host;
+pub mod rounds;
 pub mod server;

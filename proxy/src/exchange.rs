@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +20,10 @@ use tokio::time::Instant;
 
 use crate::lock::locked;
 use crate::session::Session;
+
+pub mod inputs;
+
+use inputs::Inputs;
 
 /// Messages that wait for one reader, bounded in number and bytes.
 #[derive(Debug)]
@@ -133,6 +137,9 @@ impl Mailbox {
 /// for a first byte without doubt.
 pub const QUIET: Duration = Duration::from_secs(15);
 
+/// The host wants no log messages.
+const NO_LEVEL: u8 = u8::MAX;
+
 /// Why an exchange ended before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -156,10 +163,12 @@ pub struct Exchange {
     pub session: Arc<Session>,
     /// Where its own notifications and server requests wait for the front. Unused on stdio.
     pub mailbox: Mailbox,
+    /// What servers have asked that its host hears as its outcome.
+    pub inputs: Inputs,
     /// When the request arrived.
     pub began: Instant,
     token: Mutex<Option<Bytes>>,
-    log_level: OnceLock<u8>,
+    log_level: AtomicU8,
     ended: Mutex<Option<Ended>>,
     /// Wakes whoever carries the call; there is never more than one.
     stop: AtomicWaker,
@@ -188,9 +197,10 @@ impl Exchange {
             host_id,
             session,
             mailbox: Mailbox::new(outbox),
+            inputs: Inputs::default(),
             began: Instant::now(),
             token: Mutex::new(None),
-            log_level: OnceLock::new(),
+            log_level: AtomicU8::new(NO_LEVEL),
             ended: Mutex::new(None),
             stop: AtomicWaker::new(),
             detached: AtomicBool::new(false),
@@ -204,8 +214,8 @@ impl Exchange {
     }
 
     /// Remembers the host's progress token, to the letter.
-    pub fn set_token(&self, token: Bytes) {
-        *locked(&self.token) = Some(token);
+    pub fn set_token(&self, token: Option<Bytes>) {
+        *locked(&self.token) = token;
     }
 
     /// The host's progress token, to the letter.
@@ -213,14 +223,15 @@ impl Exchange {
         locked(&self.token).clone()
     }
 
-    /// The host wants log messages with this request, from this severity on.
-    pub fn set_log_level(&self, level: u8) {
-        let _ = self.log_level.set(level);
+    /// The host wants log messages with this request, from this severity on, or none.
+    pub fn set_log_level(&self, level: Option<u8>) {
+        let level = level.unwrap_or(NO_LEVEL);
+        self.log_level.store(level, Ordering::Relaxed);
     }
 
     /// The least severe log message that the host wants with this request; none: it wants none.
     pub fn log_level(&self) -> Option<u8> {
-        self.log_level.get().copied()
+        Some(self.log_level.load(Ordering::Relaxed)).filter(|level| *level != NO_LEVEL)
     }
 
     /// Sends a message to the host on this request's own stream.

@@ -32,9 +32,11 @@ use crate::telemetry::metrics::{ExchangeMetrics, Metrics};
 
 pub mod inbound;
 pub mod refusal;
+pub mod suspended;
 
 use inbound::Inbound;
 pub use refusal::{Answer, Refusal};
+use suspended::Suspended;
 
 /// Everything a front needs; cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,6 +51,7 @@ struct Inner {
     tasks: TaskTracker,
     budget: Budget,
     streams: AtomicUsize,
+    suspended: Suspended,
 }
 
 impl Gate {
@@ -69,6 +72,7 @@ impl Gate {
             tasks,
             budget,
             streams,
+            suspended: Suspended::default(),
         }))
     }
 

@@ -14,6 +14,7 @@ use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
 use crate::config::Prefix;
+use crate::era::rounds;
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
 use crate::line::Line;
 use crate::lock::locked;
@@ -25,7 +26,7 @@ mod register;
 
 pub use questions::Asker;
 use questions::Questions;
-pub use register::{Agent, Full, Place, Sessions};
+pub use register::{Agent, Aside, Full, Place, Sessions};
 
 /// What a session talks to: all servers merged, or one untouched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -231,6 +232,12 @@ impl Session {
         json::text(&params[json::member(params, "protocolVersion")?])
     }
 
+    /// The capabilities that the host declared, as it wrote them.
+    pub fn capabilities(&self) -> &[u8] {
+        let declared = json::member(&self.greeting, "capabilities");
+        declared.map_or(b"{}", |at| &self.greeting[at])
+    }
+
     /// The era the host speaks.
     pub fn era(&self) -> Era {
         self.era
@@ -366,7 +373,7 @@ impl Session {
         related: Option<&Arc<Exchange>>,
     ) -> Result<(), Refused> {
         if self.era == Era::Modern {
-            return Err(Refused);
+            return self.ask_in_the_outcome(asker, question, related);
         }
         let (number, message) = self.questions.open(asker, question, related)?;
         let sent = self.tell_about(related, message);
@@ -376,11 +383,42 @@ impl Session {
         sent
     }
 
+    /// A modern host hears a question as the outcome of the call that it was asked for. One that
+    /// may belong to no call, or to another, ends none.
+    fn ask_in_the_outcome(
+        &self,
+        asker: Arc<dyn Asker>,
+        question: &Envelope,
+        related: Option<&Arc<Exchange>>,
+    ) -> Result<(), Refused> {
+        let exchange = related.ok_or(Refused)?;
+        if self.is_lacking(question, exchange)? {
+            return Err(Refused);
+        }
+        let (number, _) = self.questions.open(asker, question, Some(exchange))?;
+        exchange.inputs.add(rounds::input(number, question));
+        Ok(())
+    }
+
+    /// Whether the host has not declared what it takes to be asked this; then its call has come to
+    /// that. An error: no modern host can be asked it.
+    pub fn is_lacking(&self, question: &Envelope, exchange: &Exchange) -> Result<bool, Refused> {
+        let lacking = rounds::lacking(question, self.capabilities()).map_err(|()| Refused)?;
+        let is_lacking = lacking.is_some();
+        if let Some(lacking) = lacking {
+            exchange.inputs.lacks(lacking);
+        }
+        Ok(is_lacking)
+    }
+
     /// Why a question was not put to the host, for the server that asked.
     pub fn why_unasked(&self) -> &'static str {
         match self.era {
             Era::Legacy => "the host has too many open questions or does not read them",
-            Era::Modern => "the host speaks revision 2026-07-28, which has no requests of servers",
+            Era::Modern => {
+                "the host cannot be asked this: it has not declared the capability, or it is not \
+                 clear which of its calls the question belongs to"
+            }
         }
     }
 

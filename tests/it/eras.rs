@@ -3,11 +3,12 @@
 //! It stands apart because every row has two sides of different eras. What chillgate says to the
 //! host is judged by that revision's own schema, and a refused request must not reach the server.
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
 
-use chillgate_tests::http::{Answer, Connection, collect, request};
+use chillgate_tests::http::{Connection, collect, request};
+use chillgate_tests::modern::{
+    CAPABILITIES, LOG_LEVEL, VERSION, body, events, fields, message, send,
+};
 use chillgate_tests::schema::Schema;
 use chillgate_tests::script::{Endpoint, Script, Sdk, npm_server};
 use chillgate_tests::server::toml_list;
@@ -16,55 +17,10 @@ use chillgate_tests::{Gate, until};
 
 use crate::mock;
 
-const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-const CLIENT: &str = "io.modelcontextprotocol/clientInfo";
-const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-
 async fn gate() -> Gate {
     let tables = mock("a").ledger().table("");
     let gate = Gate::with(&tables).front("eras = \"both\"");
     gate.audited().start().await
-}
-
-/// A request as the revision wants it.
-fn message(id: &Value, method: &str, mut params: Value) -> Value {
-    let meta = &mut params["_meta"];
-    meta[VERSION] = json!("2026-07-28");
-    meta[CAPABILITIES] = json!({});
-    meta[CLIENT] = json!({"name": "modern", "version": "1"});
-    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-}
-
-/// The header fields that go with it.
-fn fields(message: &Value) -> Vec<(&str, &str)> {
-    let mut fields = vec![
-        ("content-type", "application/json"),
-        ("accept", "application/json, text/event-stream"),
-        ("mcp-protocol-version", "2026-07-28"),
-    ];
-    fields.push(("mcp-method", message["method"].as_str().unwrap()));
-    let params = &message["params"];
-    if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
-        fields.push(("mcp-name", name));
-    }
-    fields
-}
-
-async fn send(at: SocketAddr, message: &Value) -> Answer {
-    request(at, "POST", "/mcp", &fields(message), message.to_string()).await
-}
-
-fn body(answer: &Answer) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
-}
-
-/// The JSON messages of an event stream, in order.
-fn events(answer: &Answer) -> Vec<Value> {
-    let text = answer.text();
-    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-    data.filter_map(|data| serde_json::from_str(data).ok())
-        .collect()
 }
 
 async fn result(gate: &Gate, method: &str, params: Value) -> Value {
@@ -439,7 +395,8 @@ async fn the_python_client_uses_a_remote_legacy_server_as_a_modern_one() {
 
 /// Every part of MCP that is bridged so far, by a client that speaks revision 2026-07-28.
 async fn what_is_bridged(url: &str) {
-    let wanted = "tools,tool_errors,resources,prompts,completion,progress,cancellation,concurrency";
+    let wanted = "tools,tool_errors,resources,prompts,completion,progress,cancellation,concurrency,\
+                  sampling,elicitation";
     let checks = Script::new(Sdk::Python, "everything")
         .with(&["--checks", wanted])
         .run(&Endpoint::Url(url.to_owned()))

@@ -27,6 +27,7 @@ mod misrouting;
 mod peers;
 mod policies;
 mod relay;
+mod rounds;
 mod schemas;
 mod server_requests;
 mod tls;

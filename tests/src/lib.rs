@@ -8,6 +8,7 @@ pub mod audit;
 pub mod gate;
 pub mod host;
 pub mod http;
+pub mod modern;
 pub mod pipe;
 pub mod process;
 pub mod schema;

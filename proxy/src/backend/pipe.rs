@@ -5,7 +5,7 @@
 //! host. It never starts, stops or judges the process behind it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub struct Pipe {
     next: AtomicU64,
     slots: Semaphore,
     audience: Audience,
+    /// The only call that the server may ask its host about, where there is such a one.
+    holder: Mutex<Weak<Exchange>>,
     greeting: OnceLock<Greeting>,
     end: OnceLock<String>,
     ended: Notify,
@@ -74,6 +76,7 @@ impl Pipe {
             next: AtomicU64::new(1),
             slots: Semaphore::new(terms.in_flight),
             audience,
+            holder: Mutex::default(),
             greeting: OnceLock::new(),
             end: OnceLock::new(),
             ended: Notify::new(),
@@ -147,6 +150,11 @@ impl Pipe {
             server: self.server.clone(),
             cause: fault.to_string(),
         })
+    }
+
+    /// From now on the server's questions are about this call.
+    pub fn hold_for(&self, exchange: &Arc<Exchange>) {
+        *locked(&self.holder) = Arc::downgrade(exchange);
     }
 
     /// Keeps what the server said in its `initialize` result.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chillgate_wire::{Edit, Envelope, Limits as WireLimits, json, message};
+use chillgate_wire::{Edit, Envelope, Era, Limits as WireLimits, json, message};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,11 +18,16 @@ use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::said::severity;
 use crate::backend::{Backend, BackendError, Passage, State};
 use crate::config::Isolation;
+use crate::era::rounds;
 use crate::era::server::discovered;
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
 use crate::session::{Scope, Session};
+
+mod slot;
+
+use slot::{Lanes, Slot};
 
 /// Makes the far end of a pipe exist.
 #[async_trait]
@@ -52,16 +57,8 @@ struct Inner {
     terms: Terms,
     tasks: TaskTracker,
     shared: Arc<Slot>,
-    own: Mutex<Map<Arc<str>, Arc<Slot>>>,
+    own: Mutex<Map<Arc<str>, Lanes>>,
     stopping: CancellationToken,
-}
-
-/// A place for one pipe after another.
-#[derive(Debug, Default)]
-struct Slot {
-    pipe: Mutex<Option<Arc<Pipe>>>,
-    opening: tokio::sync::Mutex<Tries>,
-    trouble: Mutex<Option<String>>,
 }
 
 /// A host's request, and the pipe that it goes through.
@@ -71,35 +68,6 @@ struct Asked<'a> {
     exchange: &'a Arc<Exchange>,
     request: &'a Envelope,
     passage: Passage,
-}
-
-/// What the last attempts to open a pipe came to.
-#[derive(Debug, Default)]
-struct Tries {
-    in_a_row: u32,
-    opened: Option<Instant>,
-    not_before: Option<Instant>,
-}
-
-/// A pipe that has lived for so long counts as having worked.
-const WORKED: Duration = Duration::from_secs(10);
-
-impl Slot {
-    fn current(&self) -> Option<Arc<Pipe>> {
-        locked(&self.pipe)
-            .as_ref()
-            .filter(|pipe| pipe.is_open())
-            .cloned()
-    }
-}
-
-impl Slot {
-    /// Why the last pipe ended, if it did so by itself and no other has been opened since.
-    fn end(&self) -> Option<String> {
-        locked(&self.pipe)
-            .as_ref()
-            .and_then(|pipe| pipe.end().map(str::to_owned))
-    }
 }
 
 impl Pipes {
@@ -140,12 +108,47 @@ impl Pipes {
         locked(&self.0.own)
             .entry(session.id.clone())
             .or_default()
-            .clone()
+            .first()
+    }
+
+    /// A modern host hears questions as the outcome of a call, so a call that may lead to some has
+    /// a pipe for itself until it is over, however long it waits for its host.
+    fn lease(&self, session: &Session, request: &Envelope) -> Result<Option<Lease>, BackendError> {
+        let is_asked = session.era() == Era::Modern
+            && self.is_own(session)
+            && request.method().is_some_and(rounds::may_ask);
+        if !is_asked {
+            return Ok(None);
+        }
+        let lease = locked(&self.0.own)
+            .entry(session.id.clone())
+            .or_default()
+            .lease();
+        let Some((slot, is_spare)) = lease else {
+            return Err(BackendError::Busy {
+                server: self.0.terms.server.clone(),
+                cause: "too many calls of this host run or wait for its answers; answer some first"
+                    .to_owned(),
+            });
+        };
+        let pipes = self.clone();
+        Ok(Some(Lease {
+            pipes,
+            slot,
+            is_spare,
+        }))
     }
 
     /// The session's pipe, opened and greeted if there is none.
     async fn pipe(&self, session: &Arc<Session>) -> Result<Arc<Pipe>, BackendError> {
-        let slot = self.slot(session);
+        self.pipe_in(self.slot(session), session).await
+    }
+
+    async fn pipe_in(
+        &self,
+        slot: Arc<Slot>,
+        session: &Arc<Session>,
+    ) -> Result<Arc<Pipe>, BackendError> {
         if let Some(pipe) = slot.current() {
             pipe.audience().join(session);
             return Ok(pipe);
@@ -326,6 +329,33 @@ impl Pipes {
             .await
     }
 
+    /// What a request comes to on an open pipe.
+    async fn carry(
+        &self,
+        pipe: &Arc<Pipe>,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let asked = Asked {
+            pipe,
+            exchange,
+            request,
+            passage,
+        };
+        // What a shared server must not be told by every host on its own is boxed as well.
+        let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
+            Some("logging/setLevel") => Box::pin(self.set_level(asked)).await,
+            Some("resources/subscribe") => Box::pin(self.subscribe(asked)).await,
+            Some("resources/unsubscribe") => Box::pin(self.unsubscribe(asked)).await,
+            _ => self.ask(asked).await,
+        };
+        if let Err(BackendError::Lost { cause, .. }) = &answer {
+            self.note_loss(&exchange.session, cause);
+        }
+        answer
+    }
+
     fn own_result(&self, exchange: &Exchange, result: &[u8]) -> Result<Envelope, BackendError> {
         let raw = message::result(exchange.id.as_bytes(), result);
         Envelope::parse(raw, &WireLimits::default()).map_err(|fault| BackendError::Invalid {
@@ -381,18 +411,33 @@ impl Pipes {
     }
 }
 
-impl Tries {
-    /// 0.1 s, doubled with each failure in a row, at most 30 s; up to a quarter is random so that
-    /// many servers do not come back in step.
-    fn backoff(&mut self) -> Duration {
-        if self.opened.is_some_and(|at| at.elapsed() > WORKED) {
-            self.in_a_row = 0;
+/// A lane that one call has for itself; dropped, it is free, and a spare one ends once nobody has
+/// needed it for a while.
+struct Lease {
+    pipes: Pipes,
+    slot: Arc<Slot>,
+    is_spare: bool,
+}
+
+/// So long is a spare lane kept.
+const SPARE: Duration = Duration::from_mins(1);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let number = self.slot.free();
+        if !self.is_spare {
+            return;
         }
-        let doubled = 100u64 << self.in_a_row.min(9);
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        let [byte] = crate::random::bytes();
-        let base = doubled.min(30_000);
-        Duration::from_millis(base - base * u64::from(byte) / 1024)
+        let (slot, pipes) = (self.slot.clone(), self.pipes.clone());
+        self.pipes.0.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(SPARE) => {}
+                () = pipes.0.stopping.cancelled() => {}
+            }
+            if let Some(pipe) = slot.retire(number) {
+                pipe.close();
+            }
+        });
     }
 }
 
@@ -432,26 +477,19 @@ impl Backend for Pipes {
         if request.method() == Some("server/discover") {
             return Box::pin(self.discover(exchange)).await;
         }
-        let pipe = self.pipe(&exchange.session).await?;
-        let asked = Asked {
-            pipe: &pipe,
-            exchange,
-            request,
-            passage,
+        let lease = self.lease(&exchange.session, request)?;
+        let Some(lease) = lease else {
+            let pipe = self.pipe(&exchange.session).await?;
+            return self.carry(&pipe, exchange, request, passage).await;
         };
-        // What a shared server must not be told by every host on its own is boxed as well.
-        let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
-            Some("logging/setLevel") => Box::pin(self.set_level(asked)).await,
-            Some("resources/subscribe") => Box::pin(self.subscribe(asked)).await,
-            Some("resources/unsubscribe") => Box::pin(self.unsubscribe(asked)).await,
-            _ => self.ask(asked).await,
-        };
-        if let Err(BackendError::Lost { cause, .. }) = &answer {
-            self.note_loss(&exchange.session, cause);
-        }
-        answer
+        // Boxed for the same reason.
+        Box::pin(async {
+            let pipe = self.pipe_in(lease.slot.clone(), &exchange.session).await?;
+            pipe.hold_for(exchange);
+            self.carry(&pipe, exchange, request, passage).await
+        })
+        .await
     }
-
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
         let slot = self.slot(session);
         let Some(pipe) = slot.current() else {
@@ -469,8 +507,8 @@ impl Backend for Pipes {
     }
 
     async fn detach(&self, session: &Arc<Session>) {
-        let slot = locked(&self.0.own).remove(&session.id);
-        if let Some(slot) = slot {
+        let lanes = locked(&self.0.own).remove(&session.id).unwrap_or_default();
+        for slot in lanes.all() {
             // Whoever opens it right now finishes first, so that nothing is left behind.
             let _tries = slot.opening.lock().await;
             if let Some(pipe) = locked(&slot.pipe).take() {
@@ -501,7 +539,8 @@ impl Backend for Pipes {
             return State::Broken(trouble);
         }
         let own = locked(&self.0.own);
-        let broken = own.values().find_map(|slot| {
+        let slots = || own.values().flat_map(Lanes::all);
+        let broken = slots().find_map(|slot| {
             if slot.current().is_some() {
                 None
             } else {
@@ -510,7 +549,7 @@ impl Backend for Pipes {
         });
         match broken {
             Some(trouble) => State::Broken(trouble),
-            None if own.values().any(|slot| slot.current().is_some()) => State::Ready,
+            None if slots().any(|slot| slot.current().is_some()) => State::Ready,
             None if slot.opening.try_lock().is_err() => State::Starting,
             None => State::OnDemand,
         }
@@ -525,7 +564,12 @@ impl Backend for Pipes {
 
     async fn stop(&self) {
         self.0.stopping.cancel();
-        let mut slots: Vec<_> = locked(&self.0.own).drain().map(|(_, slot)| slot).collect();
+        let own: Vec<_> = locked(&self.0.own).drain().collect();
+        let mut slots: Vec<_> = own
+            .iter()
+            .flat_map(|(_, lanes)| lanes.all())
+            .cloned()
+            .collect();
         slots.push(self.0.shared.clone());
         let pipes: Vec<_> = slots
             .iter()

@@ -361,6 +361,7 @@ fn limits(config: &Config, sound: bool, found: &mut Vec<Said>) {
         ("session-idle", limits.session_idle),
         ("call-idle", limits.call_idle),
         ("call-max", limits.call_max),
+        ("input-wait", limits.input_wait),
     ];
     for (key, span) in spans {
         if span < Duration::from_millis(1) {

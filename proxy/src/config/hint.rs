@@ -146,6 +146,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("limits.session-idle", r#"session-idle = "1h""#),
     ("limits.call-idle", r#"call-idle = "60s""#),
     ("limits.call-max", r#"call-max = "30m""#),
+    ("limits.input-wait", r#"input-wait = "10m""#),
     ("limits.outbox", "outbox = 256"),
     ("limits.connections", "connections = 10000"),
     ("limits.drain", r#"drain = "25s""#),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chillgate_wire::{Envelope, Era, Revision, code, json, meta, method};
 use http::StatusCode;
 use serde_json::json as value;
 
 use crate::backend::said::severity;
+use crate::era::rounds;
 use crate::exchange::Exchange;
 use crate::gate::{Answer, Refusal};
 
@@ -24,21 +26,38 @@ pub fn understand(exchange: &Arc<Exchange>, request: Envelope) -> Result<Envelop
             data: None,
         });
     }
-    if let Some(level) = request.text(&["params", "_meta", meta::LOG_LEVEL]) {
-        let Some(level) = severity(&level) else {
-            return Err(Refusal::Answered {
-                code: code::INVALID_PARAMS,
-                message: format!(
-                    "Invalid params: `{}` is one of debug, info, notice, warning, error, \
-                     critical, alert, emergency",
-                    meta::LOG_LEVEL
-                ),
-                data: None,
-            });
-        };
-        exchange.set_log_level(level);
+    exchange.set_log_level(log_level(&request)?);
+    let stripped = meta::strip(&request);
+    let mut edit = stripped.edit();
+    edit.id(exchange.id.as_bytes());
+    // Without a state they answer nothing that was asked here: this is a call of its own.
+    if stripped.find(&["params", rounds::RESPONSES]).is_some() {
+        edit.remove(&["params", rounds::RESPONSES]);
     }
-    Ok(meta::strip(&request).with_id(exchange.id.as_bytes()))
+    Ok(edit.finish())
+}
+
+/// A call goes on in the name of another request of its host: what this one says holds from now on.
+pub fn take_up(exchange: &Exchange, request: &Envelope) -> Result<(), Refusal> {
+    exchange.set_log_level(log_level(request)?);
+    let token = request.get(&["params", "_meta", "progressToken"]);
+    exchange.set_token(token.map(Bytes::copy_from_slice));
+    Ok(())
+}
+
+fn log_level(request: &Envelope) -> Result<Option<u8>, Refusal> {
+    let Some(name) = request.text(&["params", "_meta", meta::LOG_LEVEL]) else {
+        return Ok(None);
+    };
+    severity(&name).map(Some).ok_or_else(|| Refusal::Answered {
+        code: code::INVALID_PARAMS,
+        message: format!(
+            "Invalid params: `{}` is one of debug, info, notice, warning, error, critical, alert, \
+             emergency",
+            meta::LOG_LEVEL
+        ),
+        data: None,
+    })
 }
 
 /// Whether a modern host may send it: what the revision took away is as unknown as what never was,
@@ -72,6 +91,9 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
     };
     if exchange.session.era() == Era::Legacy {
         return answer;
+    }
+    if let Some(asked) = rounds::of_url_error(exchange, message) {
+        return asked;
     }
     let mut edit = message.edit();
     edit.id(exchange.host_id.as_bytes());

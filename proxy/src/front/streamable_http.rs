@@ -218,8 +218,8 @@ impl Endpoint {
         let session = self.session(headers, &scope, &agent, message.id().as_ref())?;
         if message.kind() == Kind::Request {
             let exchange = exchange(&message, &session, snapshot)?;
-            let answer = self.run(exchange, message).await;
-            return Ok(answer);
+            let running = Running::new(self.gate.clone(), exchange, message);
+            return Ok(self.run(running).await);
         }
         match Box::pin(self.gate.hear(&session, message)).await {
             Ok(()) => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
@@ -269,8 +269,8 @@ impl Endpoint {
     }
 
     /// Runs a request: a plain JSON answer if nothing comes before it, else an event stream.
-    async fn run(&self, exchange: Arc<Exchange>, message: Envelope) -> Reply {
-        let mut running = Running::new(self.gate.clone(), exchange.clone(), message);
+    async fn run(&self, mut running: Running) -> Reply {
+        let exchange = running.exchange().clone();
         loop {
             tokio::select! {
                 biased;

@@ -55,7 +55,7 @@ impl Inbound {
                         let meta = &params[value];
                         for (key, _, value) in json::members(meta) {
                             if key == "progressToken" {
-                                exchange.set_token(Bytes::copy_from_slice(&meta[value]));
+                                exchange.set_token(Some(Bytes::copy_from_slice(&meta[value])));
                             } else if key.starts_with(OWN_KEYS) {
                                 forged.push(key.into_owned());
                             }

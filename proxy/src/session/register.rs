@@ -20,6 +20,8 @@ pub struct Agent {
     /// The agent's name.
     pub name: Arc<str>,
     in_flight: AtomicUsize,
+    /// Those of `in_flight` that wait for their host, which has other things to do meanwhile.
+    waiting: AtomicUsize,
     sessions: AtomicUsize,
 }
 
@@ -81,6 +83,7 @@ impl Sessions {
         let agent = Arc::new(Agent {
             name: name.clone(),
             in_flight: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
         });
         agents.insert(name.clone(), agent.clone());
@@ -141,7 +144,8 @@ pub struct Place(Arc<Agent>);
 impl Place {
     /// Takes a place if fewer than `most` are taken.
     pub fn take(agent: &Arc<Agent>, most: usize) -> Result<Self, Full> {
-        if agent.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
+        let taken = agent.in_flight.fetch_add(1, Ordering::Relaxed);
+        if taken.saturating_sub(agent.waiting.load(Ordering::Relaxed)) >= most {
             agent.in_flight.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::InFlight);
         }
@@ -152,5 +156,29 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One call of an agent that waits for its host and takes no place meanwhile.
+#[derive(Debug)]
+pub struct Aside(Arc<Agent>);
+
+/// How many calls of an agent may wait for its hosts, for each that may be in flight.
+const WAITING: usize = 4;
+
+impl Aside {
+    /// Sets a call aside if not too many are already, where `most` may be in flight.
+    pub fn set(agent: &Arc<Agent>, most: usize) -> Result<Self, Full> {
+        if agent.waiting.fetch_add(1, Ordering::Relaxed) >= most.saturating_mul(WAITING) {
+            agent.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::InFlight);
+        }
+        Ok(Self(agent.clone()))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

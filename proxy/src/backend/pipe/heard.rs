@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Id, Kind, code, message};
+use chillgate_wire::{Envelope, Era, Id, Kind, code, message};
 use tracing::debug;
 
 use super::{Audience, Pipe};
@@ -143,9 +143,17 @@ impl Pipe {
                         .ask(self.clone(), question, related.as_ref())
                         .map_err(|_| session.why_unasked())
                 }),
-                Audience::Many(_) => Some(Err(
-                    "this server is shared by several hosts, so its requests belong to nobody",
-                )),
+                Audience::Many(_) => {
+                    // A modern host is told what it would have had to declare for this.
+                    if let Some(only) = self.only_exchange()
+                        && only.session.era() == Era::Modern
+                    {
+                        let _ = only.session.is_lacking(question, &only);
+                    }
+                    Some(Err(
+                        "this server is shared by several hosts, so its requests belong to nobody",
+                    ))
+                }
             };
             let refusal = match asked {
                 Some(Ok(())) => return,
@@ -163,8 +171,12 @@ impl Pipe {
         }
     }
 
-    /// The exchange a message without a reference belongs to: the only one there is.
+    /// The exchange a message without a reference belongs to: the one that has the pipe for
+    /// itself, or the only one there is.
     fn only_exchange(&self) -> Option<Arc<Exchange>> {
+        if let Some(holder) = locked(&self.holder).upgrade() {
+            return Some(holder);
+        }
         let pending = locked(&self.pending);
         let mut running = pending
             .values()

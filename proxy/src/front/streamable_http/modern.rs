@@ -12,11 +12,14 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::body::Body;
 use super::listen::OneRequest;
+use super::running::Running;
 use super::{Endpoint, PROTOCOL_VERSION, Reply, exchange, plain, worded};
 use crate::config::Eras;
 use crate::era::host::{is_modern, unsupported};
-use crate::gate::Refusal;
-use crate::session::{Opening, Scope};
+use crate::era::rounds;
+use crate::gate::suspended::Resumed;
+use crate::gate::{Answer, Refusal};
+use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
 
 const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
@@ -70,13 +73,43 @@ impl Endpoint {
             era: Era::Modern,
         };
         let session = self.gate.standing(opening).map_err(refuse)?;
-        let exchange = exchange(&message, &session, snapshot)?;
+        let running = match message.text(&["params", rounds::STATE]) {
+            Some(state) => match self.resume(&session, &state, &message).await? {
+                Ok(running) => running,
+                Err(answer) => return Ok(Self::reply(answer)),
+            },
+            None => {
+                let exchange = exchange(&message, &session, snapshot)?;
+                Running::new(self.gate.clone(), exchange, message)
+            }
+        };
         tokio::select! {
             biased;
-            reply = self.run(exchange, message) => Ok(reply),
+            reply = self.run(running) => Ok(reply),
             // Closing is cancelling: the call is dropped, and nobody reads this.
             () = place.until_ended() => Ok(plain(StatusCode::OK, Body::empty())),
         }
+    }
+}
+
+impl Endpoint {
+    /// Goes on with the call that a request brings answers for; else what the host hears at once.
+    async fn resume(
+        &self,
+        session: &Session,
+        state: &str,
+        message: &Envelope,
+    ) -> Result<Result<Running, Answer>, Box<Reply>> {
+        let Some(id) = message.id() else {
+            return Ok(Err(Answer::none()));
+        };
+        let resumed = self.gate.resume(session, state, message, &id).await;
+        let resumed =
+            resumed.map_err(|refusal| Box::new(worded(refusal.status(), Some(&id), &refusal)))?;
+        Ok(match resumed {
+            Resumed::On(waiting) => Ok(Running::again(self.gate.clone(), *waiting, id)),
+            Resumed::Waits(answer) => Err(answer),
+        })
     }
 }
 

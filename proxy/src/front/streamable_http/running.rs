@@ -3,38 +3,106 @@
 //! Until revision 2025-11-25 a host that disconnects has not cancelled anything (MCP transports:
 //! "disconnection SHOULD NOT be interpreted as the client cancelling its request"). So a call
 //! whose connection goes is handed to the gate's tasks and runs to its end there. Since 2026-07-28
-//! it is the very way to cancel one request.
+//! it is the very way to cancel one request, unless the request has ended because its call
+//! waits for the host.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use chillgate_wire::{Envelope, Era};
+use chillgate_wire::{Envelope, Era, Id};
 
+use crate::era::rounds;
 use crate::exchange::Exchange;
+use crate::exchange::inputs::Wanted;
+use crate::gate::suspended::{Calling, Waiting, refused};
 use crate::gate::{Answer, Gate};
 
-/// A call on its way; dropped early, it goes on without its host.
+/// A call on its way; dropped early, a legacy one goes on without its host.
 pub struct Running {
-    call: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    call: Option<Calling>,
     exchange: Arc<Exchange>,
     gate: Gate,
+    /// For a call that its host can be asked about.
+    asking: Option<Box<Asking>>,
+}
+
+/// What it takes to end the host's request before its call.
+struct Asking {
+    wanted: Pin<Box<dyn Future<Output = Wanted> + Send>>,
+    bound: [u8; 32],
+    round: u32,
+    /// The request that the host waits with now.
+    id: Id,
+}
+
+impl Asking {
+    fn new(exchange: &Arc<Exchange>, bound: [u8; 32], round: u32, id: Id) -> Box<Self> {
+        let exchange = exchange.clone();
+        Box::new(Self {
+            wanted: Box::pin(async move { exchange.inputs.wanted().await }),
+            bound,
+            round,
+            id,
+        })
+    }
 }
 
 impl Running {
     /// Begins a call.
     pub fn new(gate: Gate, exchange: Arc<Exchange>, request: Envelope) -> Self {
+        let session = &exchange.session;
+        let may_ask = session.era() == Era::Modern && request.method().is_some_and(rounds::may_ask);
+        let asking = may_ask.then(|| {
+            let bound = rounds::bound(&session.agent.name, &session.scope, &request);
+            Asking::new(&exchange, bound, 0, exchange.host_id.clone())
+        });
         let call = Box::pin(gate.handle(exchange.clone(), request));
         Self {
             call: Some(call),
             exchange,
             gate,
+            asking,
+        }
+    }
+
+    /// Goes on with a call that has waited for its host, which now waits with the request `id`.
+    pub fn again(gate: Gate, waiting: Waiting, id: Id) -> Self {
+        let asking = Asking::new(&waiting.exchange, waiting.bound, waiting.round, id);
+        Self {
+            call: Some(waiting.calling),
+            exchange: waiting.exchange,
+            gate,
+            asking: Some(asking),
         }
     }
 
     /// What travels beside it.
     pub fn exchange(&self) -> &Arc<Exchange> {
         &self.exchange
+    }
+
+    /// What the server wants before it can go on.
+    fn want(&mut self, wanted: Wanted) -> Answer {
+        let (Some(calling), Some(asking)) = (self.call.take(), self.asking.take()) else {
+            return Answer::none();
+        };
+        match wanted {
+            Wanted::Capabilities(lacking) => {
+                // Its server would go on without what it needs.
+                drop(calling);
+                refused(&rounds::incapable(&lacking), &asking.id)
+            }
+            Wanted::Answers(inputs) => {
+                let waiting = Box::new(Waiting {
+                    calling,
+                    exchange: self.exchange.clone(),
+                    bound: asking.bound,
+                    round: asking.round,
+                });
+                self.gate.suspend(waiting, inputs, &asking.id)
+            }
+        }
     }
 }
 
@@ -45,9 +113,21 @@ impl Future for Running {
         let Some(call) = &mut self.call else {
             return Poll::Pending;
         };
-        let answer = std::task::ready!(call.as_mut().poll(cx));
-        self.call = None;
-        Poll::Ready(answer)
+        if let Poll::Ready(mut answer) = call.as_mut().poll(cx) {
+            self.call = None;
+            // After the first round the host waits with another request than it began with.
+            if let (Some(asking), Some(said)) = (&self.asking, &mut answer.message)
+                && asking.round > 0
+            {
+                *said = said.with_id(asking.id.as_bytes());
+            }
+            return Poll::Ready(answer);
+        }
+        let Some(asking) = &mut self.asking else {
+            return Poll::Pending;
+        };
+        let wanted = std::task::ready!(asking.wanted.as_mut().poll(cx));
+        Poll::Ready(self.want(wanted))
     }
 }
 

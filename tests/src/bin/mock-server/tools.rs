@@ -70,6 +70,12 @@ const TOOLS: &[(&str, &str)] = &[
         "roots",
         "asks the host for its roots and answers what it said",
     ),
+    (
+        "survey",
+        "asks the host for a colour and its roots at once, then for a completion, reporting steps \
+         before each; answers all",
+    ),
+    ("sign-in", "wants the host's user to open a page first"),
     ("ping-host", "pings the host and answers what it said"),
     ("delete_all", "a name to forbid; answers like echo"),
 ];
@@ -191,8 +197,24 @@ pub(crate) async fn call(
             .await
             .to_string(),
         "roots" => server.ask("roots/list", Value::Null).await.to_string(),
+        "survey" => {
+            progress(server, params, ms(10)).await;
+            let (colour, roots) = tokio::join!(
+                server.ask("elicitation/create", elicitation()),
+                server.ask("roots/list", Value::Null),
+            );
+            progress(server, params, ms(10)).await;
+            let said = server.ask("sampling/createMessage", sampling()).await;
+            json!([colour, roots, said]).to_string()
+        }
         "ping-host" => server.ask("ping", Value::Null).await.to_string(),
         known if known.starts_with("tool-") => known.to_owned(),
+        "sign-in" => {
+            let page = json!({"mode": "url", "elicitationId": "e1", "url": "https://example.com/in", "message": "Sign in"});
+            return Some(Err(
+                json!({"code": -32042, "message": "Sign in first", "data": {"elicitations": [page]}}),
+            ));
+        }
         unknown => {
             return Some(Err(
                 json!({"code": -32602, "message": format!("Unknown tool: {unknown}")}),

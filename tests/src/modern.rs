@@ -1,0 +1,70 @@
+//! A host of revision 2026-07-28 as plain HTTP: every request says everything.
+//!
+//! It stands apart from [`crate::Host`], which opens a session and keeps to it. It judges nothing
+//! and follows no rule on its own: what a message says beyond the minimum, a test says.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::http::{Answer, request};
+
+/// The revision's key in `_meta`.
+pub const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// What the host declares.
+pub const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// What the host calls itself.
+pub const CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+/// The least severe log message the host wants.
+pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+
+/// A request as the revision wants it; a host that can do nothing unless `params` say otherwise.
+pub fn message(id: &Value, method: &str, mut params: Value) -> Value {
+    let meta = &mut params["_meta"];
+    meta[VERSION] = json!("2026-07-28");
+    if meta[CAPABILITIES].is_null() {
+        meta[CAPABILITIES] = json!({});
+    }
+    meta[CLIENT] = json!({"name": "modern", "version": "1"});
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+/// The header fields that go with a message.
+///
+/// # Panics
+/// When it has no method.
+pub fn fields(message: &Value) -> Vec<(&str, &str)> {
+    let mut fields = vec![
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+    ];
+    let method = message["method"].as_str();
+    fields.push(("mcp-method", method.expect("a request has a method")));
+    let params = &message["params"];
+    if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
+        fields.push(("mcp-name", name));
+    }
+    fields
+}
+
+/// Sends a message to the merged endpoint.
+pub async fn send(at: SocketAddr, message: &Value) -> Answer {
+    request(at, "POST", "/mcp", &fields(message), message.to_string()).await
+}
+
+/// The one JSON message of an answer.
+///
+/// # Panics
+/// When it is none.
+pub fn body(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
+}
+
+/// The JSON messages of an event stream, in order.
+pub fn events(answer: &Answer) -> Vec<Value> {
+    let text = answer.text();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    data.filter_map(|data| serde_json::from_str(data).ok())
+        .collect()
+}
