@@ -113,10 +113,12 @@ impl App {
         let mut services = Services::new(clock);
         services.meter = metrics.clone();
         services.audit = audit.clone().map(|sink| sink as _);
+        let drain = Drain::default();
         let fixtures = Fixtures {
             services: Arc::new(services),
             metrics: metrics.clone(),
             tasks: TaskTracker::new(),
+            drain: drain.clone(),
         };
         let first = Snapshot::build(loaded.config.clone(), None, &fixtures)
             .map_err(|unfit| reload::explain(&loaded, unfit).render(false))?;
@@ -136,7 +138,6 @@ impl App {
         });
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
         metrics.budgets_from(move || budgets_left(&chain, &ledger));
-        let drain = Drain::default();
         let budget = crate::budget::Budget::new(loaded.config.limits.memory);
         let gate = Gate::new(live.clone(), metrics, drain, fixtures.tasks.clone(), budget);
         let app = Self {

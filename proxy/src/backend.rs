@@ -4,9 +4,11 @@
 //! the server says to the session or exchange it belongs to. It never sees a policy and never
 //! writes to a host itself.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chillgate_wire::Envelope;
 
 use crate::exchange::Exchange;
@@ -42,6 +44,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         passage: Passage,
     ) -> Result<Envelope, BackendError>;
 
+    /// Opens the server for a session that wants to hear what it says on its own.
+    async fn attend(&self, _session: &Arc<Session>) -> Result<Attended, BackendError> {
+        Ok(Attended {
+            said: Bytes::from_static(b"{}"),
+            ended: Box::pin(std::future::pending()),
+        })
+    }
+
     /// Carries a notification of the host.
     async fn post(&self, session: &Arc<Session>, message: Envelope) -> Result<(), BackendError>;
 
@@ -61,6 +71,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Ends everything, waiting for children to go.
     async fn stop(&self);
+}
+
+/// A server that has been opened for a session.
+pub struct Attended {
+    /// What it said in its `initialize` result.
+    pub said: Bytes,
+    /// Resolves when it has ended and must be opened anew.
+    pub ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// How a server is, in one word and, when it is broken, in one sentence.

@@ -25,8 +25,9 @@ use crate::config::Limits;
 use crate::drain::Drain;
 use crate::era;
 use crate::exchange::{Ended, Exchange};
+use crate::route::listen::LISTEN;
 use crate::route::{Astray, Route, lists};
-use crate::session::{Full, Opening, Place, Session, Sessions};
+use crate::session::{Aside, Full, Opening, Place, Session, Sessions};
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::metrics::{ExchangeMetrics, Metrics};
 
@@ -105,6 +106,8 @@ impl Gate {
         let _in_flight = meter.begin();
         let pass = self.admit(exchange, &route, snapshot, &meter).await?;
         let own = exchange.began.elapsed().saturating_sub(pass.delayed());
+        let listens = route.label == LISTEN;
+        let _aside = listens.then(|| self.set_aside(exchange)).transpose()?;
         let answer = Self::carry(exchange, &route, &pass, snapshot).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
         let outcome = Self::complete(exchange, &route, pass, &answer);
@@ -142,6 +145,12 @@ impl Gate {
             }
             Err(refusal) => Err(self.turn_away(Astray::new(exchange, *inbound, refusal), snapshot)),
         }
+    }
+
+    /// A call that waits, for its host or for news, takes no place among those that run.
+    fn set_aside(&self, exchange: &Exchange) -> Result<Aside, Refusal> {
+        let most = self.0.live.pin().config.limits.in_flight_per_agent;
+        Aside::set(&exchange.session.agent, most).map_err(Refusal::Full)
     }
 
     /// What no policy is asked about has its record all the same.
@@ -205,7 +214,7 @@ impl Gate {
                 biased;
                 answer = calling => answer.map_err(Refusal::Server),
                 why = exchange.until_ended() => Err(Refusal::Ended(why)),
-                after = exchange.until_overdue(bounds(pass, &snapshot.config.limits)) => {
+                after = exchange.until_overdue(bounds(route, pass, &snapshot.config.limits)) => {
                     Err(Refusal::Overdue { server: route.call.server.clone(), after })
                 }
             }
@@ -442,7 +451,10 @@ impl From<Full> for Refusal {
 }
 
 /// How long the call may take: what a policy says, else the gate's own limits.
-fn bounds(pass: &Pass, limits: &Limits) -> Deadline {
+fn bounds(route: &Route, pass: &Pass, limits: &Limits) -> Deadline {
+    if route.label == LISTEN {
+        return Deadline::default();
+    }
     let Deadline { idle, max } = pass.deadline().unwrap_or_default();
     Deadline {
         idle: idle.or(Some(limits.call_idle)),

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, BackendError};
 use crate::config::Prefix;
+use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::gate::inbound::Inbound;
 use crate::gate::{Refusal, label};
@@ -22,9 +23,11 @@ use crate::session::{Scope, Session};
 
 pub mod catalog;
 pub mod cursor;
+pub mod listen;
 pub mod lists;
 pub mod merge;
 
+use listen::{LISTEN, Listen};
 use merge::Merge;
 
 /// A route, or why there is none.
@@ -80,6 +83,8 @@ pub struct Routes {
     chill: Vec<Arc<str>>,
     merge: Arc<dyn Backend>,
     access: lists::Access,
+    tasks: TaskTracker,
+    drain: Drain,
 }
 
 impl Routes {
@@ -89,19 +94,22 @@ impl Routes {
         chill: Vec<Arc<str>>,
         access: lists::Access,
         tasks: TaskTracker,
+        drain: Drain,
     ) -> Self {
         let by_name = servers
             .iter()
             .enumerate()
             .map(|(at, server)| (server.name().clone(), at))
             .collect();
-        let merge = Arc::new(Merge::new(servers.clone(), access.clone(), tasks));
+        let merge = Arc::new(Merge::new(servers.clone(), access.clone(), tasks.clone()));
         Self {
             servers,
             by_name,
             chill,
             merge,
             access,
+            tasks,
+            drain,
         }
     }
 
@@ -133,6 +141,10 @@ impl Routes {
             Scope::One(name) => {
                 let server = self.get(name).cloned();
                 return match server {
+                    Some(server) if &*inbound.method == LISTEN => {
+                        let listen = self.listen(server.name(), vec![server.clone()]);
+                        Ok(self.to(exchange, *inbound, listen, None))
+                    }
                     Some(server) => self.known(exchange, inbound, server, None).await,
                     None => astray(exchange, *inbound, Refusal::NoServer(name.clone())),
                 };
@@ -152,6 +164,10 @@ impl Routes {
                     Err(refusal) => astray(exchange, *inbound, refusal),
                 }
             }
+            LISTEN => {
+                let listen = self.listen(self.merge.name(), self.servers.clone());
+                Ok(self.to(exchange, *inbound, listen, None))
+            }
             method if Merge::answers(method) => {
                 Ok(self.to(exchange, *inbound, self.merge.clone(), None))
             }
@@ -164,6 +180,12 @@ impl Routes {
                 astray(exchange, *inbound, refusal)
             }
         }
+    }
+
+    fn listen(&self, name: &Arc<str>, servers: Vec<Arc<dyn Backend>>) -> Arc<dyn Backend> {
+        let (access, tasks) = (self.access.clone(), self.tasks.clone());
+        let drain = self.drain.clone();
+        Arc::new(Listen::new(name.clone(), servers, access, tasks, drain))
     }
 
     async fn by_thing(

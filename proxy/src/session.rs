@@ -21,9 +21,12 @@ use crate::lock::locked;
 use crate::map::Map;
 use crate::route::catalog::Learned;
 
+mod heeds;
 mod questions;
 mod register;
 
+pub use heeds::Heeded;
+use heeds::Heeds;
 pub use questions::Asker;
 use questions::Questions;
 pub use register::{Agent, Aside, Full, Place, Sessions};
@@ -91,6 +94,8 @@ pub struct Session {
     log_level: AtomicU8,
     exchanges: Mutex<Map<Id, Arc<Exchange>>>,
     questions: Questions,
+    /// What modern hosts listen to.
+    heeds: Heeds,
     listeners: AtomicU64,
     listening: AtomicBool,
     /// How many times in a row it was looked at and found unused.
@@ -208,6 +213,7 @@ impl Session {
             log_level: AtomicU8::new(0),
             exchanges: Mutex::default(),
             questions: Questions::default(),
+            heeds: Heeds::default(),
             listeners: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             unused: AtomicU32::new(0),
@@ -323,8 +329,7 @@ impl Session {
             return Err(Refused);
         }
         if self.era == Era::Modern {
-            // It has asked for none of it: what belongs to no request has nowhere to go.
-            return Ok(());
+            return self.heeds.tell(&message);
         }
         if let Some(line) = &self.line {
             return line.offer(&message);
@@ -403,7 +408,7 @@ impl Session {
     /// Whether the host has not declared what it takes to be asked this; then its call has come to
     /// that. An error: no modern host can be asked it.
     pub fn is_lacking(&self, question: &Envelope, exchange: &Exchange) -> Result<bool, Refused> {
-        let lacking = rounds::lacking(question, self.capabilities()).map_err(|()| Refused)?;
+        let lacking = rounds::lacking(question, self.capabilities()).map_err(|_| Refused)?;
         let is_lacking = lacking.is_some();
         if let Some(lacking) = lacking {
             exchange.inputs.lacks(lacking);
@@ -477,6 +482,11 @@ impl Session {
             session: self.clone(),
             turn,
         }
+    }
+
+    /// Whether a host of the session listens to this resource.
+    pub fn heeds(&self, uri: &str) -> bool {
+        self.heeds.has(uri)
     }
 
     /// Marks the session as in use.

@@ -20,6 +20,7 @@ use crate::backend::stdio::Child;
 use crate::backend::streamable_http::Remote;
 use crate::breaks::Breaks;
 use crate::config::{Config, Isolation, Server, ServerName};
+use crate::drain::Drain;
 use crate::identity::Identities;
 use crate::route::Routes;
 use crate::route::lists::Access;
@@ -62,6 +63,8 @@ pub struct Fixtures {
     pub metrics: Arc<Metrics>,
     /// Owns the tasks of servers.
     pub tasks: TaskTracker,
+    /// Whether chillgate is stopping.
+    pub drain: Drain,
 }
 
 /// Why a configuration cannot be used.
@@ -131,7 +134,13 @@ impl Snapshot {
         Ok(Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             config: Arc::new(config),
-            routes: Routes::new(servers, chill, access.clone(), fixtures.tasks.clone()),
+            routes: Routes::new(
+                servers,
+                chill,
+                access.clone(),
+                fixtures.tasks.clone(),
+                fixtures.drain.clone(),
+            ),
             chain,
             access,
             identities,

@@ -22,6 +22,7 @@ mod eras;
 mod examples;
 mod harness;
 mod http_rules;
+mod listening;
 mod metrics;
 mod misrouting;
 mod peers;

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::said::severity;
-use crate::backend::{Backend, BackendError, Passage, State};
+use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::Isolation;
 use crate::era::rounds;
 use crate::era::server::discovered;
@@ -490,6 +490,15 @@ impl Backend for Pipes {
         })
         .await
     }
+    async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
+        let pipe = self.pipe(session).await?;
+        let said = pipe.greeting().map(|greeting| greeting.result.clone());
+        Ok(Attended {
+            said: said.unwrap_or_default(),
+            ended: Box::pin(async move { pipe.until_ended().await }),
+        })
+    }
+
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
         let slot = self.slot(session);
         let Some(pipe) = slot.current() else {

@@ -25,6 +25,8 @@ pub(super) fn hand_on(
             }
             Ok(())
         }
+        // It told that a question need not be answered any more; a modern host was not asked one.
+        "notifications/elicitation/complete" if session.era() == Era::Modern => Ok(()),
         "notifications/message" if !wants_log(session, related, &note) => Ok(()),
         "notifications/resources/updated" => session.tell(note),
         method if method.ends_with("list_changed") => {

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::Terms;
-use crate::backend::{Backend, BackendError, Passage, State};
+use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::RemoteServer;
 use crate::era::server::discovered;
 use crate::exchange::Exchange;
@@ -207,13 +207,8 @@ impl Backend for Remote {
                     self.0.now(State::Ready);
                     return Ok(answer);
                 }
-                Ok(Sent::NoSession) if !retry => {
-                    // Whoever notices first shakes hands again; the others find it done.
-                    let mut greeted = link.greeted.lock().await;
-                    if link.generation.load(Ordering::Relaxed) == generation {
-                        *greeted = false;
-                    }
-                }
+                // Whoever notices first shakes hands again; the others find it done.
+                Ok(Sent::NoSession) if !retry => link.forget(generation).await,
                 Ok(Sent::NoSession) => break,
                 Err(error) => {
                     if matches!(error, BackendError::Down { .. }) {
@@ -224,6 +219,15 @@ impl Backend for Remote {
             }
         }
         Err(self.0.down("it forgets its sessions at once"))
+    }
+
+    async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
+        let link = self.link(session);
+        link.greet(&self.0).await?;
+        Ok(Attended {
+            said: link.said().unwrap_or_default(),
+            ended: Box::pin(async move { link.until_forgotten().await }),
+        })
     }
 
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {

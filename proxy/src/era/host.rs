@@ -72,7 +72,6 @@ pub fn is_modern(name: &str) -> bool {
             | "resources/unsubscribe"
             | "tasks/list"
             | "tasks/result"
-            | "subscriptions/listen"
     )
 }
 

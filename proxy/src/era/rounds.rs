@@ -33,7 +33,7 @@ pub struct Ticket {
     pub call: u64,
     /// How many times its host has been asked.
     pub round: u32,
-    /// Until when it waits, in seconds since 1970.
+    /// Until when it waits, in seconds since the process began.
     pub until: u64,
 }
 
@@ -119,9 +119,15 @@ pub fn may_ask(method: &str) -> bool {
     matches!(method, "tools/call" | "prompts/get" | "resources/read")
 }
 
-/// The capabilities that a host must declare to be asked this, where it has not (R-102). An error:
-/// no host of the modern era can be asked this.
-pub fn lacking(question: &Envelope, capabilities: &[u8]) -> Result<Option<Value>, ()> {
+/// No host of the modern era can be asked this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unaskable;
+
+/// The capabilities that a host must declare to be asked this, where it has not (R-102).
+///
+/// # Errors
+/// It is no question that the era knows.
+pub fn lacking(question: &Envelope, capabilities: &[u8]) -> Result<Option<Value>, Unaskable> {
     let has = |path: &[&str]| json::path(capabilities, path).is_some();
     let asks = |member| question.find(&["params", member]).is_some();
     let (needed, declared) = match question.method().unwrap_or_default() {
@@ -141,7 +147,7 @@ pub fn lacking(question: &Envelope, capabilities: &[u8]) -> Result<Option<Value>
             has(&["elicitation", "form"])
                 || (has(&["elicitation"]) && !has(&["elicitation", "url"])),
         ),
-        _ => return Err(()),
+        _ => return Err(Unaskable),
     };
     Ok((!declared).then_some(needed))
 }
@@ -372,7 +378,7 @@ mod tests {
             assert_eq!(said, Ok(lacks), "{method} {params} {capabilities}");
         }
         let other = message(r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{}}"#);
-        assert_eq!(lacking(&other, b"{}"), Err(()));
+        assert_eq!(lacking(&other, b"{}"), Err(Unaskable));
     }
 
     #[test]

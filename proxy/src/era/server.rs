@@ -18,21 +18,9 @@ pub fn discovered(greeting: &Envelope) -> Envelope {
         edit.remove(&["result", "serverInfo"]);
     }
     // What cannot be asked for through chillgate is not offered.
-    for path in [
-        &["tasks"][..],
-        &["tools", "listChanged"],
-        &["prompts", "listChanged"],
-        &["resources", "listChanged"],
-        &["resources", "subscribe"],
-    ] {
-        let path: Vec<&str> = ["result", "capabilities"]
-            .iter()
-            .chain(path)
-            .copied()
-            .collect();
-        if greeting.find(&path).is_some() {
-            edit.remove(&path);
-        }
+    let tasks = ["result", "capabilities", "tasks"];
+    if greeting.find(&tasks).is_some() {
+        edit.remove(&tasks);
     }
     edit.finish()
 }

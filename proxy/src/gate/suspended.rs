@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use chillgate_wire::{Envelope, Id, code, message};
 use http::StatusCode;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{Answer, Gate, Refusal};
 use crate::era::host;
@@ -57,17 +57,50 @@ struct Parked {
 }
 
 /// All calls that wait.
-#[derive(Default)]
 pub struct Suspended {
     seal: Seal,
+    began: Instant,
     calls: Mutex<HashMap<u64, Parked>>,
     last: AtomicU64,
+}
+
+impl Default for Suspended {
+    fn default() -> Self {
+        Self {
+            seal: Seal::default(),
+            began: Instant::now(),
+            calls: Mutex::default(),
+            last: AtomicU64::new(0),
+        }
+    }
 }
 
 impl std::fmt::Debug for Suspended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let calls = locked(&self.calls).len();
-        f.debug_struct("Suspended").field("calls", &calls).finish()
+        f.debug_struct("Suspended")
+            .field("calls", &calls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Suspended {
+    /// Why there is no such call.
+    fn gone(&self, ticket: Ticket) -> Refusal {
+        if ticket.until <= self.began.elapsed().as_secs() {
+            return Refusal::Answered {
+                code: code::INTERNAL_ERROR,
+                message:
+                    "the call has waited too long for this answer and was cancelled; whether to \
+                      call again is for you to decide"
+                        .to_owned(),
+                data: None,
+            };
+        }
+        rounds::unfit(
+            "Invalid params: `requestState` has been used already, or its call has ended"
+                .to_owned(),
+        )
     }
 }
 
@@ -79,17 +112,16 @@ impl Gate {
             let text = "the server asks without end; the call was cancelled".to_owned();
             return refused(&rounds::unfit(text), id);
         }
-        let limits = &self.0.live.pin().config.limits;
-        let aside = match Aside::set(&waiting.exchange.session.agent, limits.in_flight_per_agent) {
+        let aside = match self.set_aside(&waiting.exchange) {
             Ok(aside) => aside,
-            Err(full) => return refused(&Refusal::Full(full), id),
+            Err(refusal) => return refused(&refusal, id),
         };
-        let patience = limits.input_wait;
+        let patience = self.0.live.pin().config.limits.input_wait;
         waiting.round += 1;
         let ticket = Ticket {
             call: suspended.last.fetch_add(1, Ordering::Relaxed) + 1,
             round: waiting.round,
-            until: now() + patience.as_secs(),
+            until: (suspended.began.elapsed() + patience).as_secs(),
         };
         let state = suspended.seal.close(ticket, &waiting.bound);
         let said = rounds::required(id.as_bytes(), &inputs, Some(&state));
@@ -130,7 +162,7 @@ impl Gate {
         let (parked, answers) = {
             let mut calls = locked(&suspended.calls);
             let Some(parked) = calls.get(&ticket.call) else {
-                return Err(gone(ticket));
+                return Err(suspended.gone(ticket));
             };
             let mut answers = Vec::with_capacity(parked.inputs.len());
             for input in &parked.inputs {
@@ -139,7 +171,7 @@ impl Gate {
             host::take_up(&parked.waiting.exchange, request)?;
             // Only now: a request that is no good leaves it waiting.
             let Some(parked) = calls.remove(&ticket.call) else {
-                return Err(gone(ticket));
+                return Err(suspended.gone(ticket));
             };
             (parked, answers)
         };
@@ -187,21 +219,6 @@ async fn tell(exchange: &Exchange, input: &Input, said: Result<&[u8], ()>) {
     }
 }
 
-fn gone(ticket: Ticket) -> Refusal {
-    if ticket.until <= now() {
-        return Refusal::Answered {
-            code: code::INTERNAL_ERROR,
-            message: "the call has waited too long for this answer and was cancelled; whether to \
-                      call again is for you to decide"
-                .to_owned(),
-            data: None,
-        };
-    }
-    rounds::unfit(
-        "Invalid params: `requestState` has been used already, or its call has ended".to_owned(),
-    )
-}
-
 /// The answer to the request `id` where its call cannot go on.
 pub fn refused(refusal: &Refusal, id: &Id) -> Answer {
     let (code, text, data) = refusal.words();
@@ -224,9 +241,4 @@ fn answer(raw: bytes::Bytes) -> Answer {
         Ok(said) => Answer::of(said),
         Err(_) => Answer::none(),
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

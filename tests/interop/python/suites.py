@@ -11,6 +11,7 @@ import os
 import anyio
 import mcp_types as types
 from mcp import MCPError
+from mcp.client.subscriptions import ResourceUpdated
 
 HANDSHAKE = {"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"}
 
@@ -164,6 +165,8 @@ async def logging(p):
 
 async def subscriptions(p):
     uri = "demo://resource/dynamic/text/1"
+    if p.client.protocol_version >= "2026-07-28":
+        return await listening(p, uri)
     await p.client.subscribe_resource(uri)
 
     def updates():
@@ -175,6 +178,20 @@ async def subscriptions(p):
     assert str(updates()[-1].params.uri) == uri
     await p.text("toggle-subscriber-updates", {})
     await p.client.unsubscribe_resource(uri)
+
+
+async def listening(p, uri):
+    """The same since 2026-07-28: one request that lasts as long as the host listens."""
+    async with p.client.listen(tools_list_changed=True, resource_subscriptions=[uri]) as heard:
+        assert heard.honored.resource_subscriptions == [uri], heard.honored
+        assert heard.honored.tools_list_changed, heard.honored
+        await p.text("toggle-subscriber-updates", {})
+        with anyio.fail_after(15):
+            async for event in heard:
+                if isinstance(event, ResourceUpdated):
+                    assert str(event.uri) == uri, event
+                    break
+        await p.text("toggle-subscriber-updates", {})
 
 
 async def cancellation(p):

@@ -42,6 +42,7 @@ pub(super) struct Link {
     pub(super) greeted: tokio::sync::Mutex<bool>,
     pub(super) generation: AtomicU64,
     listening: AtomicBool,
+    forgotten: Notify,
     pub(super) over: Notify,
     pub(super) slots: Semaphore,
 }
@@ -65,6 +66,7 @@ impl Link {
             greeted: tokio::sync::Mutex::new(false),
             generation: AtomicU64::new(0),
             listening: AtomicBool::new(false),
+            forgotten: Notify::new(),
             over: Notify::new(),
             slots: Semaphore::new(remote.terms.in_flight),
         })
@@ -296,6 +298,26 @@ impl Link {
         }
     }
 
+    /// The server no longer knows the session: whoever needs it next shakes hands again.
+    pub(super) async fn forget(&self, generation: u64) {
+        let mut greeted = self.greeted.lock().await;
+        if self.generation.load(Ordering::Relaxed) == generation {
+            *greeted = false;
+            self.forgotten.notify_waiters();
+        }
+    }
+
+    /// Resolves when the server has forgotten the session.
+    pub(super) async fn until_forgotten(&self) {
+        loop {
+            let forgotten = self.forgotten.notified();
+            if !*self.greeted.lock().await {
+                return;
+            }
+            forgotten.await;
+        }
+    }
+
     /// POSTs a notification or an answer.
     pub(super) async fn post(
         &self,
@@ -351,6 +373,8 @@ impl Link {
     async fn keep_listening(self: &Arc<Self>, remote: &Inner) {
         let mut last: Option<HeaderValue> = None;
         let mut failures = 0u32;
+        let generation = self.generation.load(Ordering::Relaxed);
+        let mut was_there = false;
         while self.session.strong_count() > 0 {
             let mut headers = self.headers();
             headers.extend(last.clone().map(|id| (LAST_EVENT_ID, id)));
@@ -358,6 +382,7 @@ impl Link {
             match remote.http.get(&headers).await {
                 Ok(reply) if reply.status().is_success() && reply.is_events() => {
                     failures = 0;
+                    was_there = true;
                     let mut events = Events::new(reply, remote.terms.limits.message);
                     while let Some(Ok(raw)) = events.next().await {
                         if let Ok(said) = remote.parse(raw)
@@ -369,8 +394,14 @@ impl Link {
                     last = events.last_id().cloned().or(last);
                     pause = events.retry();
                 }
-                // 405: it has no such stream (allowed). Other refusals will not heal by asking.
-                Ok(reply) if reply.status().is_client_error() => return,
+                // 405: it has no such stream (allowed). Other refusals will not heal by asking, but
+                // where there was a stream the session is gone.
+                Ok(reply) if reply.status().is_client_error() => {
+                    if was_there {
+                        self.forget(generation).await;
+                    }
+                    return;
+                }
                 Ok(_) | Err(_) => failures += 1,
             }
             tokio::time::sleep(pause * (1 << failures.min(5))).await;

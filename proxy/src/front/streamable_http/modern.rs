@@ -73,15 +73,14 @@ impl Endpoint {
             era: Era::Modern,
         };
         let session = self.gate.standing(opening).map_err(refuse)?;
-        let running = match message.text(&["params", rounds::STATE]) {
-            Some(state) => match self.resume(&session, &state, &message).await? {
+        let running = if let Some(state) = message.text(&["params", rounds::STATE]) {
+            match self.resume(&session, &state, &message).await? {
                 Ok(running) => running,
                 Err(answer) => return Ok(Self::reply(answer)),
-            },
-            None => {
-                let exchange = exchange(&message, &session, snapshot)?;
-                Running::new(self.gate.clone(), exchange, message)
             }
+        } else {
+            let exchange = exchange(&message, &session, snapshot)?;
+            Running::new(self.gate.clone(), exchange, message)
         };
         tokio::select! {
             biased;

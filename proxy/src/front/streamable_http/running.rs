@@ -37,14 +37,14 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(exchange: &Arc<Exchange>, bound: [u8; 32], round: u32, id: Id) -> Box<Self> {
+    fn new(exchange: &Arc<Exchange>, bound: [u8; 32], round: u32, id: Id) -> Self {
         let exchange = exchange.clone();
-        Box::new(Self {
+        Self {
             wanted: Box::pin(async move { exchange.inputs.wanted().await }),
             bound,
             round,
             id,
-        })
+        }
     }
 }
 
@@ -55,7 +55,7 @@ impl Running {
         let may_ask = session.era() == Era::Modern && request.method().is_some_and(rounds::may_ask);
         let asking = may_ask.then(|| {
             let bound = rounds::bound(&session.agent.name, &session.scope, &request);
-            Asking::new(&exchange, bound, 0, exchange.host_id.clone())
+            Box::new(Asking::new(&exchange, bound, 0, exchange.host_id.clone()))
         });
         let call = Box::pin(gate.handle(exchange.clone(), request));
         Self {
@@ -73,7 +73,7 @@ impl Running {
             call: Some(waiting.calling),
             exchange: waiting.exchange,
             gate,
-            asking: Some(asking),
+            asking: Some(Box::new(asking)),
         }
     }
 

@@ -1,0 +1,430 @@
+//! `subscriptions/listen`: what a modern host hears of its servers, for as long as it listens.
+//!
+//! One long request in place of a session's own stream (2026-07-28, basic/patterns/subscriptions).
+//! Servers of the old eras are opened for it, told which resources count, and opened again when
+//! they end; what they say reaches it through the host's session. It sends only what was asked for
+//! and acknowledged.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chillgate_wire::{Envelope, Id, code, json, message, meta};
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::lists::Access;
+use super::{catalog, own};
+use crate::backend::{Backend, BackendError, Passage, State};
+use crate::drain::Drain;
+use crate::exchange::Exchange;
+use crate::session::{Heeded, Session};
+
+/// The method.
+pub const LISTEN: &str = "subscriptions/listen";
+
+/// Resources that one request may name.
+const RESOURCES: usize = 1000;
+/// How long a server that has ended is left alone, at most.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// What a host wants to hear of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Lists whose changes it wants: `tools`, `prompts`, `resources`.
+    pub lists: Vec<&'static str>,
+    /// Resources whose updates it wants.
+    pub resources: HashSet<String>,
+}
+
+const LISTS: [(&str, &str); 3] = [
+    ("tools", "toolsListChanged"),
+    ("prompts", "promptsListChanged"),
+    ("resources", "resourcesListChanged"),
+];
+
+impl Filter {
+    fn read(request: &Envelope) -> Result<Self, String> {
+        let filter = request.get(&["params", "notifications"]);
+        let filter = filter.filter(|filter| json::is_object(filter));
+        let filter = filter.ok_or("`notifications` is missing or no object")?;
+        let mut wanted = Self::default();
+        for (list, member) in LISTS {
+            match json::member(filter, member).map(|at| &filter[at]) {
+                None | Some(b"false") => {}
+                Some(b"true") => wanted.lists.push(list),
+                Some(_) => return Err(format!("`notifications.{member}` is no boolean")),
+            }
+        }
+        if let Some(at) = json::member(filter, "resourceSubscriptions") {
+            let uris = &filter[at];
+            let wrong = "`notifications.resourceSubscriptions` is no array of strings";
+            if !json::is_array(uris) {
+                return Err(wrong.to_owned());
+            }
+            for at in json::items(uris) {
+                let uri = json::text(&uris[at]).ok_or(wrong)?;
+                wanted.resources.insert(uri.into_owned());
+            }
+        }
+        if wanted.resources.len() > RESOURCES {
+            return Err(format!(
+                "more than {RESOURCES} resources in one subscription"
+            ));
+        }
+        Ok(wanted)
+    }
+
+    fn written(&self) -> String {
+        let mut members: Vec<String> = LISTS
+            .iter()
+            .filter(|(list, _)| self.lists.contains(list))
+            .map(|(_, member)| format!(r#""{member}":true"#))
+            .collect();
+        if !self.resources.is_empty() {
+            let mut uris: Vec<_> = self.resources.iter().map(|uri| json::quote(uri)).collect();
+            uris.sort();
+            members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
+        }
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// Whether the host wants this notification.
+    pub fn wants(&self, note: &Envelope) -> bool {
+        let method = note.method().unwrap_or_default();
+        if method == "notifications/resources/updated" {
+            let uri = note.text(&["params", "uri"]);
+            // A server may speak of a part of what was subscribed to.
+            return uri.is_some_and(|uri| {
+                self.resources.iter().any(|wanted| {
+                    uri.strip_prefix(wanted.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '#', '?']))
+                })
+            });
+        }
+        self.lists
+            .iter()
+            .any(|list| method == format!("notifications/{list}/list_changed"))
+    }
+}
+
+/// The servers that one request listens to.
+#[derive(Debug)]
+pub struct Listen {
+    name: Arc<str>,
+    servers: Vec<Arc<dyn Backend>>,
+    access: Access,
+    tasks: TaskTracker,
+    drain: Drain,
+}
+
+/// What is known of one server: nothing yet, or what it can tell of.
+type Offered = Option<Filter>;
+
+impl Listen {
+    /// To these servers, under the name that records give them.
+    pub fn new(
+        name: Arc<str>,
+        servers: Vec<Arc<dyn Backend>>,
+        access: Access,
+        tasks: TaskTracker,
+        drain: Drain,
+    ) -> Self {
+        Self {
+            name,
+            servers,
+            access,
+            tasks,
+            drain,
+        }
+    }
+
+    /// The wanted resources of each server, by its place.
+    async fn shares(&self, exchange: &Arc<Exchange>, wanted: &Filter) -> Vec<HashSet<String>> {
+        let mut shares = vec![HashSet::new(); self.servers.len()];
+        for uri in &wanted.resources {
+            let may_read = |server: &&Arc<dyn Backend>| {
+                !self.access.cuts()
+                    || self
+                        .access
+                        .shows(exchange, server.name(), "resources/list", uri)
+            };
+            let servers: Vec<_> = self.servers.iter().filter(may_read).cloned().collect();
+            let owner = match servers.as_slice() {
+                [only] if self.servers.len() == 1 => Some(only.clone()),
+                servers => catalog::owner_of_uri(exchange, servers, uri).await.ok(),
+            };
+            let at = owner.and_then(|owner| {
+                self.servers
+                    .iter()
+                    .position(|server| Arc::ptr_eq(server, &owner))
+            });
+            if let Some(at) = at {
+                shares[at].insert(uri.clone());
+            }
+        }
+        shares
+    }
+
+    /// Keeps one server open and subscribed to, for as long as it is polled.
+    async fn attend(
+        &self,
+        server: &Arc<dyn Backend>,
+        exchange: &Arc<Exchange>,
+        uris: HashSet<String>,
+        offered: watch::Sender<Offered>,
+    ) {
+        let held = Held {
+            server: server.clone(),
+            exchange: exchange.clone(),
+            uris,
+            tasks: self.tasks.clone(),
+        };
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match server.attend(&exchange.session).await {
+                Ok(attended) => {
+                    let mut can = Filter::default();
+                    for (list, _) in LISTS {
+                        let path = ["capabilities", list, "listChanged"];
+                        let can_tell = json::path(&attended.said, &path);
+                        if can_tell.is_some_and(|at| &attended.said[at] == b"true") {
+                            can.lists.push(list);
+                        }
+                    }
+                    for uri in &held.uris {
+                        if subscribe(server, exchange, "resources/subscribe", uri).await {
+                            can.resources.insert(uri.clone());
+                        }
+                    }
+                    offered.send_replace(Some(can));
+                    attended.ended.await;
+                    pause = Duration::from_millis(100);
+                }
+                Err(error) => {
+                    debug!(server = %server.name(), %error, "Nobody hears this server.");
+                    if offered.borrow().is_none() {
+                        offered.send_replace(Some(Filter::default()));
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE);
+        }
+    }
+
+    /// What the servers can tell of all that is wanted, as far as they say so in time.
+    async fn agree(&self, wanted: &Filter, offers: &mut [watch::Receiver<Offered>]) -> Filter {
+        let deadline = tokio::time::Instant::now() + catalog::PATIENCE;
+        let mut agreed = Filter::default();
+        for offer in offers {
+            let said = offer.wait_for(Option::is_some);
+            if let Ok(Ok(said)) = tokio::time::timeout_at(deadline, said).await
+                && let Some(said) = &*said
+            {
+                agreed.resources.extend(said.resources.iter().cloned());
+                for list in &said.lists {
+                    if wanted.lists.contains(list) && !agreed.lists.contains(list) {
+                        agreed.lists.push(list);
+                    }
+                }
+            }
+        }
+        agreed
+    }
+
+    async fn listen(&self, exchange: &Arc<Exchange>, wanted: &Filter) {
+        let shares = self.shares(exchange, wanted).await;
+        let (tellers, mut offers): (Vec<_>, Vec<_>) =
+            shares.iter().map(|_| watch::channel(None)).unzip();
+        let attending = self
+            .servers
+            .iter()
+            .zip(shares)
+            .zip(tellers)
+            .map(|((server, uris), offered)| self.attend(server, exchange, uris, offered));
+        let telling = async {
+            let agreed = self.agree(wanted, &mut offers).await;
+            let params = format!(
+                r#"{{"notifications":{},"_meta":{{"{}":{}}}}}"#,
+                agreed.written(),
+                meta::SUBSCRIPTION_ID,
+                String::from_utf8_lossy(exchange.host_id.as_bytes()),
+            );
+            let method = "notifications/subscriptions/acknowledged";
+            let Ok(first) = own(message::notification(method, Some(params.as_bytes()))) else {
+                return;
+            };
+            // A host that does not even take this hears nothing else either.
+            if exchange.send(first).is_err() {
+                return;
+            }
+            let _heeded = Heeded::new(exchange.clone(), agreed);
+            self.drain.until_refusing().await;
+        };
+        tokio::select! {
+            biased;
+            () = telling => {}
+            _ = join_all(attending) => {}
+        }
+    }
+}
+
+/// One request about a resource, on chillgate's own account in the session of the exchange.
+async fn subscribe(
+    server: &Arc<dyn Backend>,
+    exchange: &Arc<Exchange>,
+    method: &str,
+    uri: &str,
+) -> bool {
+    let id = Id::text(&format!("chillgate-{method}"));
+    let params = format!(r#"{{"uri":{}}}"#, json::quote(uri));
+    let raw = message::request(id.as_bytes(), method, Some(params.as_bytes()));
+    let Ok(request) = own(raw) else { return false };
+    let own = Exchange::new(id, exchange.session.clone(), 1);
+    let asking = server.call(&own, &request, Passage::default());
+    let answer = tokio::time::timeout(catalog::PATIENCE, asking).await;
+    matches!(answer, Ok(Ok(answer)) if answer.result().is_some())
+}
+
+/// What one server was told that counts; dropped, it is told that it no longer does, unless the
+/// host still listens elsewhere.
+struct Held {
+    server: Arc<dyn Backend>,
+    exchange: Arc<Exchange>,
+    uris: HashSet<String>,
+    tasks: TaskTracker,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.uris.is_empty() {
+            return;
+        }
+        let (server, exchange) = (self.server.clone(), self.exchange.clone());
+        let uris = std::mem::take(&mut self.uris);
+        self.tasks.spawn(async move {
+            for uri in uris {
+                if !exchange.session.heeds(&uri) {
+                    subscribe(&server, &exchange, "resources/unsubscribe", &uri).await;
+                }
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Backend for Listen {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    async fn call(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        _: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let id = exchange.id.as_bytes();
+        match Filter::read(request) {
+            Ok(wanted) => {
+                self.listen(exchange, &wanted).await;
+                let result = format!(
+                    r#"{{"_meta":{{"{}":{}}}}}"#,
+                    meta::SUBSCRIPTION_ID,
+                    String::from_utf8_lossy(exchange.host_id.as_bytes()),
+                );
+                own(message::result(id, result.as_bytes()))
+            }
+            Err(wrong) => {
+                let text = format!("Invalid params: {wrong}");
+                own(message::error(Some(id), code::INVALID_PARAMS, &text, None))
+            }
+        }
+    }
+
+    async fn post(&self, _: &Arc<Session>, _: Envelope) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    async fn detach(&self, _: &Arc<Session>) {}
+
+    async fn warm(&self) {}
+
+    fn state(&self) -> State {
+        State::Ready
+    }
+
+    async fn stop(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(filter: &str) -> Envelope {
+        own(message::request(b"1", LISTEN, Some(filter.as_bytes()))).expect("a request")
+    }
+
+    #[test]
+    fn a_filter_is_read_and_written_alike() {
+        let full = r#"{"toolsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["a:1","b:2"]}"#;
+        for filter in [full, "{}", r#"{"promptsListChanged":true}"#] {
+            let read = Filter::read(&request(&format!(r#"{{"notifications":{filter}}}"#)));
+            assert_eq!(read.expect(filter).written(), filter);
+        }
+        for wrong in [
+            "{}",
+            r#"{"notifications":[]}"#,
+            r#"{"notifications":{"toolsListChanged":1}}"#,
+            r#"{"notifications":{"resourceSubscriptions":"a"}}"#,
+            r#"{"notifications":{"resourceSubscriptions":[1]}}"#,
+        ] {
+            assert!(Filter::read(&request(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    /// R-084.
+    #[test]
+    fn only_what_was_asked_for_is_wanted() {
+        let params = r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["file:///a"]}}"#;
+        let filter = Filter::read(&request(params)).expect("a filter");
+        for (method, params, wanted) in [
+            ("notifications/tools/list_changed", "{}", true),
+            ("notifications/prompts/list_changed", "{}", false),
+            ("notifications/resources/list_changed", "{}", false),
+            ("notifications/message", "{}", false),
+            (
+                "notifications/resources/updated",
+                r#"{"uri":"file:///a"}"#,
+                true,
+            ),
+            (
+                "notifications/resources/updated",
+                r#"{"uri":"file:///a/b"}"#,
+                true,
+            ),
+            (
+                "notifications/resources/updated",
+                r#"{"uri":"file:///ab"}"#,
+                false,
+            ),
+            (
+                "notifications/resources/updated",
+                r#"{"uri":"file:///"}"#,
+                false,
+            ),
+            ("notifications/resources/updated", "{}", false),
+        ] {
+            let note = own(message::notification(method, Some(params.as_bytes())));
+            assert_eq!(
+                filter.wants(&note.expect("a note")),
+                wanted,
+                "{method} {params}"
+            );
+        }
+    }
+}
