@@ -5,5 +5,6 @@
 //! legacy era, whichever era their host speaks.
 
 pub mod host;
+pub mod mirrored;
 pub mod rounds;
 pub mod server;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -169,6 +169,7 @@ pub struct Exchange {
     pub began: Instant,
     token: Mutex<Option<Bytes>>,
     log_level: AtomicU8,
+    mirrored: OnceLock<Vec<(String, String)>>,
     ended: Mutex<Option<Ended>>,
     /// Wakes whoever carries the call; there is never more than one.
     stop: AtomicWaker,
@@ -201,6 +202,7 @@ impl Exchange {
             began: Instant::now(),
             token: Mutex::new(None),
             log_level: AtomicU8::new(NO_LEVEL),
+            mirrored: OnceLock::new(),
             ended: Mutex::new(None),
             stop: AtomicWaker::new(),
             detached: AtomicBool::new(false),
@@ -227,6 +229,17 @@ impl Exchange {
     pub fn set_log_level(&self, level: Option<u8>) {
         let level = level.unwrap_or(NO_LEVEL);
         self.log_level.store(level, Ordering::Relaxed);
+    }
+
+    /// The request came with these header fields for arguments: the rest of the name, in lower
+    /// case, and the text.
+    pub fn set_mirrored(&self, fields: Vec<(String, String)>) {
+        let _ = self.mirrored.set(fields);
+    }
+
+    /// The header fields for arguments, where the request came over a transport that has them.
+    pub fn mirrored(&self) -> Option<&[(String, String)]> {
+        self.mirrored.get().map(Vec::as_slice)
     }
 
     /// The least severe log message that the host wants with this request; none: it wants none.

@@ -23,7 +23,7 @@ use crate::backend::{BackendError, Passage};
 use crate::budget::Budget;
 use crate::config::Limits;
 use crate::drain::Drain;
-use crate::era;
+use crate::era::{self, mirrored};
 use crate::exchange::{Ended, Exchange};
 use crate::route::listen::LISTEN;
 use crate::route::{Astray, Route, lists};
@@ -102,6 +102,9 @@ impl Gate {
         let (_running, inbound) = self.enter(exchange, inbound, snapshot)?;
         let selected = snapshot.routes.select(exchange, inbound).await;
         let route = selected.map_err(|astray| self.turn_away(*astray, snapshot))?;
+        if let Err(refusal) = mirrored::check(exchange, &route).await {
+            return Err(self.turn_away(route.astray(refusal), snapshot));
+        }
         let meter = self.0.metrics.exchange(&route.call.server, route.label);
         let _in_flight = meter.begin();
         let pass = self.admit(exchange, &route, snapshot, &meter).await?;

@@ -50,6 +50,17 @@ pub struct Route {
     pub is_chill: bool,
 }
 
+impl Route {
+    /// It goes no further.
+    pub fn astray(self, refusal: Refusal) -> Astray {
+        Astray {
+            call: Call::clone(&self.call),
+            label: self.label,
+            refusal,
+        }
+    }
+}
+
 /// A request that leads nowhere: it names nothing that exists, or may not go on.
 #[derive(Debug)]
 pub struct Astray {

@@ -183,6 +183,62 @@ async fn a_request_that_breaks_a_rule_is_refused_in_the_words_of_the_revision() 
 }
 
 /// a name that no header can carry as it is.
+/// arguments that a tool's schema wants in the header as well.
+#[tokio::test]
+async fn an_argument_that_is_said_twice_is_the_same_twice() {
+    for seen in [true, false] {
+        let gate = gate().await;
+        if seen {
+            result(&gate, "tools/list", json!({})).await;
+        }
+        let answer = async |said: &[(&str, &str)], arguments: &Value| {
+            let params = json!({"name": "deploy", "arguments": arguments});
+            let call = message(&json!(1), "tools/call", params);
+            let fields = [fields(&call), said.to_vec()].concat();
+            let answer = request(gate.front(), "POST", "/mcp", &fields, call.to_string()).await;
+            (answer.status, body(&answer)["error"]["code"].clone())
+        };
+        let arguments = json!({"region": "Köln", "place": {"count": 7}});
+        let count = ("mcp-param-count", "7.0");
+        let region = ("Mcp-Param-Region", "=?base64?S8O2bG4=?=");
+        let refused = (400, json!(-32020));
+        for (said, arguments) in [
+            (vec![("mcp-param-region", "Bonn"), count], &arguments),
+            (vec![region, ("mcp-param-count", "8")], &arguments),
+            (vec![region, count, count], &arguments),
+            (
+                vec![("mcp-param-region", "=?base64?!?="), count],
+                &arguments,
+            ),
+            (vec![region], &arguments),
+            (vec![region], &json!({"region": null})),
+        ] {
+            assert_eq!(
+                answer(&said, arguments).await,
+                refused,
+                "{said:?} {arguments}"
+            );
+        }
+        if seen {
+            assert_eq!(answer(&[], &arguments).await, refused, "none at all");
+        }
+        assert_eq!(
+            gate.heard("a").calls(),
+            0,
+            "a refused call reached the server"
+        );
+        let unknown = ("mcp-param-other", "x");
+        for (said, arguments) in [
+            (vec![region, count], &arguments),
+            (vec![region, count, unknown], &arguments),
+            (vec![], &json!({})),
+        ] {
+            let went = answer(&said, arguments).await;
+            assert_eq!(went, (200, Value::Null), "{said:?} {arguments}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_name_in_base64_is_the_name() {
     let gate = gate().await;

@@ -4,14 +4,17 @@
 //! Asked for something it has not seen, it reads the lists once more before it says no.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chillgate_wire::{Envelope, Id, json, message, method};
+use chillgate_wire::mirror::{self, Param};
+use chillgate_wire::{Envelope, Era, Id, json, message, method};
+use memchr::memmem::Finder;
 
 use crate::backend::{Backend, Passage};
 use crate::exchange::Exchange;
 use crate::route::lists::{each, naming_member};
+use crate::session::Session;
 
 /// How long a server that is still starting, or mute, is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,19 +23,74 @@ const NAMES: usize = 10_000;
 /// Pages read of one list.
 const PAGES: usize = 100;
 
-/// What a session has learned: list and server to names.
+/// What a session has learned.
 #[derive(Debug, Default)]
-pub struct Learned(HashMap<(&'static str, Arc<str>), HashSet<String>>);
+pub struct Learned {
+    /// List and server to names.
+    names: HashMap<(&'static str, Arc<str>), HashSet<String>>,
+    /// Server to its tools whose arguments have header fields.
+    mirrored: HashMap<Arc<str>, HashMap<String, Arc<[Param]>>>,
+}
 
 impl Learned {
     fn known(&self, list: &'static str, server: &Arc<str>) -> Option<&HashSet<String>> {
-        self.0.get(&(list, server.clone()))
+        self.names.get(&(list, server.clone()))
     }
 
     /// A server's list has changed: what was learned of it is void.
     pub fn forget(&mut self, server: &str) {
-        self.0.retain(|(_, of), _| **of != *server);
+        self.names.retain(|(_, of), _| **of != *server);
+        self.mirrored.remove(server);
     }
+}
+
+static ANNOTATION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"x-mcp-header"));
+
+/// Notes which arguments of a server's tools have header fields, from one page of its list.
+pub fn note(session: &Session, server: &Arc<str>, answer: &Envelope) {
+    let tools = answer.get(&["result", "tools"]);
+    let annotated =
+        tools.filter(|tools| session.era() == Era::Modern && ANNOTATION.find(tools).is_some());
+    for entry in annotated.into_iter().flat_map(|tools| each(tools, "name")) {
+        let schema = json::member(entry.bytes, "inputSchema").map(|at| &entry.bytes[at]);
+        // What is annotated wrongly is not mirrored by any host.
+        if let (Some(name), Some(Ok(params))) = (entry.name, schema.map(mirror::declared))
+            && !params.is_empty()
+        {
+            let mut learned = session.learned();
+            let tools = learned.mirrored.entry(server.clone()).or_default();
+            if tools.len() < NAMES {
+                tools.insert(name.into_owned(), params.into());
+            }
+        }
+    }
+}
+
+/// The arguments of a tool that have header fields, as far as its list has been seen; if `look`,
+/// it is read where it has not.
+pub async fn mirrored(
+    exchange: &Arc<Exchange>,
+    server: &Arc<dyn Backend>,
+    tool: &str,
+    look: bool,
+) -> Arc<[Param]> {
+    let name = server.name();
+    let noted = || {
+        let learned = exchange.session.learned();
+        let params = learned.mirrored.get(name).and_then(|tools| tools.get(tool));
+        params.cloned()
+    };
+    if noted().is_none()
+        && look
+        && exchange
+            .session
+            .learned()
+            .known("tools/list", name)
+            .is_none()
+    {
+        Box::pin(learn(exchange, server, "tools/list")).await;
+    }
+    noted().unwrap_or_default()
 }
 
 /// Reads all pages of a server's list and keeps the names. A server that does not answer has none.
@@ -51,6 +109,7 @@ async fn learn(
         let Some(answer) = ask(exchange, server, list, params.as_bytes(), page).await else {
             break;
         };
+        note(&exchange.session, server.name(), &answer);
         let Some(result) = answer.result() else { break };
         let entries = method::is_list(list).and_then(|member| json::member(result, member));
         for entry in entries
@@ -70,7 +129,7 @@ async fn learn(
         }
     }
     let key = (list, server.name().clone());
-    exchange.session.learned().0.insert(key, names.clone());
+    exchange.session.learned().names.insert(key, names.clone());
     names
 }
 

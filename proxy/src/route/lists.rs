@@ -70,7 +70,11 @@ pub fn screen(
         return answer;
     };
     // The merged list has been put together from entries that may be shown.
-    if &*route.call.server == "*" || !snapshot.access.cuts() {
+    if &*route.call.server == "*" {
+        return answer;
+    }
+    super::catalog::note(&exchange.session, &route.call.server, &answer);
+    if !snapshot.access.cuts() {
         return answer;
     }
     let Some(result) = answer.result() else {

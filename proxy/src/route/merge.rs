@@ -206,7 +206,10 @@ impl Merge {
         };
         let call = server.call(exchange, &request, Passage::default());
         match tokio::time::timeout(patience, call).await {
-            Ok(Ok(answer)) if answer.result().is_some() => Some(Page::of(answer)),
+            Ok(Ok(answer)) if answer.result().is_some() => {
+                catalog::note(&exchange.session, server.name(), &answer);
+                Some(Page::of(answer))
+            }
             // It has no such list.
             Ok(Ok(_)) => None,
             Ok(Err(error)) => {

@@ -80,6 +80,9 @@ impl Endpoint {
             }
         } else {
             let exchange = exchange(&message, &session, snapshot)?;
+            if message.method() == Some("tools/call") {
+                exchange.set_mirrored(mirrored(headers).map_err(refuse)?);
+            }
             Running::new(self.gate.clone(), exchange, message)
         };
         tokio::select! {
@@ -178,6 +181,18 @@ fn field(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refus
             Err(answered(code::HEADER_MISMATCH, text))
         }
     }
+}
+
+/// The fields that repeat arguments.
+fn mirrored(headers: &HeaderMap) -> Result<Vec<(String, String)>, Refusal> {
+    let mut fields = Vec::new();
+    for name in headers.keys() {
+        if let Some(rest) = name.as_str().strip_prefix(mirror::PARAM) {
+            let text = field(headers, name)?.unwrap_or_default();
+            fields.push((rest.to_owned(), text));
+        }
+    }
+    Ok(fields)
 }
 
 fn missing(name: &HeaderName, body: &str) -> Refusal {

@@ -75,10 +75,23 @@ const TOOLS: &[(&str, &str)] = &[
         "asks the host for a colour and its roots at once, then for a completion, reporting steps \
          before each; answers all",
     ),
+    (
+        "deploy",
+        "answers like echo; its `region` and `place.count` have header fields",
+    ),
     ("sign-in", "wants the host's user to open a page first"),
     ("ping-host", "pings the host and answers what it said"),
     ("delete_all", "a name to forbid; answers like echo"),
 ];
+
+fn deploy(about: &str) -> Value {
+    let count = json!({"type": "integer", "x-mcp-header": "Count"});
+    let properties = json!({
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "place": {"type": "object", "properties": {"count": count}},
+    });
+    json!({"name": "deploy", "description": about, "inputSchema": {"type": "object", "properties": properties}})
+}
 
 /// The tools as `tools/list` shows them.
 pub(crate) fn list(server: &Server) -> Vec<Value> {
@@ -86,7 +99,10 @@ pub(crate) fn list(server: &Server) -> Vec<Value> {
     let more = (0..server.flags.tools).map(|n| tool(&format!("tool-{n:04}"), "one of many"));
     TOOLS
         .iter()
-        .map(|(name, about)| tool(name, about))
+        .map(|(name, about)| match *name {
+            "deploy" => deploy(about),
+            name => tool(name, about),
+        })
         .chain(more)
         .collect()
 }
@@ -106,7 +122,7 @@ pub(crate) async fn call(
         sleep(random(Duration::from_millis(server.flags.random_delay))).await;
     }
     let said = match params["name"].as_str().unwrap_or_default() {
-        "echo" | "delete_all" => given["message"].as_str().unwrap_or_default().to_owned(),
+        "echo" | "delete_all" | "deploy" => given["message"].as_str().unwrap_or_default().to_owned(),
         "raw" => line,
         "meta" => params["_meta"].to_string(),
         "host" => lock(&server.host).to_string(),
