@@ -209,10 +209,11 @@ impl App {
                     Mode::Wrap(server) => Scope::One(Arc::from(server.as_str())),
                 };
                 let gate = self.gate.clone();
+                let eras = front.eras;
                 let (told, ended) = oneshot::channel();
                 // A task of its own, so that it still answers while chillgate stops.
                 serving.spawn(async move {
-                    let _ = told.send(stdio::serve(gate, scope).await);
+                    let _ = told.send(stdio::serve(gate, scope, eras).await);
                 });
                 Some(ended)
             }

@@ -105,7 +105,7 @@ pub struct Front {
     /// Whether tools of the merged endpoint are shown as `server__tool`.
     #[serde(default, deserialize_with = "word")]
     pub prefix: Prefix,
-    /// The protocol's eras that hosts may speak here. Streamable HTTP only.
+    /// The protocol's eras that hosts may speak here.
     #[serde(default, deserialize_with = "word")]
     pub eras: Eras,
     /// Serve HTTPS with this certificate.
@@ -138,9 +138,9 @@ pub enum Transport {
 #[serde(rename_all = "kebab-case")]
 pub enum Eras {
     /// Revisions up to 2025-11-25, which begin with `initialize`.
-    #[default]
     Legacy,
     /// Those and 2026-07-28, told apart message by message.
+    #[default]
     Both,
 }
 

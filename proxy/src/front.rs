@@ -4,5 +4,6 @@
 //! never sees a policy or a server; both stand behind the gate.
 
 pub mod origin;
+pub(crate) mod running;
 pub mod stdio;
 pub mod streamable_http;

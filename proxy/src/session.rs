@@ -117,6 +117,8 @@ pub struct Standing {
     pub agent: Arc<str>,
     /// What it talks to.
     pub scope: Scope,
+    /// How it comes in: what is told on a line is not told elsewhere.
+    pub transport: &'static str,
     /// The `params` of the `initialize` that say what each of its requests says.
     pub greeting: Bytes,
 }
@@ -126,6 +128,7 @@ impl Standing {
         Self {
             agent: opening.agent.clone(),
             scope: opening.scope.clone(),
+            transport: opening.transport,
             greeting: opening.greeting.clone(),
         }
     }

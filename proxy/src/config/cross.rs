@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::load::Said;
 use super::secret::expand;
 use super::source::Step;
-use super::{ApiKeys, Config, Eras, Front, Listen, Transport, agent_name, hint};
+use super::{ApiKeys, Config, Front, Listen, Transport, agent_name, hint};
 
 /// Where a front listens that says nothing about it.
 const DEFAULT_FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
@@ -94,7 +94,6 @@ fn fronts(config: &Config, found: &mut Vec<Said>) {
             let given = [
                 ("listen", front.listen.is_some()),
                 ("tls", front.tls.is_some()),
-                ("eras", front.eras != Eras::Legacy),
                 ("allow-anonymous", front.allow_anonymous),
                 ("allowed-hosts", !front.allowed_hosts.is_empty()),
                 ("allowed-origins", !front.allowed_origins.is_empty()),

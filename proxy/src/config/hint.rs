@@ -72,7 +72,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("front.*.transport", r#"transport = "streamable-http""#),
     ("front.*.listen", r#"listen = "127.0.0.1:8800""#),
     ("front.*.prefix", r#"prefix = "auto""#),
-    ("front.*.eras", r#"eras = "both""#),
+    ("front.*.eras", r#"eras = "legacy""#),
     (
         "front.*.tls",
         r#"tls = { certificate = "/etc/tls/tls.crt", key = "/etc/tls/tls.key" }"#,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chillgate_wire::meta::Hop;
 use chillgate_wire::{Envelope, Era, Revision, code, json, meta, method};
 use http::StatusCode;
 use serde_json::json as value;
@@ -58,6 +59,30 @@ fn log_level(request: &Envelope) -> Result<Option<u8>, Refusal> {
         ),
         data: None,
     })
+}
+
+/// The `params` of an `initialize` that say what each modern request says of its host.
+///
+/// # Errors
+/// The revision is not spoken here.
+pub fn greeting(hop: &Hop<'_>) -> Result<Bytes, Refusal> {
+    let is_spoken =
+        Revision::known(&hop.version).is_some_and(|revision| revision.era() == Era::Modern);
+    if !is_spoken {
+        return Err(unsupported(&hop.version, &Revision::ALL));
+    }
+    let client = hop.client.unwrap_or(br#"{"name":"unknown","version":"0"}"#);
+    let version = json::quote(&hop.version);
+    let parts: [&[u8]; 7] = [
+        br#"{"protocolVersion":"#,
+        version.as_bytes(),
+        br#","capabilities":"#,
+        hop.capabilities,
+        br#","clientInfo":"#,
+        client,
+        b"}",
+    ];
+    Ok(parts.concat().into())
 }
 
 /// Whether a modern host may send it: what the revision took away is as unknown as what never was,

@@ -1,4 +1,4 @@
-//! A host at the other end of standard input and output: one session, JSON lines.
+//! A host at the other end of standard input and output: JSON lines, one session at most.
 //!
 //! Each request runs in a task of its own, so that a slow one never holds up the next. The end of
 //! the input is the host's good-bye: what runs is finished, then chillgate ends.
@@ -8,18 +8,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Era, Kind, Lines, batch, classify, code, message};
+use chillgate_wire::{Envelope, Era, Id, Kind, Lines, batch, classify, code, message};
 use rustix::fs::FileType;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tracing::debug;
 
+use crate::config::Eras;
 use crate::era::host::not_spoken;
 use crate::exchange::{Ended, Exchange};
-use crate::gate::Gate;
+use crate::gate::{Gate, Refusal};
 use crate::line::{Line, Pace};
 use crate::session::{Opening, Scope, Session};
+
+mod modern;
+
+use modern::Modern;
 
 const NOT_OPEN: &str = "the session is not open: send `initialize` first";
 
@@ -34,20 +39,13 @@ struct Host {
     scope: Scope,
     line: Line,
     session: Option<Arc<Session>>,
+    eras: Eras,
+    modern: Modern,
 }
 
 /// Serves the host on standard input and output until it closes its end.
-pub async fn serve(gate: Gate, scope: Scope) -> std::io::Result<()> {
-    let (input, output) = (input()?, output()?);
-    serve_on(gate, scope, input, output).await
-}
-
-async fn serve_on(
-    gate: Gate,
-    scope: Scope,
-    mut input: Input,
-    output: Output,
-) -> std::io::Result<()> {
+pub async fn serve(gate: Gate, scope: Scope, eras: Eras) -> std::io::Result<()> {
+    let (mut input, output) = (input()?, output()?);
     let (line, writing) = Line::new(output);
     let writer = tokio::spawn(writing);
     let snapshot = gate.snapshot();
@@ -57,6 +55,8 @@ async fn serve_on(
         scope,
         line,
         session: None,
+        eras,
+        modern: Modern::new(),
     };
     loop {
         for found in lines.by_ref() {
@@ -113,12 +113,21 @@ impl Host {
     async fn hear(&mut self, message: Envelope) {
         let id = message.id();
         if classify(&message, None) == Era::Modern {
-            if let (Kind::Request, Some(id)) = (message.kind(), id) {
-                let (code, text, data) = not_spoken(&message).words();
-                let data = data.map(|data| data.to_string());
-                self.refuse(Some(id.as_bytes()), code, &text, data.as_deref())
-                    .await;
+            let (Kind::Request, Some(id)) = (message.kind(), id) else {
+                return;
+            };
+            let taken = if self.eras == Eras::Both {
+                let (gate, scope) = (&self.gate, &self.scope);
+                self.modern.take(gate, scope, &self.line, message).await
+            } else {
+                Err(not_spoken(&message))
+            };
+            if let Err(refusal) = taken {
+                self.refuse_with(&id, &refusal).await;
             }
+            return;
+        }
+        if self.modern.cancel(&message) {
             return;
         }
         if message.kind() != Kind::Request {
@@ -133,11 +142,7 @@ impl Host {
         if message.method() == Some("initialize")
             && let Err(refusal) = self.open(&message).await
         {
-            let (code, text, data) = refusal.words();
-            let data = data.map(|data| data.to_string());
-            return self
-                .refuse(Some(id.as_bytes()), code, &text, data.as_deref())
-                .await;
+            return self.refuse_with(&id, &refusal).await;
         }
         let Some(session) = self.session.clone() else {
             return self
@@ -165,7 +170,7 @@ impl Host {
     }
 
     /// A second `initialize` begins anew: the session before it ends.
-    async fn open(&mut self, message: &Envelope) -> Result<(), crate::gate::Refusal> {
+    async fn open(&mut self, message: &Envelope) -> Result<(), Refusal> {
         let params = message.params().unwrap_or(b"{}");
         // One that cannot begin anything ends nothing either.
         if self.session.is_some() {
@@ -211,6 +216,13 @@ impl Host {
         });
     }
 
+    async fn refuse_with(&self, id: &Id, refusal: &Refusal) {
+        let (code, text, data) = refusal.words();
+        let data = data.map(|data| data.to_string());
+        self.refuse(Some(id.as_bytes()), code, &text, data.as_deref())
+            .await;
+    }
+
     async fn refuse(&self, id: Option<&[u8]>, code: i64, text: &str, data: Option<&str>) {
         let raw = message::error(id, code, text, data.map(str::as_bytes));
         if let Ok(answer) = crate::route::own(raw) {
@@ -220,9 +232,7 @@ impl Host {
 
     /// The host has closed its end: what runs may finish, then the session ends.
     async fn leave(&mut self) {
-        let Some(session) = self.session.take() else {
-            return;
-        };
+        self.modern.hang_up(&self.gate).await;
         let deadline = self
             .gate
             .snapshot()
@@ -231,7 +241,10 @@ impl Host {
             .drain
             .unwrap_or(crate::config::DRAIN);
         let _ = tokio::time::timeout(deadline, self.gate.drain().until_idle()).await;
-        self.gate.close(&session, Ended::Session).await;
+        if let Some(session) = self.session.take() {
+            self.gate.close(&session, Ended::Session).await;
+        }
+        self.modern.close(&self.gate).await;
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::{Eras, Front, Prefix};
 use crate::era::host::not_spoken;
 use crate::exchange::{Ended, Exchange};
 use crate::front::origin::Origins;
+use crate::front::running::Running;
 use crate::gate::{Answer, Gate, Refusal};
 use crate::identity::Denied;
 use crate::session::{Opening, Scope, Session};
@@ -31,11 +32,9 @@ pub mod flow;
 pub mod listen;
 mod modern;
 pub mod read;
-pub mod running;
 
 use body::Body;
 use listen::OneRequest;
-use running::Running;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");

@@ -190,6 +190,18 @@ impl Gate {
         Ok(Resumed::Waits(self.suspend(waiting, missing, id)))
     }
 
+    /// The hosts of a session have gone: nobody comes back for its calls.
+    pub async fn give_up_all(&self, session: &Arc<Session>) {
+        let calls: Vec<u64> = locked(&self.0.suspended.calls)
+            .iter()
+            .filter(|(_, parked)| Arc::ptr_eq(&parked.waiting.exchange.session, session))
+            .map(|(call, _)| *call)
+            .collect();
+        for call in calls {
+            self.give_up(call).await;
+        }
+    }
+
     /// The host has not come back: the server hears it, then its call is cancelled.
     async fn give_up(&self, call: u64) {
         let Some(parked) = locked(&self.0.suspended.calls).remove(&call) else {

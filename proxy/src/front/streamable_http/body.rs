@@ -14,8 +14,8 @@ use hyper::body::{Frame, SizeHint};
 
 use super::KEEP_ALIVE;
 use super::listen::OneRequest;
-use super::running::Running;
 use crate::drain::Drain;
+use crate::front::running::Running;
 use crate::gate::Answer;
 use crate::gate::Open;
 use crate::session::Listening;

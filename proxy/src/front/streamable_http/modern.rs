@@ -7,19 +7,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Era, Kind, Revision, code, json, meta, mirror};
+use chillgate_wire::{Envelope, Era, Kind, Revision, code, meta, mirror};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::body::Body;
 use super::listen::OneRequest;
-use super::running::Running;
-use super::{Endpoint, PROTOCOL_VERSION, Reply, exchange, plain, worded};
+use super::{Endpoint, PROTOCOL_VERSION, Reply, plain, worded};
 use crate::config::Eras;
-use crate::era::host::{is_modern, unsupported};
-use crate::era::rounds;
-use crate::gate::suspended::Resumed;
-use crate::gate::{Answer, Refusal};
-use crate::session::{Opening, Scope, Session};
+use crate::era::host::{self, is_modern};
+use crate::front::running::Running;
+use crate::gate::Refusal;
+use crate::session::{Opening, Scope};
 use crate::snapshot::Snapshot;
 
 const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
@@ -73,45 +71,27 @@ impl Endpoint {
             era: Era::Modern,
         };
         let session = self.gate.standing(opening).map_err(refuse)?;
-        let running = if let Some(state) = message.text(&["params", rounds::STATE]) {
-            match self.resume(&session, &state, &message).await? {
-                Ok(running) => running,
-                Err(answer) => return Ok(Self::reply(answer)),
-            }
-        } else {
-            let exchange = exchange(&message, &session, snapshot)?;
-            if message.method() == Some("tools/call") {
-                exchange.set_mirrored(mirrored(headers).map_err(refuse)?);
-            }
-            Running::new(self.gate.clone(), exchange, message)
+        let id = message.id();
+        let fields = match message.method() {
+            Some("tools/call") => Some(mirrored(headers).map_err(refuse)?),
+            _ => None,
         };
+        let outbox = snapshot.config.limits.outbox;
+        let begun = Running::begin(&self.gate, &session, message, outbox).await;
+        let running = match begun {
+            Ok(Ok(running)) => running,
+            Ok(Err(answer)) => return Ok(Self::reply(answer)),
+            Err(refusal) => return Err(Box::new(worded(refusal.status(), id.as_ref(), &refusal))),
+        };
+        if let Some(fields) = fields {
+            running.exchange().set_mirrored(fields);
+        }
         tokio::select! {
             biased;
             reply = self.run(running) => Ok(reply),
             // Closing is cancelling (R-069): the call is dropped, and nobody reads this.
             () = place.until_ended() => Ok(plain(StatusCode::OK, Body::empty())),
         }
-    }
-}
-
-impl Endpoint {
-    /// Goes on with the call that a request brings answers for; else what the host hears at once.
-    async fn resume(
-        &self,
-        session: &Session,
-        state: &str,
-        message: &Envelope,
-    ) -> Result<Result<Running, Answer>, Box<Reply>> {
-        let Some(id) = message.id() else {
-            return Ok(Err(Answer::none()));
-        };
-        let resumed = self.gate.resume(session, state, message, &id).await;
-        let resumed =
-            resumed.map_err(|refusal| Box::new(worded(refusal.status(), Some(&id), &refusal)))?;
-        Ok(match resumed {
-            Resumed::On(waiting) => Ok(Running::again(self.gate.clone(), *waiting, id)),
-            Resumed::Waits(answer) => Err(answer),
-        })
     }
 }
 
@@ -130,11 +110,7 @@ fn check(headers: &HeaderMap, message: &Envelope) -> Result<Bytes, Refusal> {
             return Err(answered(code::INVALID_PARAMS, text));
         }
     };
-    let is_spoken =
-        Revision::known(&hop.version).is_some_and(|revision| revision.era() == Era::Modern);
-    if !is_spoken {
-        return Err(unsupported(&hop.version, &Revision::ALL));
-    }
+    let greeting = host::greeting(&hop)?;
     agrees(headers, &METHOD, message.method())?;
     // A method of the other era is refused by its name alone, whatever it names.
     if let Some(name) = mirror::name(message)
@@ -142,16 +118,7 @@ fn check(headers: &HeaderMap, message: &Envelope) -> Result<Bytes, Refusal> {
     {
         agrees(headers, &NAME, Some(&name))?;
     }
-    let client = hop.client.unwrap_or(br#"{"name":"unknown","version":"0"}"#);
-    let mut greeting = Vec::new();
-    greeting.extend_from_slice(br#"{"protocolVersion":"#);
-    greeting.extend_from_slice(json::quote(&hop.version).as_bytes());
-    greeting.extend_from_slice(br#","capabilities":"#);
-    greeting.extend_from_slice(hop.capabilities);
-    greeting.extend_from_slice(br#","clientInfo":"#);
-    greeting.extend_from_slice(client);
-    greeting.push(b'}');
-    Ok(greeting.into())
+    Ok(greeting)
 }
 
 /// A field repeats what the body says (R-066).

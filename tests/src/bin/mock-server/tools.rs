@@ -122,7 +122,9 @@ pub(crate) async fn call(
         sleep(random(Duration::from_millis(server.flags.random_delay))).await;
     }
     let said = match params["name"].as_str().unwrap_or_default() {
-        "echo" | "delete_all" | "deploy" => given["message"].as_str().unwrap_or_default().to_owned(),
+        "echo" | "delete_all" | "deploy" => {
+            given["message"].as_str().unwrap_or_default().to_owned()
+        }
         "raw" => line,
         "meta" => params["_meta"].to_string(),
         "host" => lock(&server.host).to_string(),

@@ -15,8 +15,9 @@ use chillgate_wire::{Envelope, Era, Id};
 use crate::era::rounds;
 use crate::exchange::Exchange;
 use crate::exchange::inputs::Wanted;
-use crate::gate::suspended::{Calling, Waiting, refused};
-use crate::gate::{Answer, Gate};
+use crate::gate::suspended::{Calling, Resumed, Waiting, refused};
+use crate::gate::{Answer, Gate, Refusal};
+use crate::session::Session;
 
 /// A call on its way; dropped early, a legacy one goes on without its host.
 pub struct Running {
@@ -66,8 +67,32 @@ impl Running {
         }
     }
 
+    /// Begins the call of a modern request, or goes on with the one that it brings answers for;
+    /// `Err` in the answer is what its host hears at once.
+    ///
+    /// # Errors
+    /// It leads to no call.
+    pub async fn begin(
+        gate: &Gate,
+        session: &Arc<Session>,
+        request: Envelope,
+        outbox: usize,
+    ) -> Result<Result<Self, Answer>, Refusal> {
+        let Some(id) = request.id() else {
+            return Ok(Err(Answer::none()));
+        };
+        let Some(state) = request.text(&["params", rounds::STATE]) else {
+            let exchange = Exchange::new(id, session.clone(), outbox);
+            return Ok(Ok(Self::new(gate.clone(), exchange, request)));
+        };
+        Ok(match gate.resume(session, &state, &request, &id).await? {
+            Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
+            Resumed::Waits(answer) => Err(answer),
+        })
+    }
+
     /// Goes on with a call that has waited for its host, which now waits with the request `id`.
-    pub fn again(gate: Gate, waiting: Waiting, id: Id) -> Self {
+    fn again(gate: Gate, waiting: Waiting, id: Id) -> Self {
         let asking = Asking::new(&waiting.exchange, waiting.bound, waiting.round, id);
         Self {
             call: Some(waiting.calling),
