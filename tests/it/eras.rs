@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use chillgate_tests::gate::bare;
 use chillgate_tests::http::{Connection, collect, request};
 use chillgate_tests::modern::{
     CAPABILITIES, LOG_LEVEL, VERSION, body, events, fields, message, send,
@@ -13,13 +14,13 @@ use chillgate_tests::schema::Schema;
 use chillgate_tests::script::{Endpoint, Script, Sdk, npm_server};
 use chillgate_tests::server::toml_list;
 use chillgate_tests::wait::{all, seconds};
-use chillgate_tests::{Gate, until};
+use chillgate_tests::{Gate, PipeHost, until};
 
 use crate::mock;
 
 async fn gate() -> Gate {
     let tables = mock("a").ledger().table("");
-    let gate = Gate::with(&tables).front("eras = \"both\"");
+    let gate = Gate::with(&tables);
     gate.audited().start().await
 }
 
@@ -295,7 +296,7 @@ async fn hosts_with_the_same_ids_hear_their_own_answers() {
 async fn two_agents_never_share_what_is_kept_for_one() {
     let tables =
         mock("a").table("isolation = \"session\"\n") + "[identity]\nheader = \"x-agent-id\"\n";
-    let gate = Gate::with(&tables).front("eras = \"both\"").start().await;
+    let gate = Gate::with(&tables).start().await;
     let pid = async |agent: &str| {
         let call = message(&json!(1), "tools/call", json!({"name": "pid"}));
         let mut fields = fields(&call);
@@ -423,13 +424,129 @@ async fn both_eras_are_served_side_by_side() {
     assert_eq!(body(&answer)["result"].get("resultType"), None);
 }
 
+/// What a level needs of the server is asked of it once, and no more of it than that.
+#[tokio::test]
+async fn the_server_is_told_from_which_level_to_log() {
+    let gate = gate().await;
+    for level in ["warning", "error", "info", "info"] {
+        let params = json!({"name": "echo", "_meta": {LOG_LEVEL: level}});
+        result(&gate, "tools/call", params).await;
+    }
+    let told = gate.heard("a").of("logging/setLevel");
+    let levels: Vec<_> = told.iter().map(|told| &told["params"]["level"]).collect();
+    assert_eq!(levels, ["warning", "info"]);
+}
+
+/// the same over lines, where a notification cancels and nothing is in a header.
+#[tokio::test]
+async fn a_modern_host_on_stdio_is_served_like_one_over_http() {
+    let mut command = bare();
+    command.args(["wrap", "--"]).args(mock("a").command());
+    let mut host = PipeHost::start(command);
+    let schema = Schema::of("2026-07-28");
+    host.write(&message(&json!("d"), "server/discover", json!({})))
+        .await;
+    let said = host.answer(&json!("d")).await;
+    schema.check("DiscoverResult", &said["result"]);
+    // Requests overlap; the quick one is not held up.
+    let slow = json!({"name": "wait", "arguments": {"ms": 20_000}});
+    host.write(&message(&json!(1), "tools/call", slow.clone()))
+        .await;
+    host.write(&message(&json!(1), "tools/call", slow)).await;
+    assert_eq!(
+        host.answer(&json!(1)).await["error"]["code"],
+        -32600,
+        "an id in flight"
+    );
+    let meta = json!({"progressToken": "p"});
+    let steps = json!({"name": "progress", "arguments": {"steps": 2}, "_meta": meta});
+    host.write(&message(&json!(2), "tools/call", steps)).await;
+    assert_eq!(
+        host.heard("notifications/progress").await["params"]["progressToken"],
+        "p"
+    );
+    assert_eq!(
+        host.answer(&json!(2)).await["result"]["resultType"],
+        "complete"
+    );
+    let cancel =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+    host.write(&cancel).await;
+    // The id is free again once nothing more can come for it.
+    host.write(&message(&json!(3), "tools/call", json!({"name": "echo"})))
+        .await;
+    host.answer(&json!(3)).await;
+    host.write(&message(&json!(1), "tools/call", json!({"name": "echo"})))
+        .await;
+    assert_eq!(
+        host.answer(&json!(1)).await["result"]["resultType"],
+        "complete"
+    );
+    // What is asked is an outcome here as well.
+    let able = json!({"name": "elicit", "_meta": {CAPABILITIES: {"elicitation": {}}}});
+    host.write(&message(&json!(4), "tools/call", able.clone()))
+        .await;
+    let asked = host.answer(&json!(4)).await["result"].clone();
+    schema.check("InputRequiredResult", &asked);
+    let key = asked["inputRequests"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .next()
+        .unwrap();
+    let mut again = able.clone();
+    again["requestState"] = asked["requestState"].clone();
+    again["inputResponses"] = json!({key: {"said": "blue"}});
+    host.write(&message(&json!(5), "tools/call", again)).await;
+    let text = host.answer(&json!(5)).await["result"]["content"][0]["text"].to_string();
+    assert!(text.contains("blue"), "{text}");
+    // What cannot be one is refused.
+    let mut bare = message(&json!(6), "tools/list", json!({}));
+    bare["params"]["_meta"]
+        .as_object_mut()
+        .unwrap()
+        .remove(CAPABILITIES);
+    host.write(&bare).await;
+    assert_eq!(host.answer(&json!(6)).await["error"]["code"], -32602);
+    let mut future = message(&json!(7), "tools/list", json!({}));
+    future["params"]["_meta"][VERSION] = json!("2099-01-01");
+    host.write(&future).await;
+    assert_eq!(host.answer(&json!(7)).await["error"]["code"], -32022);
+    host.write(&message(&json!(8), "ping", json!({}))).await;
+    assert_eq!(host.answer(&json!(8)).await["error"]["code"], -32601);
+    // Neither a host that listens nor a call that waits for it keeps chillgate from ending.
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    host.write(&message(&json!("l"), "subscriptions/listen", wanted))
+        .await;
+    let first = host.heard("notifications/subscriptions/acknowledged").await;
+    assert_eq!(
+        first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"],
+        "l"
+    );
+    host.write(&message(
+        &json!(9),
+        "tools/call",
+        json!({"name": "changed"}),
+    ))
+    .await;
+    let note = host.heard("notifications/tools/list_changed").await;
+    assert_eq!(
+        note["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"],
+        "l"
+    );
+    host.write(&message(&json!(10), "tools/call", able)).await;
+    host.answer(&json!(10)).await;
+    let (status, stderr) = host.finish(seconds(10)).await;
+    assert!(status.success(), "{status}: {stderr}");
+}
+
 /// A client that we did not write, of the new era, in front of a server of the old one.
 #[tokio::test]
 async fn the_python_client_uses_a_legacy_server_as_a_modern_one() {
     let everything = npm_server("everything").display().to_string();
     let words = ["node".to_owned(), everything, "stdio".to_owned()];
     let table = format!("[server.everything]\ncommand = {}\n", toml_list(&words));
-    let gate = Gate::with(&table).front("eras = \"both\"").start().await;
+    let gate = Gate::with(&table).start().await;
     for path in ["/mcp", "/server/everything/mcp"] {
         what_is_bridged(&gate.url(path)).await;
     }
@@ -440,7 +557,7 @@ async fn the_python_client_uses_a_legacy_server_as_a_modern_one() {
 async fn the_python_client_uses_a_remote_legacy_server_as_a_modern_one() {
     let (_server, url) = crate::peers::remote().await;
     let table = format!("[server.there]\nurl = \"{url}\"\n");
-    let gate = Gate::with(&table).front("eras = \"both\"").start().await;
+    let gate = Gate::with(&table).start().await;
     let schema = Schema::of("2026-07-28");
     schema.check(
         "DiscoverResult",

@@ -536,7 +536,10 @@ async fn what_comes_after_a_host_has_closed_its_stream_waits_for_the_next() {
 
 #[tokio::test]
 async fn a_modern_request_is_told_which_revisions_are_spoken() {
-    let gate = gate().await;
+    let gate = Gate::with(&mock("a").ledger().table(""))
+        .front("eras = \"legacy\"")
+        .start()
+        .await;
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     let modern = |method: &str| json!({"jsonrpc": "2.0", "id": "m-1", "method": method, "params": {"_meta": meta}});
     let header = ("mcp-protocol-version", "2026-07-28");

@@ -20,11 +20,7 @@ use crate::mock;
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
 async fn gate(tables: &str) -> Gate {
-    Gate::with(tables)
-        .front("eras = \"both\"")
-        .audited()
-        .start()
-        .await
+    Gate::with(tables).audited().start().await
 }
 
 /// A stream that has been acknowledged, what was agreed, and the connection that keeps it open.

@@ -18,7 +18,7 @@ use crate::mock;
 
 async fn gate() -> Gate {
     let tables = mock("a").ledger().table("") + "[identity]\nheader = \"x-agent-id\"\n";
-    let gate = Gate::with(&tables).front("eras = \"both\"");
+    let gate = Gate::with(&tables);
     gate.audited().start().await
 }
 
@@ -258,7 +258,7 @@ async fn at_once(gate: &Gate) -> String {
 #[tokio::test]
 async fn a_waiting_call_takes_no_place_in_flight() {
     let tables = mock("a").table("") + "[limits]\nin-flight-per-agent = 1\n";
-    let gate = Gate::with(&tables).front("eras = \"both\"").start().await;
+    let gate = Gate::with(&tables).start().await;
     for waiting in 1..=4 {
         asked(&ask(&gate, &call(waiting, "elicit")).await);
         assert_eq!(at_once(&gate).await, "while they wait");
@@ -315,7 +315,7 @@ async fn a_host_that_leaves_in_a_later_round_has_cancelled_the_call() {
 #[tokio::test]
 async fn a_call_waits_no_longer_than_it_may() {
     let tables = mock("a").ledger().table("") + "[limits]\ninput-wait = \"1s\"\n";
-    let gate = Gate::with(&tables).front("eras = \"both\"");
+    let gate = Gate::with(&tables);
     let gate = gate.audited().start().await;
     let (questions, state) = asked(&ask(&gate, &call(1, "elicit")).await);
     let cancelled =

@@ -4,7 +4,7 @@
 //! hosts that both count from 0 never meet. Reader and writer are separate; neither waits for a
 //! host. It never starts, stops or judges the process behind it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use async_trait::async_trait;
@@ -40,6 +40,8 @@ pub struct Pipe {
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
     greeting: OnceLock<Greeting>,
+    /// The least severe level that the server was told to log from.
+    level: AtomicU8,
     end: OnceLock<String>,
     ended: Notify,
     closing: Notify,
@@ -78,6 +80,7 @@ impl Pipe {
             audience,
             holder: Mutex::default(),
             greeting: OnceLock::new(),
+            level: AtomicU8::new(u8::MAX),
             end: OnceLock::new(),
             ended: Notify::new(),
             closing: Notify::new(),
@@ -155,6 +158,11 @@ impl Pipe {
     /// From now on the server's questions are about this call.
     pub fn hold_for(&self, exchange: &Arc<Exchange>) {
         *locked(&self.holder) = Arc::downgrade(exchange);
+    }
+
+    /// Whether the server must be told to log from this level on, because nobody wanted as much.
+    pub fn lower_level(&self, level: u8) -> bool {
+        level < self.level.fetch_min(level, Ordering::Relaxed)
     }
 
     /// Keeps what the server said in its `initialize` result.

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe, Terms};
-use crate::backend::said::severity;
+use crate::backend::said::{level_params, severity};
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::Isolation;
 use crate::era::rounds;
@@ -337,6 +337,9 @@ impl Pipes {
         request: &Envelope,
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
+        if let Some(level) = exchange.log_level() {
+            Box::pin(self.log_from(pipe, level)).await;
+        }
         let asked = Asked {
             pipe,
             exchange,
@@ -378,10 +381,21 @@ impl Pipes {
             return self.ask(asked).await;
         };
         asked.exchange.session.set_log_level(level);
-        if asked.pipe.audience().lower_level(level) {
+        if asked.pipe.lower_level(level) {
             return self.ask(asked).await;
         }
         self.own_result(asked.exchange, b"{}")
+    }
+
+    /// A host that wants log messages with one request: the server must write them at all.
+    async fn log_from(&self, pipe: &Arc<Pipe>, level: u8) {
+        let can = pipe.greeting().is_some_and(|greeting| greeting.logging);
+        if can && pipe.lower_level(level) {
+            let params = level_params(level);
+            let telling = pipe.request_own("logging/setLevel", &params);
+            // The call matters more than its log.
+            let _ = tokio::time::timeout(self.0.start_timeout, telling).await;
+        }
     }
 
     /// The shared server's updates of a resource go to those who subscribed to it.

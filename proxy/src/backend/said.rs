@@ -55,18 +55,25 @@ fn level_of(note: &Envelope) -> u8 {
 }
 
 /// RFC 5424 severities as MCP names them, from the least severe.
+const LEVELS: [&str; 8] = [
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+
+/// A level's place among them.
 pub(crate) fn severity(name: &str) -> Option<u8> {
-    [
-        "debug",
-        "info",
-        "notice",
-        "warning",
-        "error",
-        "critical",
-        "alert",
-        "emergency",
-    ]
-    .iter()
-    .position(|level| *level == name)
-    .map(|place| place as u8)
+    let place = LEVELS.iter().position(|level| *level == name)?;
+    Some(place as u8)
+}
+
+/// The `params` of the `logging/setLevel` that asks for this one.
+pub(super) fn level_params(level: u8) -> Vec<u8> {
+    let name = LEVELS.get(usize::from(level)).unwrap_or(&LEVELS[0]);
+    format!(r#"{{"level":"{name}"}}"#).into_bytes()
 }

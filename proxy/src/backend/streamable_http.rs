@@ -195,6 +195,9 @@ impl Backend for Remote {
                 let greeting = message::result(exchange.id.as_bytes(), &result);
                 return self.0.parse(greeting).map(|greeting| discovered(&greeting));
             }
+            if let Some(level) = exchange.log_level() {
+                Box::pin(link.log_from(&self.0, level)).await;
+            }
             let generation = link.generation.load(Ordering::Relaxed);
             let mut cancel = CancelOnDrop {
                 link: link.clone(),

@@ -122,6 +122,7 @@ async def connected(options, peer: Peer):
         client = Client(
             target,
             mode=options.mode,
+            log_level="debug",
             client_info=types.Implementation(name="interop-python", version="1"),
             logging_callback=peer.on_log,
             message_handler=peer.on_message,

@@ -1,7 +1,7 @@
 //! Who hears what a server says on its own.
 //!
-//! Keeps account of the sessions behind one pipe: who is there, who subscribed to what, and from
-//! what level the server was told to log. It sends nothing.
+//! Keeps account of the sessions behind one pipe: who is there, and who subscribed to what. It sends
+//! nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -24,8 +24,6 @@ pub enum Audience {
 pub struct Members {
     sessions: Map<Arc<str>, Weak<Session>>,
     subscribed: HashMap<String, HashSet<Arc<str>>>,
-    /// What the server was last told to log from; `None`: never told.
-    level: Option<u8>,
 }
 
 impl Audience {
@@ -90,19 +88,6 @@ impl Audience {
             members.subscribed.remove(uri);
         }
         nobody
-    }
-
-    /// Whether the server must be told to log from this level on, because nobody wanted as much.
-    pub fn lower_level(&self, level: u8) -> bool {
-        let Self::Many(members) = self else {
-            return true;
-        };
-        let mut members = locked(members);
-        let lower = members.level.is_none_or(|now| level < now);
-        if lower {
-            members.level = Some(level);
-        }
-        lower
     }
 
     /// Everybody who is there.

@@ -3,13 +3,13 @@
 //! Answers come back through the POST that asked; what the server says besides goes to the one
 //! host behind the link. It decides nothing about the server as a whole: that is the remote's.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Id, Kind, message};
+use chillgate_wire::{Envelope, Id, Kind, json, message};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 use tracing::debug;
@@ -18,7 +18,7 @@ use super::connect::Reply;
 use super::events::Events;
 use super::{Inner, PROTOCOL_VERSION, SESSION_ID};
 use crate::backend::greeting::{self, Greeting};
-use crate::backend::said::hand_on;
+use crate::backend::said::{hand_on, level_params};
 use crate::backend::{BackendError, State};
 use crate::exchange::Exchange;
 use crate::lock::locked;
@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub(super) generation: AtomicU64,
     listening: AtomicBool,
     forgotten: Notify,
+    /// The least severe level that the server was told to log from.
+    level: AtomicU8,
     pub(super) over: Notify,
     pub(super) slots: Semaphore,
 }
@@ -67,6 +69,7 @@ impl Link {
             generation: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             forgotten: Notify::new(),
+            level: AtomicU8::new(u8::MAX),
             over: Notify::new(),
             slots: Semaphore::new(remote.terms.in_flight),
         })
@@ -292,9 +295,26 @@ impl Link {
     /// Keeps the revision for the header that 2025-06-18 and later ask for.
     pub(super) fn agree(&self, greeting: &Greeting) {
         self.generation.fetch_add(1, Ordering::Relaxed);
+        self.level.store(u8::MAX, Ordering::Relaxed);
         *locked(&self.said) = Some(greeting.result.clone());
         if greeting.revision.as_str() >= "2025-06-18" {
             *locked(&self.revision) = HeaderValue::from_str(&greeting.revision).ok();
+        }
+    }
+
+    /// A host wants log messages with one request: the server must write them at all.
+    pub(super) async fn log_from(self: &Arc<Self>, remote: &Inner, level: u8) {
+        let said = self.said().unwrap_or_default();
+        let can = json::path(&said, &["capabilities", "logging"]).is_some();
+        if !can || level >= self.level.fetch_min(level, Ordering::Relaxed) {
+            return;
+        }
+        let params = level_params(level);
+        let raw = message::request(b"\"chillgate-2\"", "logging/setLevel", Some(&params));
+        if let Ok(request) = remote.parse(raw) {
+            // The call matters more than its log.
+            let telling = self.ask(remote, None, &request);
+            let _ = tokio::time::timeout(remote.start_timeout, telling).await;
         }
     }
 

@@ -217,10 +217,11 @@ pub(crate) async fn call(
         "roots" => server.ask("roots/list", Value::Null).await.to_string(),
         "survey" => {
             progress(server, params, ms(10)).await;
-            let (colour, roots) = tokio::join!(
-                server.ask("elicitation/create", elicitation()),
-                server.ask("roots/list", Value::Null),
-            );
+            let (colour, roots) =
+                tokio::join!(server.ask("elicitation/create", elicitation()), async {
+                    sleep(ms(10)).await;
+                    server.ask("roots/list", Value::Null).await
+                },);
             progress(server, params, ms(10)).await;
             let said = server.ask("sampling/createMessage", sampling()).await;
             json!([colour, roots, said]).to_string()
