@@ -159,7 +159,9 @@ async def run(options) -> int:
                         failed += 1
                         where = traceback.extract_tb(error.__traceback__)
                         line = next((f.lineno for f in reversed(where) if "suites" in f.filename), 0)
-                        report(check, False, f"{type(error).__name__} (suites.py:{line}): {error}"[:2000])
+                        inner = "".join(f"; {one!r}" for one in getattr(error, "exceptions", ()))
+                        said = f"{type(error).__name__} (suites.py:{line}): {error}{inner}"
+                        report(check, False, said[:2000])
     except BaseException as error:
         failed += 1
         text = "".join(traceback.format_exception_only(error))

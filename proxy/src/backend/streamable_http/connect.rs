@@ -32,8 +32,9 @@ use crate::config::secret::SecretText;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long an unused connection stays open.
-const IDLE: Duration = Duration::from_mins(1);
+/// How long an unused connection stays open: less than the 5 s after which Node and uvicorn close
+/// theirs. A call that meets such a close is lost, for nobody knows whether it was carried out.
+const IDLE: Duration = Duration::from_secs(3);
 
 type Net = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
 type Unix = Client<UnixDial, Full<Bytes>>;
