@@ -544,7 +544,7 @@ impl Drop for Listening {
 }
 
 /// 128 random bits as 32 hexadecimal digits: visible ASCII, unguessable (MCP transports).
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     crate::random::bytes::<16>()
         .iter()
         .fold(String::with_capacity(32), |mut id, byte| {

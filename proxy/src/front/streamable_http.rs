@@ -29,6 +29,7 @@ use crate::snapshot::Snapshot;
 
 pub mod body;
 pub mod flow;
+mod http_sse;
 pub mod listen;
 mod modern;
 pub mod read;
@@ -52,6 +53,7 @@ pub struct Endpoint {
     origins: Origins,
     prefix: Prefix,
     eras: Eras,
+    streams: http_sse::Streams,
 }
 
 /// Who is at the other end of the connection.
@@ -71,6 +73,7 @@ impl Endpoint {
             origins,
             prefix: front.prefix,
             eras: front.eras,
+            streams: http_sse::Streams::default(),
         }
     }
 
@@ -119,18 +122,22 @@ impl Endpoint {
     }
 
     async fn route(
-        &self,
+        self: &Arc<Self>,
         head: &Parts,
         body: Incoming,
         caller: Caller<'_>,
     ) -> Result<Reply, Box<Reply>> {
         let snapshot = self.gate.snapshot();
-        let scope = self.scope(head.uri.path(), &snapshot)?;
+        let (scope, is_sse) = self.scope(head.uri.path(), &snapshot)?;
         if head.method == Method::OPTIONS {
             return Ok(preflight(&head.headers));
         }
         let who = snapshot.identities.of(&head.headers);
         let agent = who.map_err(|denied| Box::new(unauthorized(denied)))?;
+        if is_sse {
+            let on_stream = self.route_sse(head, body, scope, agent, caller, &snapshot);
+            return Box::pin(on_stream).await;
+        }
         match head.method {
             Method::POST => {
                 let headers = &head.headers;
@@ -161,16 +168,19 @@ impl Endpoint {
         }
     }
 
-    fn scope(&self, asked: &str, snapshot: &Snapshot) -> Result<Scope, Box<Reply>> {
+    /// What a path talks to, and whether over HTTP+SSE.
+    fn scope(&self, asked: &str, snapshot: &Snapshot) -> Result<(Scope, bool), Box<Reply>> {
         let path = asked.strip_suffix('/').unwrap_or(asked);
-        if path == "/mcp" {
-            return Ok(Scope::Merged(self.prefix));
+        let (place, is_sse) = match (path.strip_suffix("/mcp"), path.strip_suffix("/sse")) {
+            (Some(place), _) => (Some(place), false),
+            (None, place) => (place, true),
+        };
+        if place == Some("") {
+            return Ok((Scope::Merged(self.prefix), is_sse));
         }
-        let name = path
-            .strip_prefix("/server/")
-            .and_then(|rest| rest.strip_suffix("/mcp"));
+        let name = place.and_then(|place| place.strip_prefix("/server/"));
         if let Some(server) = name.and_then(|name| snapshot.routes.get(name)) {
-            return Ok(Scope::One(server.name().clone()));
+            return Ok((Scope::One(server.name().clone()), is_sse));
         }
         // Whoever asks has not said who it is yet: no server is named.
         let text = format!("nothing is served at {asked}; there is /mcp and /server/NAME/mcp");

@@ -60,7 +60,7 @@ impl Body {
         Self::of(Kind::Full(Some(bytes)))
     }
 
-    fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+    pub(super) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self::of(Kind::Stream(Box::pin(stream)))
     }
 
@@ -108,7 +108,7 @@ fn event(message: &Envelope) -> Bytes {
     out.into()
 }
 
-fn comment() -> Bytes {
+pub(super) fn comment() -> Bytes {
     let mut out = Vec::new();
     sse::comment(&mut out);
     out.into()

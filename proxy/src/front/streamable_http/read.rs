@@ -63,8 +63,8 @@ pub fn single<'h>(
     )))
 }
 
-/// The media types of a POST.
-pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
+/// The media type of what is posted.
+pub fn check_content(headers: &HeaderMap) -> Result<(), Box<Reply>> {
     let wrong = |status, text: &str| Err(Box::new(refuse(status, code::INVALID_REQUEST, text)));
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let is_json = match (kinds.next(), kinds.next()) {
@@ -84,6 +84,12 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
             "compressed bodies are not taken",
         );
     }
+    Ok(())
+}
+
+/// The media types of a POST: what it brings, and what it takes back.
+pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
+    check_content(headers)?;
     let is_usual = headers
         .get(header::ACCEPT)
         .is_some_and(|accept| accept == USUAL);
@@ -91,7 +97,8 @@ pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
         is_usual || (accepts(headers, "application/json") && accepts(headers, "text/event-stream"));
     if !takes_both {
         let text = "send `Accept: application/json, text/event-stream`";
-        return wrong(StatusCode::NOT_ACCEPTABLE, text);
+        let status = StatusCode::NOT_ACCEPTABLE;
+        return Err(Box::new(refuse(status, code::INVALID_REQUEST, text)));
     }
     Ok(())
 }

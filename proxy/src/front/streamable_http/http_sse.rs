@@ -1,0 +1,228 @@
+//! HTTP+SSE of revision 2024-11-05: one GET for all that is heard, POSTs for all that is said.
+//!
+//! Apart from Streamable HTTP because its session is the stream: the first event says where to
+//! post, every answer comes on the stream, and when the stream ends the session has ended. The
+//! host behind it is a [`Host`] on a line, as on stdio. Only the older revisions are spoken here.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use chillgate_wire::{Lines, code, sse};
+use futures_util::stream;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::task::AbortHandle;
+
+use super::body::{Body, comment};
+use super::{Caller as Asking, Endpoint, KEEP_ALIVE, Reply, events, plain, read, refuse};
+use crate::config::Eras;
+use crate::front::duplex::{Caller, Host};
+use crate::gate::{Gate, Open};
+use crate::line::Line;
+use crate::lock::locked;
+use crate::map::Map;
+use crate::session::{Scope, random_id};
+use crate::snapshot::Snapshot;
+
+/// What may be on its way from the host's line to its stream before the line waits.
+const ON_ITS_WAY: usize = 64 << 10;
+
+/// The open streams, by the id that their hosts post to.
+#[derive(Default)]
+pub(super) struct Streams(Mutex<Map<Arc<str>, Arc<Stream>>>);
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Streams")
+            .field(&locked(&self.0).len())
+            .finish()
+    }
+}
+
+struct Stream {
+    agent: Arc<str>,
+    scope: Scope,
+    host: tokio::sync::Mutex<Host>,
+}
+
+impl Endpoint {
+    /// A request on a path of HTTP+SSE.
+    pub(super) async fn route_sse(
+        self: &Arc<Self>,
+        head: &Parts,
+        body: Incoming,
+        scope: Scope,
+        agent: Arc<str>,
+        caller: Asking<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<Reply, Box<Reply>> {
+        match head.method {
+            Method::GET => self.open_stream(head, scope, agent, &caller),
+            Method::POST => {
+                let stream = self.stream(&head.uri, &agent, &scope)?;
+                self.post_to(&stream, &head.headers, body, caller, snapshot)
+                    .await
+            }
+            _ => {
+                let text = "HTTP+SSE takes GET and POST";
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let mut reply = refuse(status, code::INVALID_REQUEST, text);
+                let allow = HeaderValue::from_static("GET, POST, OPTIONS");
+                reply.headers_mut().insert(header::ALLOW, allow);
+                Err(Box::new(reply))
+            }
+        }
+    }
+
+    /// Opens a stream; its first event is its own path with the id to post to.
+    fn open_stream(
+        self: &Arc<Self>,
+        head: &Parts,
+        scope: Scope,
+        agent: Arc<str>,
+        caller: &Asking<'_>,
+    ) -> Result<Reply, Box<Reply>> {
+        if !read::accepts(&head.headers, "text/event-stream") {
+            let text = "GET opens an event stream: send `Accept: text/event-stream`";
+            let status = StatusCode::NOT_ACCEPTABLE;
+            return Err(Box::new(refuse(status, code::INVALID_REQUEST, text)));
+        }
+        let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
+        let (line, writing) = Line::new(ours);
+        let writing = tokio::spawn(writing).abort_handle();
+        let who = Caller {
+            agent: Some(agent.clone()),
+            scope: scope.clone(),
+            transport: "sse",
+            peer: caller.peer.as_deref().map(str::to_owned),
+        };
+        let host = Host::new(self.gate.clone(), who, line.clone(), Eras::Legacy);
+        let id: Arc<str> = random_id().into();
+        let stream = Arc::new(Stream {
+            agent,
+            scope,
+            host: tokio::sync::Mutex::new(host),
+        });
+        locked(&self.streams.0).insert(id.clone(), stream);
+        let mut first = Vec::new();
+        sse::endpoint(&format!("{}?session={id}", head.uri.path()), &mut first);
+        // What runs when chillgate stops may still be answered.
+        let gate = self.gate.clone();
+        let draining = tokio::spawn(async move {
+            gate.drain().until_refusing().await;
+            gate.drain().until_idle().await;
+            line.close();
+        });
+        let listening = Listening {
+            first: Some(first.into()),
+            lines: Lines::new(usize::MAX),
+            theirs,
+            _open: self.gate.stream(),
+            _end: End {
+                endpoint: self.clone(),
+                id,
+                tasks: [writing, draining.abort_handle()],
+            },
+        };
+        Ok(events(Body::stream(stream::unfold(
+            listening,
+            Listening::next,
+        ))))
+    }
+
+    /// The agent's stream that an address names.
+    fn stream(&self, uri: &Uri, agent: &str, scope: &Scope) -> Result<Arc<Stream>, Box<Reply>> {
+        let id = uri.query().and_then(|query| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find_map(|(key, value)| (key == "session").then_some(value))
+        });
+        let found = id.and_then(|id| locked(&self.streams.0).get(id).cloned());
+        // Another agent's stream is as unknown as none.
+        let mine = found.filter(|stream| *stream.agent == *agent && stream.scope == *scope);
+        mine.ok_or_else(|| {
+            let text = "no such stream is open: GET this path first, and post to the address that \
+                        its first event names";
+            let status = StatusCode::NOT_FOUND;
+            Box::new(refuse(status, code::INVALID_REQUEST, text))
+        })
+    }
+
+    /// A message of a host whose stream is open.
+    async fn post_to(
+        &self,
+        stream: &Stream,
+        headers: &HeaderMap,
+        body: Incoming,
+        caller: Asking<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<Reply, Box<Reply>> {
+        read::check_content(headers)?;
+        let cap = snapshot.wire.message;
+        let (raw, _held) =
+            read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
+        stream.host.lock().await.take(raw).await;
+        let mut accepted = plain(
+            StatusCode::ACCEPTED,
+            Body::full(Bytes::from_static(b"Accepted")),
+        );
+        let text = HeaderValue::from_static("text/plain");
+        accepted.headers_mut().insert(header::CONTENT_TYPE, text);
+        Ok(accepted)
+    }
+}
+
+/// What a host hears, until it closes its stream or chillgate does.
+struct Listening {
+    first: Option<Bytes>,
+    lines: Lines,
+    theirs: DuplexStream,
+    _open: Open,
+    _end: End,
+}
+
+impl Listening {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if let Some(first) = self.first.take() {
+            return Some((first, self));
+        }
+        let mut out = Vec::new();
+        loop {
+            while let Some(Ok(line)) = self.lines.next() {
+                sse::event(&line, None, &mut out);
+            }
+            if !out.is_empty() {
+                return Some((out.into(), self));
+            }
+            tokio::select! {
+                read = self.theirs.read_buf(self.lines.space()) => match read {
+                    Ok(0) | Err(_) => return None,
+                    Ok(_) => {}
+                },
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some((comment(), self)),
+            }
+        }
+    }
+}
+
+/// With the stream its session ends.
+struct End {
+    endpoint: Arc<Endpoint>,
+    id: Arc<str>,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let stream = locked(&self.endpoint.streams.0).remove(&self.id);
+        let gate: &Gate = &self.endpoint.gate;
+        if let Some(stream) = stream {
+            gate.tasks()
+                .spawn(async move { stream.host.lock().await.drop_all().await });
+        }
+    }
+}
