@@ -189,9 +189,6 @@ async fn a_request_that_breaks_a_rule_is_refused_in_the_words_of_the_revision() 
 async fn an_argument_that_is_said_twice_is_the_same_twice() {
     for seen in [true, false] {
         let gate = gate().await;
-        if seen {
-            result(&gate, "tools/list", json!({})).await;
-        }
         let answer = async |said: &[(&str, &str)], arguments: &Value| {
             let params = json!({"name": "deploy", "arguments": arguments});
             let call = message(&json!(1), "tools/call", params);
@@ -200,6 +197,14 @@ async fn an_argument_that_is_said_twice_is_the_same_twice() {
             (answer.status, body(&answer)["error"]["code"].clone())
         };
         let arguments = json!({"region": "Köln", "place": {"count": 7}});
+        if seen {
+            result(&gate, "tools/list", json!({})).await;
+            assert_eq!(
+                answer(&[], &arguments).await,
+                (400, json!(-32020)),
+                "none at all"
+            );
+        }
         let count = ("mcp-param-count", "7.0");
         let region = ("Mcp-Param-Region", "=?base64?S8O2bG4=?=");
         let refused = (400, json!(-32020));
@@ -219,9 +224,6 @@ async fn an_argument_that_is_said_twice_is_the_same_twice() {
                 refused,
                 "{said:?} {arguments}"
             );
-        }
-        if seen {
-            assert_eq!(answer(&[], &arguments).await, refused, "none at all");
         }
         assert_eq!(
             gate.heard("a").calls(),

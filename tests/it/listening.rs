@@ -118,6 +118,15 @@ async fn a_host_hears_what_it_has_asked_for_and_nothing_else() {
     assert_eq!(gate.heard("a").of("resources/subscribe").len(), 1);
 }
 
+/// What the server does not take is not promised.
+#[tokio::test]
+async fn only_what_the_server_takes_is_acknowledged() {
+    let gate = gate(&mock("a").table("")).await;
+    let wanted = json!({"resourceSubscriptions": ["mock://a/1", "mock://a/refused"]});
+    let (_connection, _, agreed) = listen(&gate, json!(1), wanted).await;
+    assert_eq!(agreed, json!({"resourceSubscriptions": ["mock://a/1"]}));
+}
+
 /// the server is told when nobody is left, and not before.
 #[tokio::test]
 async fn a_server_hears_when_the_last_host_has_gone() {

@@ -22,6 +22,7 @@ mod eras;
 mod examples;
 mod harness;
 mod http_rules;
+mod http_sse;
 mod listening;
 mod metrics;
 mod misrouting;

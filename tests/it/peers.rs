@@ -190,6 +190,16 @@ async fn connected(sdk: Sdk) {
     .await;
 }
 
+/// HTTP+SSE, which hosts of 2024-11-05 speak.
+async fn by_http_sse(sdk: Sdk) {
+    let gate = Gate::with(&table("everything", &everything(), ""))
+        .start()
+        .await;
+    let at = |path: &str| Endpoint::Url(gate.url(path));
+    all_of_mcp(sdk, &at("/sse"), &["--checks", MERGED]).await;
+    all_of_mcp(sdk, &at("/server/everything/sse"), &[]).await;
+}
+
 macro_rules! each_sdk {
     ($($way:ident),* $(,)?) => {$(
         mod $way {
@@ -216,7 +226,8 @@ each_sdk!(
     merged,
     one_of_many,
     remote_behind,
-    connected
+    connected,
+    by_http_sse
 );
 
 #[tokio::test]

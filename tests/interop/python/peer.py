@@ -24,6 +24,7 @@ import anyio
 import httpx2
 import mcp_types as types
 from mcp import Client, StdioServerParameters
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 import suites
@@ -111,7 +112,9 @@ async def connected(options, peer: Peer):
         headers=dict(pair.split("=", 1) for pair in options.header),
         timeout=httpx2.Timeout(30.0, read=300.0),
     ) as http:
-        if options.url:
+        if options.url.endswith("/sse"):
+            target = sse_client(options.url, headers=dict(pair.split("=", 1) for pair in options.header))
+        elif options.url:
             target = streamable_http_client(options.url, http_client=http)
         else:
             command, *args = options.command

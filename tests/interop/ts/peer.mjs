@@ -11,6 +11,7 @@
 
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport, getDefaultEnvironment } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import {
   CreateMessageRequestSchema,
@@ -107,6 +108,9 @@ class Peer {
 function transport() {
   if (options.url) {
     const headers = Object.fromEntries(options.header.map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
+    if (options.url.endsWith("/sse")) {
+      return new SSEClientTransport(new URL(options.url), { requestInit: { headers } });
+    }
     return new StreamableHTTPClientTransport(new URL(options.url), { requestInit: { headers } });
   }
   const env = getDefaultEnvironment();
@@ -147,7 +151,7 @@ async function run() {
     }
   }
   try {
-    if (options.url) await within(CONNECT_MS, "DELETE", link.terminateSession());
+    if (options.url) await within(CONNECT_MS, "DELETE", link.terminateSession?.());
     await within(CONNECT_MS, "closing", peer.client.close());
   } catch (error) {
     failed += 1;

@@ -26,6 +26,14 @@ pub(crate) async fn answer(
             }
             Ok(hello(server, params))
         }
+        "resources/subscribe"
+            if params["uri"]
+                .as_str()
+                .unwrap_or_default()
+                .ends_with("/refused") =>
+        {
+            Err(json!({"code": -32602, "message": "No such resource"}))
+        }
         "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
             Ok(json!({}))
         }
