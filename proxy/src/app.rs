@@ -438,6 +438,7 @@ fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
         transport,
         listen,
         eras: Eras::default(),
+        http_sse: true,
         prefix: Prefix::Auto,
         tls: None,
         allow_anonymous: false,

@@ -16,6 +16,7 @@ use crate::session::Session;
 
 pub mod builtin;
 pub mod greeting;
+pub mod http_sse;
 pub mod pipe;
 pub mod pipes;
 pub(crate) mod said;

@@ -105,6 +105,9 @@ pub struct Front {
     /// Whether tools of the merged endpoint are shown as `server__tool`.
     #[serde(default, deserialize_with = "word")]
     pub prefix: Prefix,
+    /// Whether HTTP+SSE of 2024-11-05 is served beside it, at `/sse`. Streamable HTTP only.
+    #[serde(default = "yes")]
+    pub http_sse: bool,
     /// The protocol's eras that hosts may speak here.
     #[serde(default, deserialize_with = "word")]
     pub eras: Eras,
@@ -120,6 +123,10 @@ pub struct Front {
     /// `Origin` values accepted besides the front's own, e.g. `https://app.example`.
     #[serde(default)]
     pub allowed_origins: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A transport towards hosts.
@@ -339,6 +346,8 @@ pub enum Isolation {
 pub struct RemoteServer {
     /// `http://…` or `https://…`, or `unix:/path.sock` with the path `/mcp`.
     pub url: String,
+    /// It speaks HTTP+SSE of 2024-11-05: `transport = "http-sse"`.
+    pub http_sse: bool,
     /// Headers of chillgate's own towards this server, e.g. `Authorization`.
     pub headers: BTreeMap<String, SecretText>,
     /// A PEM file with certificate authorities to trust besides the system's.

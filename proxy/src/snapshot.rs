@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
 use crate::backend::builtin::Builtin;
+use crate::backend::http_sse::HttpSse;
 use crate::backend::pipe::Terms;
 use crate::backend::pipes::Pipes;
 use crate::backend::stdio::Child;
@@ -203,6 +204,12 @@ fn backend_of(
                 terms,
                 tasks,
             );
+            Ok((Arc::new(pipes), None))
+        }
+        Server::Remote(remote) if remote.http_sse => {
+            let opener = Box::new(HttpSse::new(remote)?);
+            let start = remote.start_timeout;
+            let pipes = Pipes::new(opener, Isolation::Auto, start, terms, tasks);
             Ok((Arc::new(pipes), None))
         }
         Server::Remote(remote) => Ok((Arc::new(Remote::new(remote, terms, tasks)?), None)),

@@ -41,6 +41,7 @@ const RECONNECT_MS = 300; // a dropped client comes back after this
 const EVENTS_KEPT = 1000;
 const ANSWER_MS = 60_000; // how long a handler waits for its client's answer
 const INVALID_PARAMS = -32602;
+const INTERNAL_ERROR = -32603;
 const RESOURCE_NOT_FOUND = -32002; // the code of these revisions
 const LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
@@ -265,12 +266,10 @@ const TOOLS = {
     async (call) => said(`Roots: ${(await call.roots()).join(", ")}`),
   ],
   test_input_required_result_request_state: [
-    "Asks to go on; what it knows stays in memory until then",
+    "Asks to go on; its state is the waiting call itself",
     async (call) => {
-      const secret = randomUUID();
-      const remembered = secret;
       const { content } = await call.elicit("Go on?", { ok: { type: "boolean" } });
-      return said(content?.ok && remembered === secret ? "state-ok" : "state-lost");
+      return said(content?.ok ? "state-ok" : "not confirmed");
     },
   ],
   test_input_required_result_multiple_inputs: [
@@ -327,6 +326,43 @@ const TOOLS = {
       for (const level of LEVELS) await call.log(level, `a line of level ${level}`);
       return said("Logged.");
     },
+  ],
+  // What the suite runs as tasks of the tasks extension. These revisions have no such extension: the
+  // tools answer at once, which the suite accepts wherever it does not ask for a task.
+  greet: ["Greets", (_call, { name }) => said(`Hello, ${name}!`), object({ name: string("Whom to greet") })],
+  slow_compute: [
+    "Computes; never slow here",
+    (_call, { label }) => said(`Computed ${label}.`),
+    object({ seconds: { type: "number", description: "How long it may take" }, label: string("A word for it") }),
+  ],
+  failing_job: ["Always fails", () => ({ ...said("This job always fails."), isError: true })],
+  protocol_error_job: [
+    "Always fails, below the tools",
+    () => {
+      throw failure(INTERNAL_ERROR, "This job cannot run");
+    },
+  ],
+  confirm_delete: [
+    "Asks before it deletes nothing",
+    async (call, { filename }) => {
+      const answer = await call.elicit(`Delete ${filename}?`, { confirm: { type: "boolean" } });
+      return said(answer.content?.confirm ? "Deleted." : "Kept.");
+    },
+    object({ filename: string("What to delete") }),
+  ],
+  multi_input: [
+    "Asks two questions at once",
+    async (call) => {
+      const [name, colour] = await Promise.all([
+        call.elicit("What is your name?", NAME),
+        call.elicit("What is your colour?", { color: { type: "string" } }),
+      ]);
+      return said(`${outcome(name)}; ${outcome(colour)}`);
+    },
+  ],
+  test_tool_with_task: [
+    "Asks to go on, then goes on",
+    async (call) => said(outcome(await call.elicit("Go on?", { ok: { type: "boolean" } }))),
   ],
   test_trigger_tool_change: [
     "Adds a tool, or removes it again",
@@ -465,6 +501,7 @@ class Session {
       try {
         return await run(new Call(this, context), params.arguments ?? {});
       } catch (error) {
+        if (error.code === INTERNAL_ERROR) throw error;
         // A refused question is the tool's own failure, which its caller should read.
         return { ...said(`The tool failed: ${error.message}`), isError: true };
       }

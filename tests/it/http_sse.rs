@@ -47,7 +47,7 @@ fn hello(id: u64) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params})
 }
 
-fn call(id: u64, tool: &str, arguments: Value) -> Value {
+fn call(id: u64, tool: &str, arguments: &Value) -> Value {
     let params = json!({"name": tool, "arguments": arguments});
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
 }
@@ -68,10 +68,10 @@ async fn all_answers_come_on_the_stream() {
         let said = heard(&mut events).await;
         assert_eq!(said["result"]["protocolVersion"], "2024-11-05", "{said}");
         // The quick one is not held up by the slow one.
-        let wait = call(2, "wait", json!({"ms": 700, "nonce": "slow"}));
+        let wait = call(2, "wait", &json!({"ms": 700, "nonce": "slow"}));
         assert_eq!(post(&gate, &to, &wait).await, 202);
         assert_eq!(
-            post(&gate, &to, &call(3, "echo", json!({"message": "quick"}))).await,
+            post(&gate, &to, &call(3, "echo", &json!({"message": "quick"}))).await,
             202
         );
         assert_eq!(heard(&mut events).await["id"], 3);
@@ -88,7 +88,7 @@ async fn what_is_posted_elsewhere_reaches_nobody() {
     let (_connection, mut events, to) = open(&gate, "/sse").await;
     assert_eq!(post(&gate, &to, &hello(1)).await, 202);
     heard(&mut events).await;
-    let echo = call(2, "echo", json!({})).to_string();
+    let echo = call(2, "echo", &json!({})).to_string();
     let foreign = [JSON, ("x-agent-id", "somebody-else")];
     let other_path = to.replacen("/sse", "/server/a/sse", 1);
     for (path, headers, status) in [
@@ -139,7 +139,7 @@ async fn with_the_stream_its_session_ends() {
     assert_eq!(post(&gate, &to, &hello(1)).await, 202);
     heard(&mut events).await;
     assert_eq!(
-        post(&gate, &to, &call(2, "wait", json!({"ms": 20_000}))).await,
+        post(&gate, &to, &call(2, "wait", &json!({"ms": 20_000}))).await,
         202
     );
     until("the call", seconds(5), async || {
@@ -150,5 +150,5 @@ async fn with_the_stream_its_session_ends() {
     let cancelled =
         async || (gate.heard("a").of("notifications/cancelled").len() == 1).then_some(());
     until("the cancellation", seconds(10), cancelled).await;
-    assert_eq!(post(&gate, &to, &call(3, "echo", json!({}))).await, 404);
+    assert_eq!(post(&gate, &to, &call(3, "echo", &json!({}))).await, 404);
 }

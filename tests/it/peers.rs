@@ -55,9 +55,13 @@ fn four() -> String {
 
 /// server-everything over Streamable HTTP on loopback; ends with the value.
 pub(crate) async fn remote() -> (Child, String) {
+    remote_over("streamableHttp", "/mcp").await
+}
+
+async fn remote_over(transport: &str, path: &str) -> (Child, String) {
     let port = free_port();
     let mut node = command("node");
-    node.arg(npm_server("everything")).arg("streamableHttp");
+    node.arg(npm_server("everything")).arg(transport);
     node.env("PORT", port.to_string());
     node.env(
         "NODE_OPTIONS",
@@ -76,7 +80,7 @@ pub(crate) async fn remote() -> (Child, String) {
             .map(drop)
     })
     .await;
-    (child, format!("http://127.0.0.1:{port}/mcp"))
+    (child, format!("http://127.0.0.1:{port}{path}"))
 }
 
 /// What the merged endpoint offers: all but 2025-11-25 tasks, whose ids name no server.
@@ -179,6 +183,18 @@ async fn remote_behind(sdk: Sdk) {
     all_of_mcp(sdk, &Endpoint::Url(gate.url("/server/everything/mcp")), &[]).await;
 }
 
+/// The same server over HTTP+SSE of 2024-11-05.
+async fn remote_http_sse(sdk: Sdk) {
+    let (_server, url) = remote_over("sse", "/sse").await;
+    let gate = Gate::with(&format!(
+        "[server.everything]\nurl = \"{url}\"\ntransport = \"http-sse\"\n"
+    ))
+    .start()
+    .await;
+    all_of_mcp(sdk, &Endpoint::Url(gate.url("/mcp")), &["--checks", MERGED]).await;
+    all_of_mcp(sdk, &Endpoint::Url(gate.url("/server/everything/mcp")), &[]).await;
+}
+
 async fn connected(sdk: Sdk) {
     let (_server, url) = remote().await;
     let gate = chillgate_tests::process::chillgate().display().to_string();
@@ -227,7 +243,8 @@ each_sdk!(
     one_of_many,
     remote_behind,
     connected,
-    by_http_sse
+    by_http_sse,
+    remote_http_sse
 );
 
 #[tokio::test]

@@ -94,6 +94,7 @@ fn fronts(config: &Config, found: &mut Vec<Said>) {
             let given = [
                 ("listen", front.listen.is_some()),
                 ("tls", front.tls.is_some()),
+                ("http-sse", !front.http_sse),
                 ("allow-anonymous", front.allow_anonymous),
                 ("allowed-hosts", !front.allowed_hosts.is_empty()),
                 ("allowed-origins", !front.allowed_origins.is_empty()),

@@ -72,6 +72,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("front.*.transport", r#"transport = "streamable-http""#),
     ("front.*.listen", r#"listen = "127.0.0.1:8800""#),
     ("front.*.prefix", r#"prefix = "auto""#),
+    ("front.*.http-sse", "http-sse = false"),
     ("front.*.eras", r#"eras = "legacy""#),
     (
         "front.*.tls",

@@ -44,6 +44,7 @@ pub(super) struct RawServer {
     headers: Option<BTreeMap<String, SecretText>>,
     ca: Option<PathBuf>,
     era: Option<String>,
+    transport: Option<String>,
     #[serde(deserialize_with = "span_opt")]
     start_timeout: Option<Duration>,
 }
@@ -77,7 +78,7 @@ const KINDS: [(&str, &[&str]); 3] = [
         "command",
         &["isolation", "env", "inherit", "cwd", "start-timeout"],
     ),
-    ("url", &["headers", "ca", "start-timeout"]),
+    ("url", &["headers", "ca", "transport", "start-timeout"]),
 ];
 
 /// What is wrong with the choice of keys: no kind, two kinds, keys of another kind.
@@ -302,8 +303,22 @@ impl RawServer {
             }
         }
         secrets("headers", &headers, found);
+        let http_sse = match self.transport.as_deref() {
+            None | Some("streamable-http") => false,
+            Some("http-sse") => true,
+            Some(_) => {
+                found.push(wrong(
+                    &["transport"],
+                    false,
+                    "`transport` must be \"streamable-http\" or \"http-sse\"",
+                    "write transport = \"http-sse\" for a server of 2024-11-05, else remove it",
+                ));
+                false
+            }
+        };
         RemoteServer {
             url,
+            http_sse,
             headers,
             ca: self.ca,
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),

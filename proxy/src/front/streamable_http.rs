@@ -53,7 +53,8 @@ pub struct Endpoint {
     origins: Origins,
     prefix: Prefix,
     eras: Eras,
-    streams: http_sse::Streams,
+    /// None: HTTP+SSE is not served.
+    streams: Option<http_sse::Streams>,
 }
 
 /// Who is at the other end of the connection.
@@ -73,7 +74,7 @@ impl Endpoint {
             origins,
             prefix: front.prefix,
             eras: front.eras,
-            streams: http_sse::Streams::default(),
+            streams: front.http_sse.then(http_sse::Streams::default),
         }
     }
 
@@ -173,7 +174,7 @@ impl Endpoint {
         let path = asked.strip_suffix('/').unwrap_or(asked);
         let (place, is_sse) = match (path.strip_suffix("/mcp"), path.strip_suffix("/sse")) {
             (Some(place), _) => (Some(place), false),
-            (None, place) => (place, true),
+            (None, place) => (place.filter(|_| self.streams.is_some()), true),
         };
         if place == Some("") {
             return Ok((Scope::Merged(self.prefix), is_sse));

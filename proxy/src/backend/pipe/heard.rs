@@ -14,7 +14,8 @@ use crate::exchange::{Exchange, Refused};
 use crate::lock::locked;
 
 impl Pipe {
-    pub(super) fn hear(self: &Arc<Self>, line: Bytes) {
+    /// Takes in one message of the server.
+    pub(in crate::backend) fn hear(self: &Arc<Self>, line: Bytes) {
         let said = match Envelope::parse(line, &self.limits) {
             Ok(said) => said,
             Err(fault) => {

@@ -140,24 +140,36 @@ impl Http {
         body: Bytes,
         extra: &[(HeaderName, HeaderValue)],
     ) -> Result<Reply, HttpError> {
-        self.send(Method::POST, body, ACCEPT_BOTH, extra).await
+        self.send(Method::POST, &self.uri, body, ACCEPT_BOTH, extra)
+            .await
+    }
+
+    /// POSTs a message to another address of the same server.
+    pub async fn post_to(&self, uri: &Uri, body: Bytes) -> Result<Reply, HttpError> {
+        self.send(Method::POST, uri, body, ACCEPT_BOTH, &[]).await
+    }
+
+    /// The server's address.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// Opens an event stream.
     pub async fn get(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
-        self.send(Method::GET, Bytes::new(), ACCEPT_EVENTS, extra)
+        self.send(Method::GET, &self.uri, Bytes::new(), ACCEPT_EVENTS, extra)
             .await
     }
 
     /// Ends a session.
     pub async fn delete(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
-        self.send(Method::DELETE, Bytes::new(), ACCEPT_BOTH, extra)
+        self.send(Method::DELETE, &self.uri, Bytes::new(), ACCEPT_BOTH, extra)
             .await
     }
 
     async fn send(
         &self,
         method: Method,
+        uri: &Uri,
         body: Bytes,
         accept: HeaderValue,
         extra: &[(HeaderName, HeaderValue)],
@@ -165,7 +177,7 @@ impl Http {
         let is_post = method == Method::POST;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, accept);
         if is_post {

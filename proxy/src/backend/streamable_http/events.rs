@@ -88,6 +88,17 @@ impl Events {
         Some(Ok(Bytes::from(data)))
     }
 
+    /// Where to post, which an HTTP+SSE server says first. `None`: the stream has ended before.
+    pub async fn endpoint(&mut self) -> Option<String> {
+        while let Some(Ok(event)) = self.stream.next().await {
+            self.taken.store(0, Ordering::Relaxed);
+            if event.event.as_deref() == Some("endpoint") {
+                return event.data;
+            }
+        }
+        None
+    }
+
     /// The id of the last event that had one.
     pub fn last_id(&self) -> Option<&HeaderValue> {
         self.last_id.as_ref()

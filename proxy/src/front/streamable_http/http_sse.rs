@@ -4,7 +4,7 @@
 //! post, every answer comes on the stream, and when the stream ends the session has ended. The
 //! host behind it is a [`Host`] on a line, as on stdio. Only the older revisions are spoken here.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use chillgate_wire::{Lines, code, sse};
@@ -76,6 +76,16 @@ impl Endpoint {
         }
     }
 
+    /// The open streams; no path leads here where none are served.
+    fn streams(&self) -> MutexGuard<'_, Map<Arc<str>, Arc<Stream>>> {
+        let streams = self.streams.as_ref();
+        locked(
+            &streams
+                .expect("a path of HTTP+SSE is only known where it is served")
+                .0,
+        )
+    }
+
     /// Opens a stream; its first event is its own path with the id to post to.
     fn open_stream(
         self: &Arc<Self>,
@@ -105,7 +115,7 @@ impl Endpoint {
             scope,
             host: tokio::sync::Mutex::new(host),
         });
-        locked(&self.streams.0).insert(id.clone(), stream);
+        self.streams().insert(id.clone(), stream);
         let mut first = Vec::new();
         sse::endpoint(&format!("{}?session={id}", head.uri.path()), &mut first);
         // What runs when chillgate stops may still be answered.
@@ -138,7 +148,7 @@ impl Endpoint {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find_map(|(key, value)| (key == "session").then_some(value))
         });
-        let found = id.and_then(|id| locked(&self.streams.0).get(id).cloned());
+        let found = id.and_then(|id| self.streams().get(id).cloned());
         // Another agent's stream is as unknown as none.
         let mine = found.filter(|stream| *stream.agent == *agent && stream.scope == *scope);
         mine.ok_or_else(|| {
@@ -218,7 +228,7 @@ impl Drop for End {
         for task in &self.tasks {
             task.abort();
         }
-        let stream = locked(&self.endpoint.streams.0).remove(&self.id);
+        let stream = self.endpoint.streams().remove(&self.id);
         let gate: &Gate = &self.endpoint.gate;
         if let Some(stream) = stream {
             gate.tasks()
