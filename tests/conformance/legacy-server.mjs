@@ -73,8 +73,12 @@ const image = () => ({ type: "image", data: RED_DOT_PNG, mimeType: "image/png" }
 const embedded = (uri, mimeType, words) => ({ type: "resource", resource: { uri, mimeType, text: words } });
 const user = (content) => ({ role: "user", content });
 
-function failure(code, message, data) {
-  return Object.assign(new Error(message), { code, data });
+/** What is answered as a JSON-RPC error, whatever was being handled. */
+class Refusal extends Error {
+  constructor(code, message, data) {
+    super(message);
+    Object.assign(this, { code, data });
+  }
 }
 
 /** A schema of an object with these properties, all of them required. */
@@ -339,7 +343,7 @@ const TOOLS = {
   protocol_error_job: [
     "Always fails, below the tools",
     () => {
-      throw failure(INTERNAL_ERROR, "This job cannot run");
+      throw new Refusal(INTERNAL_ERROR, "This job cannot run");
     },
   ],
   confirm_delete: [
@@ -464,7 +468,7 @@ function contents(uri) {
   const known = RESOURCES[uri];
   if (known) return { uri, mimeType: known[1], ...known[2] };
   const id = TEMPLATE.exec(uri)?.[1];
-  if (id === undefined) throw failure(RESOURCE_NOT_FOUND, "Resource not found", { uri });
+  if (id === undefined) throw new Refusal(RESOURCE_NOT_FOUND, "Resource not found", { uri });
   return { uri, mimeType: "application/json", text: JSON.stringify({ id, data: `All about ${id}` }) };
 }
 
@@ -497,11 +501,11 @@ class Session {
     on(ListToolsRequestSchema, () => ({ tools: tools() }));
     on(CallToolRequestSchema, async ({ params }, context) => {
       const [, run] = TOOLS[params.name] ?? [];
-      if (!run) throw failure(INVALID_PARAMS, `Unknown tool: ${params.name}`);
+      if (!run) throw new Refusal(INVALID_PARAMS, `Unknown tool: ${params.name}`);
       try {
         return await run(new Call(this, context), params.arguments ?? {});
       } catch (error) {
-        if (error.code === INTERNAL_ERROR) throw error;
+        if (error instanceof Refusal) throw error;
         // A refused question is the tool's own failure, which its caller should read.
         return { ...said(`The tool failed: ${error.message}`), isError: true };
       }
@@ -509,7 +513,7 @@ class Session {
     on(ListPromptsRequestSchema, () => ({ prompts: prompts() }));
     on(GetPromptRequestSchema, async ({ params }, context) => {
       const [description, messages] = PROMPTS[params.name] ?? [];
-      if (!messages) throw failure(INVALID_PARAMS, `Unknown prompt: ${params.name}`);
+      if (!messages) throw new Refusal(INVALID_PARAMS, `Unknown prompt: ${params.name}`);
       return { description, messages: await messages(new Call(this, context), params.arguments ?? {}) };
     });
     on(ListResourcesRequestSchema, () => ({

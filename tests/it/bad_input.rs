@@ -197,6 +197,7 @@ async fn the_same_bad_lines_on_a_pipe_are_answered_and_the_pipe_goes_on() {
     assert_eq!(calls(&ledger), 2, "a refused line reached the server");
 }
 
+///
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_while_it_is_read() {
     let tables = mock("a").ledger().table("") + "[limits]\nmessage = \"1MiB\"\n";
@@ -243,6 +244,7 @@ async fn a_body_over_the_limit_is_refused_while_it_is_read() {
     );
 }
 
+///
 #[tokio::test]
 async fn a_line_over_the_limit_on_a_pipe_is_refused_and_the_next_line_is_read() {
     let folder = tempfile::tempdir().unwrap();

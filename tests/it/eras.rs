@@ -86,6 +86,14 @@ async fn what_held_for_one_hop_stays_there_and_all_else_arrives() {
     let said = result(&gate, "tools/call", call).await;
     let heard: Value = serde_json::from_str(said["content"][0]["text"].as_str().unwrap()).unwrap();
     assert_eq!(heard, json!({"com.example/k": [1], "traceparent": "00-a"}));
+    let other = json!({"name": "params", "task": {"ttl": 1}, "inputResponses": {}});
+    let said = result(&gate, "tools/call", other).await;
+    let heard: Value = serde_json::from_str(said["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        heard,
+        json!({"name": "params"}),
+        "what means nothing to the server"
+    );
     for id in ["1.0", "\"x\"", "9007199254740993"] {
         let call = message(&json!("ID"), "tools/call", json!({"name": "echo"}));
         let raw = call.to_string().replace("\"ID\"", id);
@@ -426,6 +434,7 @@ async fn both_eras_are_served_side_by_side() {
     assert_eq!(body(&answer)["result"].get("resultType"), None);
 }
 
+///
 /// What a level needs of the server is asked of it once, and no more of it than that.
 #[tokio::test]
 async fn the_server_is_told_from_which_level_to_log() {

@@ -36,6 +36,7 @@ fn hello(revision: &str) -> Value {
         "protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "h", "version": "1"}}})
 }
 
+///
 #[tokio::test]
 async fn every_handshake_revision_is_agreed_as_asked_and_an_unknown_one_is_answered() {
     let gate = gate().await;
@@ -65,6 +66,7 @@ async fn every_handshake_revision_is_agreed_as_asked_and_an_unknown_one_is_answe
     }
 }
 
+///
 #[tokio::test]
 async fn a_session_is_needed_known_and_gone_after_delete() {
     let gate = gate().await;
@@ -127,6 +129,7 @@ async fn a_header_that_decides_stands_once() {
     assert_eq!(gate.heard("a").calls(), 0);
 }
 
+///
 #[tokio::test]
 async fn notifications_and_answers_are_accepted_with_202_and_nothing_else() {
     let gate = gate().await;
@@ -220,6 +223,7 @@ async fn content_types_and_accept_headers_are_what_the_specification_asks() {
     }
 }
 
+///
 #[tokio::test]
 async fn only_the_methods_of_the_transport_are_allowed() {
     let gate = gate().await;
@@ -254,6 +258,7 @@ async fn only_the_methods_of_the_transport_are_allowed() {
     assert_eq!(status, 400, "GET without a session");
 }
 
+///
 #[tokio::test]
 async fn a_protocol_version_header_must_be_one_that_is_spoken() {
     let gate = gate().await;
@@ -285,6 +290,7 @@ async fn a_protocol_version_header_must_be_one_that_is_spoken() {
     );
 }
 
+///
 #[tokio::test]
 async fn a_foreign_origin_or_host_is_forbidden_before_anything_is_read() {
     let gate = gate().await;
@@ -338,6 +344,7 @@ async fn a_foreign_origin_or_host_is_forbidden_before_anything_is_read() {
     );
 }
 
+///
 #[tokio::test]
 async fn a_batch_is_for_2025_03_26_and_each_item_is_answered() {
     let gate = gate().await;
@@ -426,6 +433,7 @@ async fn an_initialize_that_names_no_revision_opens_nothing() {
     );
 }
 
+///
 #[tokio::test]
 async fn the_get_stream_opens_carries_and_ends_with_the_session() {
     let gate = gate().await;
@@ -534,6 +542,7 @@ async fn what_comes_after_a_host_has_closed_its_stream_waits_for_the_next() {
     );
 }
 
+///
 #[tokio::test]
 async fn a_modern_request_is_told_which_revisions_are_spoken() {
     let gate = Gate::with(&mock("a").ledger().table(""))
@@ -575,6 +584,7 @@ async fn a_modern_request_is_told_which_revisions_are_spoken() {
     );
 }
 
+///
 #[tokio::test]
 async fn another_agents_session_is_as_unknown_as_none() {
     let tables = mock("a").ledger().table("") + "[identity]\nheader = \"x-agent-id\"\n";

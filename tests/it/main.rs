@@ -30,6 +30,7 @@ mod peers;
 mod policies;
 mod relay;
 mod rounds;
+mod rules;
 mod schemas;
 mod server_requests;
 mod tls;

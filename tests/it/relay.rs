@@ -62,6 +62,7 @@ async fn meta_keys_of_chillgates_own_come_from_no_host() {
     assert!(of("anonymous") && !of("somebody-else"));
 }
 
+///
 #[tokio::test]
 async fn an_answer_keeps_members_that_no_sdk_knows() {
     let gate = Gate::with(&mock("a").table("")).start().await;
@@ -73,6 +74,7 @@ async fn an_answer_keeps_members_that_no_sdk_knows() {
     assert_eq!(error.answer()["error"]["data"]["kept"], true);
 }
 
+///
 #[tokio::test]
 async fn an_id_comes_back_with_its_own_spelling() {
     let gate = Gate::with(&mock("a").table("")).start().await;
@@ -289,6 +291,7 @@ async fn a_host_that_does_not_read_stalls_nobody_else() {
     }
 }
 
+///
 #[tokio::test]
 async fn wrap_puts_the_gate_between_two_pipes_and_leaves_nothing_behind() {
     let mark = chillgate_tests::process::mark();
@@ -369,6 +372,7 @@ async fn a_child_sees_a_small_environment_and_three_descriptors() {
     );
 }
 
+///
 #[tokio::test]
 async fn what_a_slow_server_says_late_finds_nobody() {
     let policy = "[[policy]]\ntype = \"timeout\"\nmatch = { method = \"tools/call\" }\nafter = \"300ms\"\nmax = \"5s\"\n";
@@ -408,6 +412,7 @@ async fn progress_renews_a_timeout() {
     assert_eq!(reply.before().len(), 8);
 }
 
+///
 #[tokio::test]
 async fn progress_does_not_outlast_the_longest_time_allowed() {
     let policy = "[[policy]]\ntype = \"timeout\"\nmatch = { method = \"tools/call\" }\nafter = \"600ms\"\nmax = \"1s\"\n";

@@ -26,6 +26,7 @@ async fn heard(events: &mut Events, limit: Duration) -> Option<Value> {
     timeout(limit, events.message()).await.ok().flatten()
 }
 
+///
 #[tokio::test]
 async fn sampling_elicitation_and_roots_ask_the_host_that_called() {
     let gate = Gate::with(&mock("a").table("")).start().await;
@@ -82,6 +83,7 @@ async fn another_hosts_answer_to_a_servers_request_counts_for_nothing() {
     assert!(answer.to_string().contains("mine"), "{answer}");
 }
 
+///
 #[tokio::test]
 async fn a_host_that_declared_nothing_is_asked_for_nothing() {
     let gate = Gate::with(&mock("a").table("")).start().await;
@@ -95,6 +97,7 @@ async fn a_host_that_declared_nothing_is_asked_for_nothing() {
     );
 }
 
+///
 #[tokio::test]
 async fn progress_comes_back_under_the_hosts_own_token() {
     let gate = Gate::with(&mock("a").table("")).start().await;
@@ -297,6 +300,7 @@ async fn a_cancelled_call_is_cancelled_at_the_server_under_the_servers_id() {
     assert_eq!(told["params"]["requestId"], id_at_server);
 }
 
+///
 #[tokio::test]
 async fn a_lost_connection_is_not_a_cancellation() {
     let gate = Gate::with(&mock("a").ledger().table(""))

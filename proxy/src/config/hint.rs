@@ -175,10 +175,6 @@ pub(super) fn not_yet(path: &str) -> Option<&'static str> {
             "server.*.limits",
             "remove the line; bound the memory of the container instead",
         ),
-        (
-            "front.*.http-sse",
-            "remove the line; fronts speak Streamable HTTP and stdio",
-        ),
     ];
     known
         .iter()

@@ -31,9 +31,12 @@ pub fn understand(exchange: &Arc<Exchange>, request: Envelope) -> Result<Envelop
     let stripped = meta::strip(&request);
     let mut edit = stripped.edit();
     edit.id(exchange.id.as_bytes());
-    // Without a state they answer nothing that was asked here: this is a call of its own.
-    if stripped.find(&["params", rounds::RESPONSES]).is_some() {
-        edit.remove(&["params", rounds::RESPONSES]);
+    // Without a state the answers belong to nothing that was asked here: this is a call of its own.
+    // And what asks an older server for a task means nothing to a modern host.
+    for member in [rounds::RESPONSES, "task"] {
+        if stripped.find(&["params", member]).is_some() {
+            edit.remove(&["params", member]);
+        }
     }
     Ok(edit.finish())
 }

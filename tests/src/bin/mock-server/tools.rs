@@ -21,6 +21,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("echo", "answers `message`"),
     ("raw", "answers the line it heard, byte for byte"),
     ("meta", "answers `params._meta` as JSON"),
+    ("params", "answers `params` as JSON"),
     ("host", "answers what the host declared"),
     ("name", "answers the server's name"),
     (
@@ -127,6 +128,7 @@ pub(crate) async fn call(
         }
         "raw" => line,
         "meta" => params["_meta"].to_string(),
+        "params" => params.to_string(),
         "host" => lock(&server.host).to_string(),
         "name" | "two__words" => server.flags.name.clone(),
         "pid" => std::process::id().to_string(),
