@@ -196,7 +196,7 @@ impl Host {
         };
         let (gate, line) = (self.gate.clone(), self.line.clone());
         self.gate.tasks().spawn(async move {
-            let answers = crate::front::streamable_http::batch(&gate, &session, messages).await;
+            let answers = crate::front::batch::all(&gate, &session, messages).await;
             if let Some(mut whole) = answers {
                 whole.push(b'\n');
                 let _ = line.offer_raw(&whole);

@@ -11,19 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chillgate_wire::{
-    Envelope, Era, Fault, FaultKind, Id, Kind, Revision, batch as batches, classify, code, message,
+    Envelope, Era, FaultKind, Id, Kind, Revision, batch as batches, classify, code,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::config::{Eras, Front, Prefix};
-use crate::era::host::not_spoken;
 use crate::exchange::{Ended, Exchange};
+use crate::front::batch as together;
 use crate::front::origin::Origins;
 use crate::front::running::Running;
-use crate::gate::{Answer, Gate, Refusal};
-use crate::identity::Denied;
+use crate::gate::Gate;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
 
@@ -33,14 +32,17 @@ mod http_sse;
 pub mod listen;
 mod modern;
 pub mod read;
+mod reply;
 
 use body::Body;
 use listen::OneRequest;
+use reply::{
+    events, faulty, for_origin, not_modern, plain, preflight, refuse, refuse_id, unauthorized,
+    worded,
+};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// How often a quiet event stream carries a comment, so that nothing between the host and
 /// chillgate takes the silence for its end.
@@ -268,7 +270,7 @@ impl Endpoint {
             .message
             .as_ref()
             .is_some_and(|answer| answer.result().is_some());
-        let mut reply = Self::reply(answer);
+        let mut reply = reply::of(answer);
         if is_open {
             let id = HeaderValue::from_str(&session.id).expect("a session id is visible ASCII");
             reply.headers_mut().insert(SESSION_ID, id);
@@ -285,7 +287,7 @@ impl Endpoint {
             tokio::select! {
                 biased;
                 answer = &mut running => return match exchange.mailbox.take() {
-                    None => Self::reply(answer),
+                    None => reply::of(answer),
                     Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
                 },
                 first = exchange.mailbox.next_or_nudge() => {
@@ -296,23 +298,6 @@ impl Endpoint {
                 }
             }
         }
-    }
-
-    fn reply(answer: Answer) -> Reply {
-        let Some(message) = answer.message else {
-            // Cancelled: JSON-RPC gives no answer, so the stream just ends.
-            return events(Body::empty());
-        };
-        let mut reply = plain(answer.status, Body::full(message.raw().clone()));
-        if answer.status != StatusCode::OK
-            && let Some(after) = answer.retry_after
-        {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            reply
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-        }
-        reply
     }
 
     async fn post_batch(
@@ -345,7 +330,7 @@ impl Endpoint {
         }
         let messages =
             batches::split(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        match batch(&self.gate, &session, messages).await {
+        match together::all(&self.gate, &session, messages).await {
             Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
             None => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
         }
@@ -423,49 +408,6 @@ fn exchange(
     }
 }
 
-/// Carries out the messages of a batch together; the answers as one JSON array, if there are any.
-pub(crate) async fn batch(
-    gate: &Gate,
-    session: &Arc<Session>,
-    messages: Vec<Result<Envelope, Fault>>,
-) -> Option<Vec<u8>> {
-    let each = messages.into_iter().map(|message| async {
-        let message = match message {
-            Ok(message) => message,
-            Err(fault) => {
-                let id = fault.id.as_ref().map(Id::as_bytes);
-                return Some(message::error(id, fault.code, &fault.to_string(), None));
-            }
-        };
-        if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
-            let exchange = Exchange::new(id, session.clone(), 1);
-            exchange.speak_aside();
-            gate.handle(exchange, message)
-                .await
-                .message
-                .map(|answer| answer.raw().clone())
-        } else {
-            // What cannot be taken has nobody to tell.
-            let _ = gate.hear(session, message).await;
-            None
-        }
-    });
-    let answers = futures_util::future::join_all(each).await;
-    let answers: Vec<Bytes> = answers.into_iter().flatten().collect();
-    if answers.is_empty() {
-        return None;
-    }
-    let mut whole = vec![b'['];
-    for (at, answer) in answers.iter().enumerate() {
-        if at > 0 {
-            whole.push(b',');
-        }
-        whole.extend_from_slice(answer);
-    }
-    whole.push(b']');
-    Some(whole)
-}
-
 fn check_version(version: Option<&str>, id: Option<&Id>) -> Result<(), Box<Reply>> {
     match version {
         None => Ok(()),
@@ -492,124 +434,4 @@ fn check_version(version: Option<&str>, id: Option<&Id>) -> Result<(), Box<Reply
             )))
         }
     }
-}
-
-/// A web page may read it only if it is told so.
-fn for_origin(mut reply: Reply, origin: Option<HeaderValue>) -> Reply {
-    if let Some(origin) = origin {
-        let headers = reply.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("mcp-session-id"),
-        );
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
-    }
-    reply
-}
-
-fn not_modern(message: &Envelope) -> Reply {
-    worded(
-        StatusCode::BAD_REQUEST,
-        message.id().as_ref(),
-        &not_spoken(message),
-    )
-}
-
-fn worded(status: StatusCode, id: Option<&Id>, refusal: &Refusal) -> Reply {
-    let (code, text, data) = refusal.words();
-    let data = data.map(|data| data.to_string());
-    let raw = message::error(
-        id.map(Id::as_bytes),
-        code,
-        &text,
-        data.as_deref().map(str::as_bytes),
-    );
-    let mut reply = plain(status, Body::full(raw));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        reply
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    }
-    reply
-}
-
-fn faulty(fault: &Fault) -> Reply {
-    refuse_id(
-        StatusCode::BAD_REQUEST,
-        fault.id.as_ref(),
-        fault.code,
-        &fault.to_string(),
-    )
-}
-
-fn unauthorized(denied: Denied) -> Reply {
-    let mut reply = refuse(
-        StatusCode::UNAUTHORIZED,
-        code::INVALID_REQUEST,
-        &denied.to_string(),
-    );
-    let challenge = match denied {
-        Denied::UnknownKey => "Bearer realm=\"chillgate\", error=\"invalid_token\"",
-        _ => "Bearer realm=\"chillgate\"",
-    };
-    reply.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        HeaderValue::from_static(challenge),
-    );
-    reply
-}
-
-/// A reply with a JSON-RPC error that belongs to no request.
-pub(super) fn refuse(status: StatusCode, code: i64, text: &str) -> Reply {
-    refuse_id(status, None, code, text)
-}
-
-fn refuse_id(status: StatusCode, id: Option<&Id>, code: i64, text: &str) -> Reply {
-    plain(
-        status,
-        Body::full(message::error(id.map(Id::as_bytes), code, text, None)),
-    )
-}
-
-pub(super) fn plain(status: StatusCode, body: Body) -> Reply {
-    let is_empty = body.is_empty();
-    let mut reply = Response::new(body);
-    *reply.status_mut() = status;
-    if !is_empty {
-        reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    }
-    reply
-}
-
-fn events(body: Body) -> Reply {
-    let mut reply = Response::new(body);
-    let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, no-transform"),
-    );
-    headers.insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
-    reply
-}
-
-fn preflight(asked: &HeaderMap) -> Reply {
-    let mut reply = plain(StatusCode::NO_CONTENT, Body::empty());
-    let headers = reply.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("POST, GET, DELETE"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_MAX_AGE,
-        HeaderValue::from_static("600"),
-    );
-    if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
-    }
-    reply
 }

@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::AbortHandle;
 
 use super::body::{Body, comment};
-use super::{Caller as Asking, Endpoint, KEEP_ALIVE, Reply, events, plain, read, refuse};
+use super::reply::{events, plain, refuse};
+use super::{Caller as Asking, Endpoint, KEEP_ALIVE, Reply, read};
 use crate::config::Eras;
 use crate::front::duplex::{Caller, Host};
 use crate::gate::{Gate, Open};

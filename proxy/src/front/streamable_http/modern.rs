@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::body::Body;
 use super::listen::OneRequest;
-use super::{Endpoint, PROTOCOL_VERSION, Reply, plain, worded};
+use super::reply::{self, plain, worded};
+use super::{Endpoint, PROTOCOL_VERSION, Reply};
 use crate::config::Eras;
 use crate::era::host::{self, is_modern};
 use crate::front::running::Running;
@@ -80,7 +81,7 @@ impl Endpoint {
         let begun = Running::begin(&self.gate, &session, message, outbox).await;
         let running = match begun {
             Ok(Ok(running)) => running,
-            Ok(Err(answer)) => return Ok(Self::reply(answer)),
+            Ok(Err(answer)) => return Ok(reply::of(answer)),
             Err(refusal) => return Err(Box::new(worded(refusal.status(), id.as_ref(), &refusal))),
         };
         if let Some(fields) = fields {

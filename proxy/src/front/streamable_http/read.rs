@@ -8,8 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use super::Reply;
 use super::listen::OneRequest;
-use super::{Reply, refuse};
+use super::reply::refuse;
 use crate::budget::{Budget, Held};
 
 /// What nearly every host says it accepts.

@@ -1,0 +1,154 @@
+//! The wording of replies: one JSON message, an event stream, or why there is none.
+//!
+//! Apart so that what a request leads to reads without how it is put into HTTP. Nothing here
+//! decides which reply it is.
+
+use chillgate_wire::{Envelope, Fault, Id, code, message};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::Reply;
+use super::body::Body;
+use crate::era::host::not_spoken;
+use crate::gate::{Answer, Refusal};
+use crate::identity::Denied;
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A call's answer as the one message of a reply.
+pub(super) fn of(answer: Answer) -> Reply {
+    let Some(message) = answer.message else {
+        // Cancelled: JSON-RPC gives no answer, so the stream just ends.
+        return events(Body::empty());
+    };
+    let mut reply = plain(answer.status, Body::full(message.raw().clone()));
+    if answer.status != StatusCode::OK
+        && let Some(after) = answer.retry_after
+    {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        reply
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    reply
+}
+
+/// A web page may read it only if it is told so.
+pub(super) fn for_origin(mut reply: Reply, origin: Option<HeaderValue>) -> Reply {
+    if let Some(origin) = origin {
+        let headers = reply.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("mcp-session-id"),
+        );
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    reply
+}
+
+pub(super) fn not_modern(message: &Envelope) -> Reply {
+    worded(
+        StatusCode::BAD_REQUEST,
+        message.id().as_ref(),
+        &not_spoken(message),
+    )
+}
+
+pub(super) fn worded(status: StatusCode, id: Option<&Id>, refusal: &Refusal) -> Reply {
+    let (code, text, data) = refusal.words();
+    let data = data.map(|data| data.to_string());
+    let raw = message::error(
+        id.map(Id::as_bytes),
+        code,
+        &text,
+        data.as_deref().map(str::as_bytes),
+    );
+    let mut reply = plain(status, Body::full(raw));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        reply
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    reply
+}
+
+pub(super) fn faulty(fault: &Fault) -> Reply {
+    refuse_id(
+        StatusCode::BAD_REQUEST,
+        fault.id.as_ref(),
+        fault.code,
+        &fault.to_string(),
+    )
+}
+
+pub(super) fn unauthorized(denied: Denied) -> Reply {
+    let mut reply = refuse(
+        StatusCode::UNAUTHORIZED,
+        code::INVALID_REQUEST,
+        &denied.to_string(),
+    );
+    let challenge = match denied {
+        Denied::UnknownKey => "Bearer realm=\"chillgate\", error=\"invalid_token\"",
+        _ => "Bearer realm=\"chillgate\"",
+    };
+    reply.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static(challenge),
+    );
+    reply
+}
+
+/// A reply with a JSON-RPC error that belongs to no request.
+pub(super) fn refuse(status: StatusCode, code: i64, text: &str) -> Reply {
+    refuse_id(status, None, code, text)
+}
+
+pub(super) fn refuse_id(status: StatusCode, id: Option<&Id>, code: i64, text: &str) -> Reply {
+    plain(
+        status,
+        Body::full(message::error(id.map(Id::as_bytes), code, text, None)),
+    )
+}
+
+pub(super) fn plain(status: StatusCode, body: Body) -> Reply {
+    let is_empty = body.is_empty();
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    if !is_empty {
+        reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    }
+    reply
+}
+
+pub(super) fn events(body: Body) -> Reply {
+    let mut reply = Response::new(body);
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    reply
+}
+
+pub(super) fn preflight(asked: &HeaderMap) -> Reply {
+    let mut reply = plain(StatusCode::NO_CONTENT, Body::empty());
+    let headers = reply.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("POST, GET, DELETE"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("600"),
+    );
+    if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    reply
+}
