@@ -77,6 +77,53 @@ async fn a_legacy_servers_answers_are_of_the_hosts_revision() {
     }
 }
 
+/// What only 2025-11-25 has: tasks of its kind are neither shown nor reached.
+#[tokio::test]
+async fn tasks_of_the_older_kind_are_not_offered() {
+    let gate = gate().await;
+    let tools = result(&gate, "tools/list", json!({})).await["tools"].clone();
+    let tools = tools.as_array().unwrap();
+    let named = |name: &str| tools.iter().find(|tool| tool["name"] == name);
+    assert!(named("only-as-task").is_none(), "it cannot be called");
+    let slowly = named("slowly").unwrap();
+    assert_eq!(slowly.get("execution"), None, "{slowly}");
+    assert_eq!(slowly["x-mock"], "slowly", "all else is there");
+    assert!(slowly["description"].is_string());
+    for method in [
+        "tasks/get",
+        "tasks/update",
+        "tasks/cancel",
+        "tasks/list",
+        "tasks/result",
+    ] {
+        let request = message(&json!(1), method, json!({"taskId": "t"}));
+        let mut fields = fields(&request);
+        fields.push(("mcp-name", "t"));
+        let answer = request_with(&gate, &fields, &request).await;
+        assert_eq!(
+            (answer.status, body(&answer)["error"]["code"].clone()),
+            (404, json!(-32601)),
+            "{method}"
+        );
+    }
+    // A host of the older era has all of it.
+    let host = gate.host().open().await;
+    let listed = host.request("tools/list", json!({})).await;
+    assert!(
+        listed.answer()["result"]
+            .to_string()
+            .contains("only-as-task")
+    );
+}
+
+async fn request_with(
+    gate: &Gate,
+    fields: &[(&str, &str)],
+    message: &Value,
+) -> chillgate_tests::http::Answer {
+    request(gate.front(), "POST", "/mcp", fields, message.to_string()).await
+}
+
 ///
 #[tokio::test]
 async fn what_held_for_one_hop_stays_there_and_all_else_arrives() {

@@ -187,6 +187,26 @@ async fn a_state_that_is_not_the_hosts_own_leads_nowhere() {
     assert_eq!(gate.heard("a").calls(), 1);
 }
 
+/// Answers that nobody asked for are ignored where they could be some, and refused where not.
+#[tokio::test]
+async fn answers_without_a_state_are_a_call_of_its_own() {
+    let gate = gate().await;
+    for (answers, is_fit) in [
+        (json!({}), true),
+        (json!({"q1": {"action": "accept"}}), true),
+        (json!(42), false),
+        (Value::Null, false),
+        (json!([]), false),
+        (json!({"q1": 12345}), false),
+    ] {
+        let mut message = call(1, "echo");
+        message["params"]["inputResponses"] = answers.clone();
+        let answer = ask(&gate, &message).await;
+        assert_eq!(code(&answer), if is_fit { 0 } else { -32602 }, "{answers}");
+    }
+    assert_eq!(gate.heard("a").calls(), 2);
+}
+
 ///
 #[tokio::test]
 async fn a_host_is_not_asked_for_what_it_has_not_declared() {

@@ -1,11 +1,12 @@
 //! Towards hosts: from a host's era to the hub, and back.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use chillgate_wire::meta::Hop;
 use chillgate_wire::{Envelope, Era, Revision, code, json, meta, method};
 use http::StatusCode;
+use memchr::memmem::Finder;
 use serde_json::json as value;
 
 use crate::backend::said::severity;
@@ -28,6 +29,7 @@ pub fn understand(exchange: &Arc<Exchange>, request: Envelope) -> Result<Envelop
         });
     }
     exchange.set_log_level(log_level(&request)?);
+    rounds::check_responses(&request)?;
     let stripped = meta::strip(&request);
     let mut edit = stripped.edit();
     edit.id(exchange.id.as_bytes());
@@ -100,6 +102,10 @@ pub fn is_modern(name: &str) -> bool {
             | "resources/unsubscribe"
             | "tasks/list"
             | "tasks/result"
+            // The extension's own, which is not offered.
+            | "tasks/get"
+            | "tasks/update"
+            | "tasks/cancel"
     )
 }
 
@@ -126,6 +132,11 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
     edit.id(exchange.host_id.as_bytes());
     let mut status = answer.status;
     if let Some(result) = message.result() {
+        if name == Some("tools/list")
+            && let Some(tools) = without_execution(result)
+        {
+            edit.set(&["result", "tools"], tools);
+        }
         let mut add = |member: &'static str, text: &'static [u8]| {
             if json::member(result, member).is_none() {
                 edit.set(&["result", member], text);
@@ -150,6 +161,43 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
         status,
         retry_after: answer.retry_after,
     }
+}
+
+static EXECUTION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"execution\""));
+
+/// The tools of a list without what 2025-11-25 says of running them as tasks, and without those
+/// that run in no other way: a modern host could not call them (eras, b.3). `None`: none says it.
+fn without_execution(result: &[u8]) -> Option<Vec<u8>> {
+    EXECUTION.find(result)?;
+    let tools = &result[json::member(result, "tools")?];
+    let mut kept = vec![b'['];
+    for at in json::items(tools) {
+        let tool = &tools[at];
+        let execution = json::member(tool, "execution").map(|at| &tool[at]);
+        let support = execution.and_then(|said| Some(&said[json::member(said, "taskSupport")?]));
+        if support.and_then(json::text).as_deref() == Some("required") {
+            continue;
+        }
+        if kept.len() > 1 {
+            kept.push(b',');
+        }
+        kept.push(b'{');
+        let mut is_first = true;
+        for (name, key, value) in json::members(tool) {
+            if name != "execution" {
+                if !is_first {
+                    kept.push(b',');
+                }
+                is_first = false;
+                kept.extend_from_slice(&tool[key]);
+                kept.push(b':');
+                kept.extend_from_slice(&tool[value]);
+            }
+        }
+        kept.push(b'}');
+    }
+    kept.push(b']');
+    Some(kept)
 }
 
 /// The results that say for how long they hold.

@@ -235,6 +235,23 @@ pub fn of_url_error(exchange: &Exchange, message: &Envelope) -> Option<Answer> {
     crate::route::own(said).ok().map(Answer::of)
 }
 
+/// Whether what stands as answers could be some, asked for or not.
+///
+/// # Errors
+/// It is no object of objects.
+pub fn check_responses(request: &Envelope) -> Result<(), Refusal> {
+    let Some(said) = request.get(&["params", RESPONSES]) else {
+        return Ok(());
+    };
+    let are_objects = || json::members(said).all(|(_, _, at)| json::is_object(&said[at]));
+    if json::is_object(said) && are_objects() {
+        return Ok(());
+    }
+    Err(unfit(format!(
+        "Invalid params: `{RESPONSES}` is no object of objects"
+    )))
+}
+
 /// A retry that cannot be one.
 pub fn unfit(message: String) -> Refusal {
     Refusal::Answered {

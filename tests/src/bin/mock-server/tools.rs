@@ -80,6 +80,8 @@ const TOOLS: &[(&str, &str)] = &[
         "deploy",
         "answers like echo; its `region` and `place.count` have header fields",
     ),
+    ("slowly", "may run as a task"),
+    ("only-as-task", "runs as a task or not at all"),
     ("sign-in", "wants the host's user to open a page first"),
     ("ping-host", "pings the host and answers what it said"),
     ("delete_all", "a name to forbid; answers like echo"),
@@ -102,6 +104,16 @@ pub(crate) fn list(server: &Server) -> Vec<Value> {
         .iter()
         .map(|(name, about)| match *name {
             "deploy" => deploy(about),
+            "only-as-task" | "slowly" => {
+                let mut tool = tool(name, about);
+                let support = if *name == "slowly" {
+                    "optional"
+                } else {
+                    "required"
+                };
+                tool["execution"] = json!({"taskSupport": support});
+                tool
+            }
             name => tool(name, about),
         })
         .chain(more)
