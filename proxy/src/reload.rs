@@ -213,6 +213,8 @@ impl Reloader {
             || !dropped.is_empty()
             || older.config.policy != now.config.policy;
         if listed_anew {
+            // A host that listens would hold on to the servers of before, and hear no new one.
+            older.routes.supersede();
             for session in self.gate.sessions().all() {
                 *session.learned() = crate::route::catalog::Learned::default();
                 if matches!(session.scope, Scope::Merged(_)) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chillgate_policies::engine::Call;
 use chillgate_wire::{Envelope, Era, code, json};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, BackendError};
@@ -96,6 +97,7 @@ pub struct Routes {
     access: lists::Access,
     tasks: TaskTracker,
     drain: Drain,
+    superseded: CancellationToken,
 }
 
 impl Routes {
@@ -121,7 +123,13 @@ impl Routes {
             access,
             tasks,
             drain,
+            superseded: CancellationToken::new(),
         }
+    }
+
+    /// Other servers have taken their place: whoever listens to these is told that it is over.
+    pub fn supersede(&self) {
+        self.superseded.cancel();
     }
 
     /// All servers.
@@ -195,8 +203,8 @@ impl Routes {
 
     fn listen(&self, name: &Arc<str>, servers: Vec<Arc<dyn Backend>>) -> Arc<dyn Backend> {
         let (access, tasks) = (self.access.clone(), self.tasks.clone());
-        let drain = self.drain.clone();
-        Arc::new(Listen::new(name.clone(), servers, access, tasks, drain))
+        let ends = (self.drain.clone(), self.superseded.clone());
+        Arc::new(Listen::new(name.clone(), servers, access, tasks, ends))
     }
 
     async fn by_thing(

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use chillgate_tests::http::Connection;
 use chillgate_tests::modern::{body, fields, message, send};
+use chillgate_tests::process::descendants;
 use chillgate_tests::schema::Schema;
 use chillgate_tests::sse::Events;
 use chillgate_tests::wait::{seconds, within};
@@ -179,6 +180,30 @@ async fn a_listening_host_is_told_when_chillgate_stops() {
     assert_eq!(last["result"]["_meta"][SUBSCRIPTION], "l");
     assert_eq!(events.message().await, None);
     assert!(gate.ended(seconds(10)).await.success());
+}
+
+/// A host that listens hears that the servers are others now, and keeps no old one alive.
+#[tokio::test]
+async fn a_listening_host_is_told_when_the_servers_change() {
+    let gate = gate(&mock("a").table("")).await;
+    let (_connection, mut events, _) =
+        listen(&gate, json!("l"), json!({"toolsListChanged": true})).await;
+    let before = descendants(gate.pid());
+    assert!(!before.is_empty());
+    gate.edit("[server.a]", "[server.b]");
+    let mut last = heard(&mut events).await;
+    if last["method"] == "notifications/tools/list_changed" {
+        last = heard(&mut events).await;
+    }
+    assert_eq!(last["id"], "l", "{last}");
+    Schema::of("2026-07-28").check("SubscriptionsListenResult", &last["result"]);
+    let gone = async || {
+        descendants(gate.pid())
+            .iter()
+            .all(|pid| !before.contains(pid))
+            .then_some(())
+    };
+    until("the old server's end", seconds(10), gone).await;
 }
 
 /// Of several servers behind one endpoint each is heard, and what none of them has is not agreed.

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use chillgate_wire::{Envelope, Id, code, json, message, meta};
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -118,7 +119,8 @@ pub struct Listen {
     servers: Vec<Arc<dyn Backend>>,
     access: Access,
     tasks: TaskTracker,
-    drain: Drain,
+    /// What ends it: chillgate stops, or has other servers.
+    ends: (Drain, CancellationToken),
 }
 
 /// What is known of one server: nothing yet, or what it can tell of.
@@ -131,14 +133,14 @@ impl Listen {
         servers: Vec<Arc<dyn Backend>>,
         access: Access,
         tasks: TaskTracker,
-        drain: Drain,
+        ends: (Drain, CancellationToken),
     ) -> Self {
         Self {
             name,
             servers,
             access,
             tasks,
-            drain,
+            ends,
         }
     }
 
@@ -263,7 +265,11 @@ impl Listen {
                 return;
             }
             let _heeded = Heeded::new(exchange.clone(), agreed);
-            self.drain.until_refusing().await;
+            let (drain, superseded) = &self.ends;
+            tokio::select! {
+                () = drain.until_refusing() => {}
+                () = superseded.cancelled() => {}
+            }
         };
         tokio::select! {
             biased;
