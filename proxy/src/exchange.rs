@@ -174,6 +174,7 @@ pub struct Exchange {
     /// Wakes whoever carries the call; there is never more than one.
     stop: AtomicWaker,
     detached: AtomicBool,
+    askable: AtomicBool,
     aside: AtomicBool,
     quiet: AtomicBool,
     activity: AtomicU64,
@@ -206,6 +207,7 @@ impl Exchange {
             ended: Mutex::new(None),
             stop: AtomicWaker::new(),
             detached: AtomicBool::new(false),
+            askable: AtomicBool::new(false),
             aside: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             activity: AtomicU64::new(0),
@@ -305,6 +307,16 @@ impl Exchange {
     /// The host's connection is gone; in the legacy eras the call goes on without it.
     pub fn detach(&self) {
         self.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// Somebody hears what the server wants to know from its host.
+    pub fn hear_inputs(&self) {
+        self.askable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server can ask its host something as the outcome of this request.
+    pub fn is_askable(&self) -> bool {
+        self.askable.load(Ordering::Relaxed)
     }
 
     /// Whether anybody still waits for the answer on this request's own stream.

@@ -210,6 +210,9 @@ struct Owned(Arc<Shared>);
 impl Drop for Owned {
     fn drop(&mut self) {
         locked(&self.0.writer).take();
+        // Whoever waits for room hears that there will be none.
+        locked(&self.0.state).closed = true;
+        self.0.emptied.notify_waiters();
     }
 }
 

@@ -212,9 +212,9 @@ impl Reloader {
         let listed_anew = names(&now) != names(&older)
             || !dropped.is_empty()
             || older.config.policy != now.config.policy;
+        // A host that listens would hold on to what was before, and hear of no server after.
+        older.routes.supersede();
         if listed_anew {
-            // A host that listens would hold on to the servers of before, and hear no new one.
-            older.routes.supersede();
             for session in self.gate.sessions().all() {
                 *session.learned() = crate::route::catalog::Learned::default();
                 if matches!(session.scope, Scope::Merged(_)) {

@@ -399,13 +399,17 @@ impl Session {
         question: &Envelope,
         related: Option<&Arc<Exchange>>,
     ) -> Result<(), Refused> {
-        let exchange = related.ok_or(Refused)?;
+        let exchange = related.filter(|exchange| exchange.is_askable());
+        let exchange = exchange.ok_or(Refused)?;
         if self.is_lacking(question, exchange)? {
             return Err(Refused);
         }
         let (number, _) = self.questions.open(asker, question, Some(exchange))?;
-        exchange.inputs.add(rounds::input(number, question));
-        Ok(())
+        let added = exchange.inputs.add(rounds::input(number, question));
+        if added.is_err() {
+            self.questions.close(number);
+        }
+        added
     }
 
     /// Whether the host has not declared what it takes to be asked this; then its call has come to
@@ -437,6 +441,12 @@ impl Session {
             return;
         };
         let question = self.questions.close(number);
+        if self.era == Era::Modern {
+            if let Some(exchange) = question.and_then(|question| question.exchange) {
+                exchange.inputs.withdraw(number);
+            }
+            return;
+        }
         let related = question.and_then(|question| question.exchange);
         let lexeme = Id::number(number);
         let mut edit = note.edit();
@@ -473,7 +483,9 @@ impl Session {
 
     /// Whether anything goes on in it, or might at any moment.
     fn is_used(&self) -> bool {
-        self.line.is_some() || self.in_flight() > 0 || self.listening.load(Ordering::Relaxed)
+        // A line stays as long as its host, which may speak for many modern sessions in turn.
+        let has_line = self.line.is_some() && self.era == Era::Legacy;
+        has_line || self.in_flight() > 0 || self.listening.load(Ordering::Relaxed)
     }
 
     /// A stream for messages that belong to no request opens. The newest takes over.
@@ -487,9 +499,19 @@ impl Session {
         }
     }
 
-    /// Whether a host of the session listens to this resource.
-    pub fn heeds(&self, uri: &str) -> bool {
-        self.heeds.has(uri)
+    /// A host of the session wants to hear of these resources.
+    pub fn wants(&self, uris: &HashSet<String>) {
+        self.heeds.want(uris);
+    }
+
+    /// One host less does.
+    pub fn wants_no_more(&self, uris: &HashSet<String>) {
+        self.heeds.want_no_more(uris);
+    }
+
+    /// Whether a host of the session wants to hear of this resource.
+    pub fn is_wanted(&self, uri: &str) -> bool {
+        self.heeds.is_wanted(uri)
     }
 
     /// Marks the session as in use.

@@ -279,13 +279,36 @@ async fn at_once(gate: &Gate) -> String {
 async fn a_waiting_call_takes_no_place_in_flight() {
     let tables = mock("a").table("") + "[limits]\nin-flight-per-agent = 1\n";
     let gate = Gate::with(&tables).start().await;
-    for waiting in 1..=4 {
-        asked(&ask(&gate, &call(waiting, "elicit")).await);
+    let mut states = Vec::new();
+    for waiting in 1..=5 {
+        let (questions, state) = asked(&ask(&gate, &call(waiting, "elicit")).await);
+        states.push((json!({&questions[0].1: {"said": 1}}), state));
         assert_eq!(at_once(&gate).await, "while they wait");
     }
-    let answer = ask(&gate, &call(5, "elicit")).await;
-    assert_eq!(code(&answer), 50303, "without bound: {}", answer.text());
+    // There is a bound, and it is the one that has waited longest that does not get past it.
+    let mut codes = Vec::new();
+    for (answers, state) in states {
+        let answer = ask(&gate, &retry(9, "elicit", &state, answers)).await;
+        codes.push(code(&answer));
+    }
+    assert_eq!(codes, [-32602, 0, 0, 0, 0]);
+}
+
+/// Hosts that never come back use up nothing that others need.
+#[tokio::test]
+async fn abandoned_calls_are_given_up_for_new_ones() {
+    let gate = gate().await;
+    let asking_call = call(1, "elicit");
+    for _ in 0..6 {
+        // What is asked right after a call was given up may be refused: it could be about that one.
+        let asking = (0..10).map(|_| ask(&gate, &asking_call));
+        all(asking).await;
+    }
     assert_eq!(at_once(&gate).await, "while they wait");
+    let gone = async || (gate.heard("a").of("notifications/cancelled").len() > 5).then_some(());
+    until("the oldest to be given up", seconds(10), gone).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    asked(&ask(&gate, &asking_call).await);
 }
 
 /// the error by which servers of 2025-11-25 ask for a page to be opened.
@@ -398,4 +421,29 @@ async fn progress_goes_with_the_round_that_it_belongs_to() {
     assert_eq!(tokens(&said[..3]), vec![json!(2); 3]);
     assert_eq!(said[3]["id"], 2);
     assert_eq!(said[3]["result"]["resultType"], "input_required");
+}
+
+/// What a server asks late, about a call that is over, is put to nobody.
+#[tokio::test]
+async fn a_late_question_of_a_cancelled_call_reaches_no_other_call() {
+    let gate = gate().await;
+    let mut late = call(1, "elicit");
+    late["params"]["arguments"] = json!({"ms": 400});
+    let mut connection = Connection::open(gate.front()).await;
+    let late_fields = fields(&late);
+    let sending = connection.send("POST", "/mcp", &late_fields, late.to_string().into());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), sending)
+            .await
+            .is_err()
+    );
+    drop(connection);
+    let cancelled =
+        async || (gate.heard("a").of("notifications/cancelled").len() == 1).then_some(());
+    until("the cancellation", seconds(10), cancelled).await;
+    let mut slow = call(2, "wait");
+    slow["params"]["arguments"] = json!({"ms": 800, "nonce": "undisturbed"});
+    assert_eq!(text(&ask(&gate, &slow).await), "undisturbed");
+    let refused = gate.heard("a").lines().join("\n");
+    assert!(refused.contains("-32601"), "it was not refused: {refused}");
 }

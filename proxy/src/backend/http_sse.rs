@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chillgate_wire::Lines;
-use http::Uri;
+use chillgate_wire::{Envelope, Kind, Limits, Lines, code, message};
+use http::{StatusCode, Uri};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -71,7 +71,7 @@ impl Opener for HttpSse {
             let (why, asked_to) = tokio::select! {
                 () = owned.until_closed() => ("it was stopped".to_owned(), true),
                 why = hear(&owned, events) => (why, false),
-                why = speak(&http, &to, theirs) => (why, false),
+                why = speak(&owned, &http, &to, theirs) => (why, false),
                 why = write_out(writing) => (why, false),
             };
             if !asked_to {
@@ -105,7 +105,7 @@ async fn hear(pipe: &Arc<Pipe>, mut events: Events) -> String {
 }
 
 /// Posts each line, in order; returns why that is over.
-async fn speak(http: &Http, to: &Uri, mut said: DuplexStream) -> String {
+async fn speak(pipe: &Arc<Pipe>, http: &Http, to: &Uri, mut said: DuplexStream) -> String {
     let mut lines = Lines::new(usize::MAX);
     loop {
         for line in lines.by_ref() {
@@ -113,6 +113,9 @@ async fn speak(http: &Http, to: &Uri, mut said: DuplexStream) -> String {
             let posting = http.post_to(to, Bytes::copy_from_slice(&line));
             match tokio::time::timeout(ACKNOWLEDGE, posting).await {
                 Ok(Ok(reply)) if reply.status().is_success() => {}
+                Ok(Ok(reply)) if is_about_the_message(reply.status()) => {
+                    refuse(pipe, &line, reply.status());
+                }
                 Ok(Ok(reply)) => {
                     return format!("it answered a message with HTTP {}", reply.status());
                 }
@@ -127,6 +130,24 @@ async fn speak(http: &Http, to: &Uri, mut said: DuplexStream) -> String {
             }
             Ok(_) => {}
         }
+    }
+}
+
+/// Whether a refusal means the one message, and not the stream that it belongs to.
+fn is_about_the_message(status: StatusCode) -> bool {
+    let is_gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    status.is_client_error() && !is_gone
+}
+
+/// Whoever waits for the answer to this message hears that it was not taken.
+fn refuse(pipe: &Arc<Pipe>, line: &Bytes, status: StatusCode) {
+    let said = Envelope::parse(line.clone(), &Limits::default());
+    if let Ok(said) = said
+        && said.kind() == Kind::Request
+    {
+        let text = format!("the server did not take the message: HTTP {status}");
+        let code = code::INTERNAL_ERROR;
+        pipe.hear(message::error(said.id_bytes(), code, &text, None));
     }
 }
 

@@ -6,12 +6,14 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_wire::{Edit, Envelope, Id, Limits as WireLimits, Lines, json, message};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::backend::BackendError;
@@ -39,6 +41,8 @@ pub struct Pipe {
     audience: Audience,
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
+    /// Until when a question may be about a call that has ended without its answer.
+    doubt: Mutex<Option<Instant>>,
     greeting: OnceLock<Greeting>,
     /// The least severe level that the server was told to log from.
     level: AtomicU8,
@@ -54,6 +58,9 @@ struct Pending {
     answer: oneshot::Sender<Envelope>,
     exchange: Option<Arc<Exchange>>,
 }
+
+/// So long may a server go on with a call that it was told to end.
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// What a pipe needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -79,6 +86,7 @@ impl Pipe {
             slots: Semaphore::new(terms.in_flight),
             audience,
             holder: Mutex::default(),
+            doubt: Mutex::default(),
             greeting: OnceLock::new(),
             level: AtomicU8::new(u8::MAX),
             end: OnceLock::new(),
@@ -158,6 +166,23 @@ impl Pipe {
     /// From now on the server's questions are about this call.
     pub fn hold_for(&self, exchange: &Arc<Exchange>) {
         *locked(&self.holder) = Arc::downgrade(exchange);
+    }
+
+    /// The call has ended, and the server has not answered it: what it asks in the next moments may
+    /// still be about it.
+    pub fn doubt(&self) {
+        self.hold_for_nobody();
+        *locked(&self.doubt) = Some(Instant::now() + DOUBT);
+    }
+
+    /// Whether a question may be about a call that is over.
+    fn is_in_doubt(&self) -> bool {
+        locked(&self.doubt).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The call is over.
+    pub fn hold_for_nobody(&self) {
+        *locked(&self.holder) = Weak::new();
     }
 
     /// Whether the server must be told to log from this level on, because nobody wanted as much.

@@ -15,7 +15,6 @@ use tracing::{info, warn};
 
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe, Terms};
-use crate::backend::said::{level_params, severity};
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::Isolation;
 use crate::era::rounds;
@@ -26,6 +25,7 @@ use crate::map::Map;
 use crate::session::{Scope, Session};
 
 mod slot;
+mod told;
 
 use slot::{Lanes, Slot};
 
@@ -116,6 +116,7 @@ impl Pipes {
     fn lease(&self, session: &Session, request: &Envelope) -> Result<Option<Lease>, BackendError> {
         let is_asked = session.era() == Era::Modern
             && self.is_own(session)
+            && session.declared.any()
             && request.method().is_some_and(rounds::may_ask);
         if !is_asked {
             return Ok(None);
@@ -136,6 +137,7 @@ impl Pipes {
             pipes,
             slot,
             is_spare,
+            is_answered: false,
         }))
     }
 
@@ -373,56 +375,6 @@ impl Pipes {
             cause: cause.to_owned(),
         }
     }
-
-    /// Every host may set its level; the shared server hears of the lowest.
-    async fn set_level(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
-        let level = asked.request.text(&["params", "level"]);
-        let Some(level) = level.and_then(|name| severity(&name)) else {
-            return self.ask(asked).await;
-        };
-        asked.exchange.session.set_log_level(level);
-        if asked.pipe.lower_level(level) {
-            return self.ask(asked).await;
-        }
-        self.own_result(asked.exchange, b"{}")
-    }
-
-    /// A host that wants log messages with one request: the server must write them at all.
-    async fn log_from(&self, pipe: &Arc<Pipe>, level: u8) {
-        let can = pipe.greeting().is_some_and(|greeting| greeting.logging);
-        if can && pipe.lower_level(level) {
-            let params = level_params(level);
-            let telling = pipe.request_own("logging/setLevel", &params);
-            // The call matters more than its log.
-            let _ = tokio::time::timeout(self.0.start_timeout, telling).await;
-        }
-    }
-
-    /// The shared server's updates of a resource go to those who subscribed to it.
-    async fn subscribe(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
-        let answer = self.ask(asked).await?;
-        if let (Some(uri), Some(_)) = (asked.request.text(&["params", "uri"]), answer.result()) {
-            asked
-                .pipe
-                .audience()
-                .subscribe(&asked.exchange.session, &uri);
-        }
-        Ok(answer)
-    }
-
-    /// The shared server hears of it when the last host is gone.
-    async fn unsubscribe(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
-        let uri = asked.request.text(&["params", "uri"]);
-        if uri.is_none_or(|uri| {
-            asked
-                .pipe
-                .audience()
-                .unsubscribe(&asked.exchange.session, &uri)
-        }) {
-            return self.ask(asked).await;
-        }
-        self.own_result(asked.exchange, b"{}")
-    }
 }
 
 /// A lane that one call has for itself; dropped, it is free, and a spare one ends once nobody has
@@ -431,6 +383,8 @@ struct Lease {
     pipes: Pipes,
     slot: Arc<Slot>,
     is_spare: bool,
+    /// The server has answered: what it asks from now on is about the next call.
+    is_answered: bool,
 }
 
 /// So long is a spare lane kept.
@@ -439,8 +393,19 @@ const SPARE: Duration = Duration::from_mins(1);
 impl Drop for Lease {
     fn drop(&mut self) {
         let number = self.slot.free();
+        // The server may still work on a call that has ended early, and ask about it.
+        if !self.is_answered
+            && let Some(pipe) = self.slot.current()
+        {
+            pipe.doubt();
+        }
         if !self.is_spare {
             return;
+        }
+        if !self.is_answered
+            && let Some(pipe) = self.slot.retire(number)
+        {
+            return pipe.close();
         }
         let (slot, pipes) = (self.slot.clone(), self.pipes.clone());
         self.pipes.0.tasks.spawn(async move {
@@ -492,7 +457,7 @@ impl Backend for Pipes {
             return Box::pin(self.discover(exchange)).await;
         }
         let lease = self.lease(&exchange.session, request)?;
-        let Some(lease) = lease else {
+        let Some(mut lease) = lease else {
             let pipe = self.pipe(&exchange.session).await?;
             return self.carry(&pipe, exchange, request, passage).await;
         };
@@ -500,7 +465,10 @@ impl Backend for Pipes {
         Box::pin(async {
             let pipe = self.pipe_in(lease.slot.clone(), &exchange.session).await?;
             pipe.hold_for(exchange);
-            self.carry(&pipe, exchange, request, passage).await
+            let answer = self.carry(&pipe, exchange, request, passage).await;
+            lease.is_answered = true;
+            pipe.hold_for_nobody();
+            answer
         })
         .await
     }

@@ -227,9 +227,10 @@ impl Backend for Remote {
     async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
         let link = self.link(session);
         link.greet(&self.0).await?;
+        let generation = link.generation.load(Ordering::Relaxed);
         Ok(Attended {
             said: link.said().unwrap_or_default(),
-            ended: Box::pin(async move { link.until_forgotten().await }),
+            ended: Box::pin(async move { link.until_forgotten(generation).await }),
         })
     }
 

@@ -231,6 +231,9 @@ pub fn of_url_error(exchange: &Exchange, message: &Envelope) -> Option<Answer> {
         }
         inputs.push(input(number, &question));
     }
+    if inputs.is_empty() {
+        return None;
+    }
     let said = required(exchange.host_id.as_bytes(), &inputs, None);
     crate::route::own(said).ok().map(Answer::of)
 }

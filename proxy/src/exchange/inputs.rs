@@ -11,10 +11,17 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Refused;
 use crate::lock::locked;
 
 /// A server that asks several things at once asks them in quick succession.
 const MORE_TO_COME: Duration = Duration::from_millis(30);
+
+/// One that goes on asking is not waited for any longer.
+const LONGEST: Duration = Duration::from_millis(300);
+/// Questions and bytes of one round.
+const MOST: usize = 64;
+const MOST_BYTES: usize = 1 << 20;
 
 /// One question.
 #[derive(Debug)]
@@ -46,7 +53,8 @@ pub struct Inputs {
 #[derive(Debug, Default)]
 struct Open {
     inputs: Vec<Input>,
-    last: Option<Instant>,
+    /// When the first and the last of them were asked.
+    asked: Option<(Instant, Instant)>,
     lacking: Option<Value>,
 }
 
@@ -56,11 +64,28 @@ impl Inputs {
         locked(&self.open)
     }
 
-    /// The server asks something more.
-    pub fn add(&self, input: Input) {
+    /// The server asks something more. An error: it has asked enough for one time.
+    pub fn add(&self, input: Input) -> Result<(), Refused> {
         let mut open = self.change();
+        let size = |input: &Input| input.params.as_ref().map_or(0, Bytes::len);
+        let bytes: usize = open.inputs.iter().map(size).sum();
+        let is_full = open.inputs.len() >= MOST || bytes + size(&input) > MOST_BYTES;
+        if is_full && !open.inputs.is_empty() {
+            return Err(Refused);
+        }
         open.inputs.push(input);
-        open.last = Some(Instant::now());
+        let now = Instant::now();
+        open.asked = Some((open.asked.map_or(now, |(first, _)| first), now));
+        Ok(())
+    }
+
+    /// The server no longer wants to know.
+    pub fn withdraw(&self, number: u64) {
+        let mut open = self.change();
+        open.inputs.retain(|input| input.number != number);
+        if open.inputs.is_empty() {
+            open.asked = None;
+        }
     }
 
     /// The server asked for what this host has not declared.
@@ -78,9 +103,12 @@ impl Inputs {
                 if let Some(lacking) = open.lacking.take() {
                     return Wanted::Capabilities(lacking);
                 }
-                match open.last.map(|last| last + MORE_TO_COME) {
+                let due = open
+                    .asked
+                    .map(|(first, last)| (last + MORE_TO_COME).min(first + LONGEST));
+                match due {
                     Some(due) if due <= Instant::now() => {
-                        open.last = None;
+                        open.asked = None;
                         return Wanted::Answers(std::mem::take(&mut open.inputs));
                     }
                     last => last,

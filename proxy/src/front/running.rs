@@ -31,14 +31,22 @@ pub struct Running {
 /// What it takes to end the host's request before its call.
 struct Asking {
     wanted: Pin<Box<dyn Future<Output = Wanted> + Send>>,
-    bound: [u8; 32],
+    bound: Bound,
     round: u32,
     /// The request that the host waits with now.
     id: Id,
 }
 
+/// What the state will be good for.
+enum Bound {
+    /// The request, of which nothing has been worked out as long as nothing is asked.
+    Request(Envelope),
+    To([u8; 32]),
+}
+
 impl Asking {
-    fn new(exchange: &Arc<Exchange>, bound: [u8; 32], round: u32, id: Id) -> Self {
+    fn new(exchange: &Arc<Exchange>, bound: Bound, round: u32, id: Id) -> Self {
+        exchange.hear_inputs();
         let exchange = exchange.clone();
         Self {
             wanted: Box::pin(async move { exchange.inputs.wanted().await }),
@@ -55,7 +63,7 @@ impl Running {
         let session = &exchange.session;
         let may_ask = session.era() == Era::Modern && request.method().is_some_and(rounds::may_ask);
         let asking = may_ask.then(|| {
-            let bound = rounds::bound(&session.agent.name, &session.scope, &request);
+            let bound = Bound::Request(request.clone());
             Box::new(Asking::new(&exchange, bound, 0, exchange.host_id.clone()))
         });
         let call = Box::pin(gate.handle(exchange.clone(), request));
@@ -81,7 +89,12 @@ impl Running {
         let Some(id) = request.id() else {
             return Ok(Err(Answer::none()));
         };
-        let Some(state) = request.text(&["params", rounds::STATE]) else {
+        let state = request.text(&["params", rounds::STATE]);
+        if state.is_none() && request.find(&["params", rounds::STATE]).is_some() {
+            let text = "Invalid params: `requestState` is no string";
+            return Err(rounds::unfit(text.to_owned()));
+        }
+        let Some(state) = state else {
             let exchange = Exchange::new(id, session.clone(), outbox);
             return Ok(Ok(Self::new(gate.clone(), exchange, request)));
         };
@@ -93,7 +106,12 @@ impl Running {
 
     /// Goes on with a call that has waited for its host, which now waits with the request `id`.
     fn again(gate: Gate, waiting: Waiting, id: Id) -> Self {
-        let asking = Asking::new(&waiting.exchange, waiting.bound, waiting.round, id);
+        let asking = Asking::new(
+            &waiting.exchange,
+            Bound::To(waiting.bound),
+            waiting.round,
+            id,
+        );
         Self {
             call: Some(waiting.calling),
             exchange: waiting.exchange,
@@ -119,12 +137,19 @@ impl Running {
                 refused(&rounds::incapable(&lacking), &asking.id)
             }
             Wanted::Answers(inputs) => {
-                let waiting = Box::new(Waiting {
+                let session = &self.exchange.session;
+                let bound = match &asking.bound {
+                    Bound::Request(request) => {
+                        rounds::bound(&session.agent.name, &session.scope, request)
+                    }
+                    Bound::To(bound) => *bound,
+                };
+                let waiting = Waiting {
                     calling,
                     exchange: self.exchange.clone(),
-                    bound: asking.bound,
+                    bound,
                     round: asking.round,
-                });
+                };
                 self.gate.suspend(waiting, inputs, &asking.id)
             }
         }

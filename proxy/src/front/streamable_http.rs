@@ -290,6 +290,10 @@ impl Endpoint {
                     None => reply::of(answer),
                     Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
                 },
+                // One that has been long already, when its host comes back to it.
+                () = std::future::ready(()), if exchange.is_quiet() => {
+                    return events(body::answer_stream(running, None, None));
+                }
                 first = exchange.mailbox.next_or_nudge() => {
                     let first = first.flatten();
                     if first.is_some() || exchange.is_quiet() {

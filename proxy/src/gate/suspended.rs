@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chillgate_wire::{Envelope, Id, code, message};
 use http::StatusCode;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Answer, Gate, Refusal};
@@ -25,6 +26,9 @@ use crate::session::{Aside, Session};
 
 /// How often a host may be asked for one call.
 const ROUNDS: u32 = 1000;
+
+/// How many calls of one session may wait: fewer than it may have pipes for.
+const WAITING: usize = 40;
 
 /// A call on its way.
 pub type Calling = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -50,10 +54,34 @@ pub enum Resumed {
 }
 
 struct Parked {
-    waiting: Box<Waiting>,
+    exchange: Arc<Exchange>,
+    bound: [u8; 32],
+    round: u32,
     inputs: Vec<Input>,
-    expiry: AbortHandle,
-    _aside: Aside,
+    /// Takes the call out of the hands of the task that has it meanwhile; dropped, the call ends.
+    take: Taker,
+    aside: Aside,
+}
+
+type Taker = oneshot::Sender<oneshot::Sender<Calling>>;
+
+impl Parked {
+    /// The server hears that nobody answers, then that nobody waits.
+    fn end(self) -> impl Future<Output = ()> + Send {
+        let Self {
+            exchange,
+            inputs,
+            take,
+            aside,
+            ..
+        } = self;
+        // At once, for the call that takes its place.
+        drop(aside);
+        async move {
+            tell_all(&exchange, &inputs, |_| Err(())).await;
+            drop(take);
+        }
+    }
 }
 
 /// All calls that wait.
@@ -106,41 +134,119 @@ impl Suspended {
 
 impl Gate {
     /// Lets a call wait for its host; the outcome of the request `id` that came so far.
-    pub fn suspend(&self, mut waiting: Box<Waiting>, inputs: Vec<Input>, id: &Id) -> Answer {
-        let suspended = &self.0.suspended;
-        if waiting.round >= ROUNDS {
+    pub fn suspend(&self, waiting: Waiting, inputs: Vec<Input>, id: &Id) -> Answer {
+        let Waiting {
+            calling,
+            exchange,
+            bound,
+            round,
+        } = waiting;
+        if self.0.drain.refuses() {
+            return refused(&Refusal::Draining, id);
+        }
+        if round >= ROUNDS {
             let text = "the server asks without end; the call was cancelled".to_owned();
             return refused(&rounds::unfit(text), id);
         }
-        let aside = match self.set_aside(&waiting.exchange) {
+        self.make_room(&exchange.session);
+        let aside = match self.set_aside(&exchange) {
             Ok(aside) => aside,
             Err(refusal) => return refused(&refusal, id),
         };
+        let (take, taken) = oneshot::channel();
+        let parked = Parked {
+            exchange,
+            bound,
+            round: round + 1,
+            inputs,
+            take,
+            aside,
+        };
+        self.park(parked, calling, taken, id)
+    }
+
+    fn park(
+        &self,
+        parked: Parked,
+        calling: Calling,
+        taken: oneshot::Receiver<oneshot::Sender<Calling>>,
+        id: &Id,
+    ) -> Answer {
+        let suspended = &self.0.suspended;
         let patience = self.0.live.pin().config.limits.input_wait;
-        waiting.round += 1;
         let ticket = Ticket {
             call: suspended.last.fetch_add(1, Ordering::Relaxed) + 1,
-            round: waiting.round,
+            round: parked.round,
             until: (suspended.began.elapsed() + patience).as_secs(),
         };
-        let state = suspended.seal.close(ticket, &waiting.bound);
-        let said = rounds::required(id.as_bytes(), &inputs, Some(&state));
-        let gate = self.clone();
-        let expiring = tokio::spawn(async move {
+        let state = suspended.seal.close(ticket, &parked.bound);
+        let said = rounds::required(id.as_bytes(), &parked.inputs, Some(&state));
+        locked(&suspended.calls).insert(ticket.call, parked);
+        tokio::spawn(self.clone().keep(ticket.call, patience, calling, taken));
+        answer(said)
+    }
+
+    /// Keeps a call going while its host is away, until it is taken up, given up or over.
+    async fn keep(
+        self,
+        call: u64,
+        patience: Duration,
+        mut calling: Calling,
+        mut taken: oneshot::Receiver<oneshot::Sender<Calling>>,
+    ) {
+        let waiting = async {
             tokio::select! {
                 () = tokio::time::sleep(patience) => {}
-                () = gate.0.drain.until_refusing() => {}
+                () = self.0.drain.until_refusing() => {}
             }
-            gate.give_up(ticket.call).await;
-        });
-        let parked = Parked {
-            waiting,
-            inputs,
-            expiry: expiring.abort_handle(),
-            _aside: aside,
         };
-        locked(&suspended.calls).insert(ticket.call, parked);
-        answer(said)
+        let mut waiting = std::pin::pin!(waiting);
+        let over = tokio::select! {
+            biased;
+            to = &mut taken => {
+                if let Ok(to) = to {
+                    let _ = to.send(calling);
+                }
+                return;
+            }
+            over = &mut calling => Some(over),
+            () = &mut waiting => None,
+        };
+        // It has ended by itself, such as by its deadline: its host hears it when it comes.
+        if let Some(over) = over {
+            calling = Box::pin(std::future::ready(over));
+            tokio::select! {
+                to = taken => {
+                    if let Ok(to) = to {
+                        let _ = to.send(calling);
+                    }
+                    return;
+                }
+                () = waiting => {}
+            }
+        }
+        let parked = locked(&self.0.suspended.calls).remove(&call);
+        if let Some(parked) = parked {
+            parked.end().await;
+        }
+    }
+
+    /// Hosts that never come back must not keep others from being asked: where many calls wait, the
+    /// one that has waited longest is given up.
+    fn make_room(&self, session: &Arc<Session>) {
+        let most = self.0.live.pin().config.limits.in_flight_per_agent;
+        let longest = {
+            let calls = locked(&self.0.suspended.calls);
+            let of_agent =
+                |parked: &Parked| Arc::ptr_eq(&parked.exchange.session.agent, &session.agent);
+            let of_session = |parked: &Parked| Arc::ptr_eq(&parked.exchange.session, session);
+            longest_of(&calls, of_session, WAITING)
+                .or_else(|| longest_of(&calls, of_agent, Aside::most(most)))
+        };
+        let parked = longest.and_then(|call| locked(&self.0.suspended.calls).remove(&call));
+        if let Some(parked) = parked {
+            tokio::spawn(parked.end());
+        }
     }
 
     /// Takes a call up again with the answers that this request of its host brings. An error
@@ -155,6 +261,7 @@ impl Gate {
         if self.0.drain.refuses() {
             return Err(Refusal::Draining);
         }
+        rounds::check_responses(request)?;
         let bound = rounds::bound(&session.agent.name, &session.scope, request);
         let suspended = &self.0.suspended;
         let ticket = suspended.seal.open(state, &bound);
@@ -168,48 +275,92 @@ impl Gate {
             for input in &parked.inputs {
                 answers.push(rounds::response(request, input)?.map(<[u8]>::to_vec));
             }
-            host::take_up(&parked.waiting.exchange, request)?;
+            host::take_up(&parked.exchange, request)?;
             // Only now: a request that is no good leaves it waiting.
             let Some(parked) = calls.remove(&ticket.call) else {
                 return Err(suspended.gone(ticket));
             };
             (parked, answers)
         };
-        parked.expiry.abort();
-        let waiting = parked.waiting;
+        let Parked {
+            exchange,
+            bound,
+            round,
+            inputs,
+            take,
+            aside,
+        } = parked;
+        drop(aside);
+        let (to, back) = oneshot::channel();
+        let _ = take.send(to);
+        let calling = back.await.map_err(|_| suspended.gone(ticket))?;
         let mut missing = Vec::new();
-        for (input, said) in parked.inputs.into_iter().zip(answers) {
-            match said {
-                Some(said) => tell(&waiting.exchange, &input, Ok(&said)).await,
+        let mut said = Vec::new();
+        for (input, answer) in inputs.into_iter().zip(answers) {
+            match answer {
+                Some(answer) => said.push((input, answer)),
                 None => missing.push(input),
             }
         }
+        // Apart from here: a server that does not read must not hold up its host's next line.
+        let asked = exchange.clone();
+        tokio::spawn(async move {
+            let (inputs, answers): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+            tell_all(&asked, &inputs, |at| Ok(&*answers[at])).await;
+        });
+        let waiting = Waiting {
+            calling,
+            exchange,
+            bound,
+            round,
+        };
         if missing.is_empty() {
-            return Ok(Resumed::On(waiting));
+            return Ok(Resumed::On(Box::new(waiting)));
         }
         Ok(Resumed::Waits(self.suspend(waiting, missing, id)))
     }
 
     /// The hosts of a session have gone: nobody comes back for its calls.
     pub async fn give_up_all(&self, session: &Arc<Session>) {
-        let calls: Vec<u64> = locked(&self.0.suspended.calls)
-            .iter()
-            .filter(|(_, parked)| Arc::ptr_eq(&parked.waiting.exchange.session, session))
-            .map(|(call, _)| *call)
+        let calls: Vec<Parked> = locked(&self.0.suspended.calls)
+            .extract_if(|_, parked| Arc::ptr_eq(&parked.exchange.session, session))
+            .map(|(_, parked)| parked)
             .collect();
-        for call in calls {
-            self.give_up(call).await;
+        for parked in calls {
+            parked.end().await;
         }
     }
+}
 
-    /// The host has not come back: the server hears it, then its call is cancelled.
-    async fn give_up(&self, call: u64) {
-        let Some(parked) = locked(&self.0.suspended.calls).remove(&call) else {
-            return;
-        };
-        for input in &parked.inputs {
-            tell(&parked.waiting.exchange, input, Err(())).await;
-        }
+/// The longest of so many or more calls.
+fn longest_of(
+    calls: &HashMap<u64, Parked>,
+    fits: impl Fn(&Parked) -> bool,
+    most: usize,
+) -> Option<u64> {
+    let mut numbers = calls
+        .iter()
+        .filter(|(_, parked)| fits(parked))
+        .map(|(number, _)| *number);
+    let first = numbers.next()?;
+    let (longest, count) = numbers.fold((first, 1), |(longest, count), number| {
+        (longest.min(number), count + 1)
+    });
+    (count >= most).then_some(longest)
+}
+
+/// How long a server may take to read an answer.
+const READING: Duration = Duration::from_secs(5);
+
+/// Hands the server what its host says to each question, or that it says nothing.
+async fn tell_all<'a>(
+    exchange: &Exchange,
+    inputs: &[Input],
+    said: impl Fn(usize) -> Result<&'a [u8], ()>,
+) {
+    for (at, input) in inputs.iter().enumerate() {
+        // One that does not read is a server that gives no answer, which has limits of its own.
+        let _ = tokio::time::timeout(READING, tell(exchange, input, said(at))).await;
     }
 }
 

@@ -28,9 +28,14 @@ use crate::session::{Heeded, Session};
 pub const LISTEN: &str = "subscriptions/listen";
 
 /// Resources that one request may name.
-const RESOURCES: usize = 1000;
+const RESOURCES: usize = 100;
 /// How long a server that has ended is left alone, at most.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// How long at least.
+const SOON: Duration = Duration::from_millis(100);
+/// A server that has been there for so long counts as having worked.
+const WORKED: Duration = Duration::from_secs(10);
 
 /// What a host wants to hear of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,13 +184,8 @@ impl Listen {
         uris: HashSet<String>,
         offered: watch::Sender<Offered>,
     ) {
-        let held = Held {
-            server: server.clone(),
-            exchange: exchange.clone(),
-            uris,
-            tasks: self.tasks.clone(),
-        };
-        let mut pause = Duration::from_millis(100);
+        let held = Held::new(server, exchange, uris, &self.tasks);
+        let mut pause = SOON;
         loop {
             match server.attend(&exchange.session).await {
                 Ok(attended) => {
@@ -203,8 +203,11 @@ impl Listen {
                         }
                     }
                     offered.send_replace(Some(can));
+                    let since = tokio::time::Instant::now();
                     attended.ended.await;
-                    pause = Duration::from_millis(100);
+                    if since.elapsed() > WORKED {
+                        pause = SOON;
+                    }
                 }
                 Err(error) => {
                     debug!(server = %server.name(), %error, "Nobody hears this server.");
@@ -305,16 +308,35 @@ struct Held {
     tasks: TaskTracker,
 }
 
+impl Held {
+    /// Counted before the server hears of it, so that nobody who leaves takes it away again.
+    fn new(
+        server: &Arc<dyn Backend>,
+        exchange: &Arc<Exchange>,
+        uris: HashSet<String>,
+        tasks: &TaskTracker,
+    ) -> Self {
+        exchange.session.wants(&uris);
+        Self {
+            server: server.clone(),
+            exchange: exchange.clone(),
+            uris,
+            tasks: tasks.clone(),
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if self.uris.is_empty() {
             return;
         }
+        self.exchange.session.wants_no_more(&self.uris);
         let (server, exchange) = (self.server.clone(), self.exchange.clone());
         let uris = std::mem::take(&mut self.uris);
         self.tasks.spawn(async move {
             for uri in uris {
-                if !exchange.session.heeds(&uri) {
+                if !exchange.session.is_wanted(&uri) {
                     subscribe(&server, &exchange, "resources/unsubscribe", &uri).await;
                 }
             }

@@ -3,6 +3,8 @@
 //! What a server says that belongs to no call goes to each host that has asked for it, marked as
 //! its own. It sends nothing before the host has heard what was agreed.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use chillgate_wire::{Envelope, meta};
@@ -13,13 +15,17 @@ use crate::route::listen::Filter;
 
 /// Everybody who listens.
 #[derive(Debug, Default)]
-pub(super) struct Heeds(Mutex<Vec<(Arc<Exchange>, Filter)>>);
+pub(super) struct Heeds {
+    listening: Mutex<Vec<(Arc<Exchange>, Filter)>>,
+    /// How many want each resource, acknowledged or not.
+    wanted: Mutex<HashMap<String, usize>>,
+}
 
 impl Heeds {
     /// Hands a notification to all who want it. An error: one of them does not read.
     pub(super) fn tell(&self, note: &Envelope) -> Result<(), Refused> {
         let mut sent = Ok(());
-        for (exchange, filter) in locked(&self.0).iter() {
+        for (exchange, filter) in locked(&self.listening).iter() {
             if !filter.wants(note) {
                 continue;
             }
@@ -38,11 +44,30 @@ impl Heeds {
         sent
     }
 
-    /// Whether anybody listens to this resource.
-    pub(super) fn has(&self, uri: &str) -> bool {
-        locked(&self.0)
-            .iter()
-            .any(|(_, filter)| filter.resources.contains(uri))
+    /// One more wants these resources.
+    pub(super) fn want(&self, uris: &HashSet<String>) {
+        let mut wanted = locked(&self.wanted);
+        for uri in uris {
+            *wanted.entry(uri.clone()).or_default() += 1;
+        }
+    }
+
+    /// One less does.
+    pub(super) fn want_no_more(&self, uris: &HashSet<String>) {
+        let mut wanted = locked(&self.wanted);
+        for uri in uris {
+            if let Entry::Occupied(mut count) = wanted.entry(uri.clone()) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+
+    /// Whether anybody wants this resource.
+    pub(super) fn is_wanted(&self, uri: &str) -> bool {
+        locked(&self.wanted).contains_key(uri)
     }
 }
 
@@ -54,7 +79,7 @@ impl Heeded {
     /// From now on it hears what it was promised.
     pub fn new(exchange: Arc<Exchange>, agreed: Filter) -> Self {
         let heeds = &exchange.session.heeds;
-        locked(&heeds.0).push((exchange.clone(), agreed));
+        locked(&heeds.listening).push((exchange.clone(), agreed));
         Self(exchange)
     }
 }
@@ -62,6 +87,6 @@ impl Heeded {
 impl Drop for Heeded {
     fn drop(&mut self) {
         let heeds = &self.0.session.heeds;
-        locked(&heeds.0).retain(|(exchange, _)| !Arc::ptr_eq(exchange, &self.0));
+        locked(&heeds.listening).retain(|(exchange, _)| !Arc::ptr_eq(exchange, &self.0));
     }
 }

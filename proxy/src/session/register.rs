@@ -167,9 +167,14 @@ pub struct Aside(Arc<Agent>);
 const WAITING: usize = 4;
 
 impl Aside {
+    /// How many may be set aside where `most` may be in flight.
+    pub fn most(most: usize) -> usize {
+        most.saturating_mul(WAITING)
+    }
+
     /// Sets a call aside if not too many are already, where `most` may be in flight.
     pub fn set(agent: &Arc<Agent>, most: usize) -> Result<Self, Full> {
-        if agent.waiting.fetch_add(1, Ordering::Relaxed) >= most.saturating_mul(WAITING) {
+        if agent.waiting.fetch_add(1, Ordering::Relaxed) >= Self::most(most) {
             agent.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::InFlight);
         }

@@ -139,7 +139,8 @@ impl Pipe {
         } else {
             let asked = match &self.audience {
                 Audience::One(session) => session.upgrade().map(|session| {
-                    let related = self.only_exchange();
+                    let is_sure = session.era() == Era::Legacy || !self.is_in_doubt();
+                    let related = self.only_exchange().filter(|_| is_sure);
                     session
                         .ask(self.clone(), question, related.as_ref())
                         .map_err(|_| session.why_unasked())

@@ -328,10 +328,12 @@ impl Link {
     }
 
     /// Resolves when the server has forgotten the session.
-    pub(super) async fn until_forgotten(&self) {
+    pub(super) async fn until_forgotten(&self, generation: u64) {
         loop {
             let forgotten = self.forgotten.notified();
-            if !*self.greeted.lock().await {
+            // Whoever noticed may have shaken hands again already.
+            let is_greeted = *self.greeted.lock().await;
+            if !is_greeted || self.generation.load(Ordering::Relaxed) != generation {
                 return;
             }
             forgotten.await;

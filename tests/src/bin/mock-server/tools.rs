@@ -66,7 +66,10 @@ const TOOLS: &[(&str, &str)] = &[
         "sample",
         "asks the host for a completion and answers what it said",
     ),
-    ("elicit", "asks the host's user and answers what it said"),
+    (
+        "elicit",
+        "asks the host's user, after `ms`, and answers what it said",
+    ),
     (
         "roots",
         "asks the host for its roots and answers what it said",
@@ -224,10 +227,11 @@ pub(crate) async fn call(
             .ask("sampling/createMessage", sampling())
             .await
             .to_string(),
-        "elicit" => server
-            .ask("elicitation/create", elicitation())
-            .await
-            .to_string(),
+        "elicit" => {
+            sleep(ms(0)).await;
+            let said = server.ask("elicitation/create", elicitation()).await;
+            said.to_string()
+        }
         "roots" => server.ask("roots/list", Value::Null).await.to_string(),
         "survey" => {
             progress(server, params, ms(10)).await;
