@@ -107,10 +107,13 @@ impl Gate {
         }
         let meter = self.0.metrics.exchange(&route.call.server, route.label);
         let _in_flight = meter.begin();
+        let listens = route.label == LISTEN;
+        let _aside = match listens.then(|| self.set_aside(exchange)).transpose() {
+            Ok(aside) => aside,
+            Err(full) => return Err(self.turn_away(route.astray(full), snapshot)),
+        };
         let pass = self.admit(exchange, &route, snapshot, &meter).await?;
         let own = exchange.began.elapsed().saturating_sub(pass.delayed());
-        let listens = route.label == LISTEN;
-        let _aside = listens.then(|| self.set_aside(exchange)).transpose()?;
         let answer = Self::carry(exchange, &route, &pass, snapshot).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
         let outcome = Self::complete(exchange, &route, pass, &answer);

@@ -143,7 +143,7 @@ pub struct Opening {
     pub scope: Scope,
     /// The `params` of its `initialize`.
     pub greeting: Bytes,
-    /// `stdio` or `streamable-http`.
+    /// `stdio`, `streamable-http` or `sse`.
     pub transport: &'static str,
     /// The address it comes from, when there is one.
     pub peer: Option<String>,

@@ -186,7 +186,9 @@ impl Endpoint {
             return Ok((Scope::One(server.name().clone()), is_sse));
         }
         // Whoever asks has not said who it is yet: no server is named.
-        let text = format!("nothing is served at {asked}; there is /mcp and /server/NAME/mcp");
+        let text = format!(
+            "nothing is served at {asked}; there is /mcp and /server/NAME/mcp, and /sse for HTTP+SSE"
+        );
         Err(Box::new(refuse(
             StatusCode::NOT_FOUND,
             code::INVALID_REQUEST,

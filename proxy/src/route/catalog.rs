@@ -49,19 +49,22 @@ static ANNOTATION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"x-
 /// Notes which arguments of a server's tools have header fields, from one page of its list.
 pub fn note(session: &Session, server: &Arc<str>, answer: &Envelope) {
     let tools = answer.get(&["result", "tools"]);
-    let annotated =
-        tools.filter(|tools| session.era() == Era::Modern && ANNOTATION.find(tools).is_some());
+    let known = || session.learned().mirrored.contains_key(server);
+    let annotated = tools.filter(|tools| {
+        session.era() == Era::Modern && (ANNOTATION.find(tools).is_some() || known())
+    });
     for entry in annotated.into_iter().flat_map(|tools| each(tools, "name")) {
         let schema = json::member(entry.bytes, "inputSchema").map(|at| &entry.bytes[at]);
         // What is annotated wrongly is not mirrored by any host (R-220).
-        if let (Some(name), Some(Ok(params))) = (entry.name, schema.map(mirror::declared))
-            && !params.is_empty()
-        {
-            let mut learned = session.learned();
-            let tools = learned.mirrored.entry(server.clone()).or_default();
-            if tools.len() < NAMES {
-                tools.insert(name.into_owned(), params.into());
-            }
+        let Some(name) = entry.name else { continue };
+        let params = schema.and_then(|schema| mirror::declared(schema).ok());
+        let params = params.unwrap_or_default();
+        let mut learned = session.learned();
+        let tools = learned.mirrored.entry(server.clone()).or_default();
+        if params.is_empty() {
+            tools.remove(&*name);
+        } else if tools.len() < NAMES {
+            tools.insert(name.into_owned(), params.into());
         }
     }
 }
@@ -142,9 +145,9 @@ async fn ask(
     page: usize,
 ) -> Option<Envelope> {
     let id = Id::text(&format!("chillgate-{list}-{page}"));
-    let raw = message::request(id.as_bytes(), list, Some(params));
-    let request = super::own(raw).ok()?;
     let own = Exchange::new(id, exchange.session.clone(), 1);
+    let raw = message::request(own.id.as_bytes(), list, Some(params));
+    let request = super::own(raw).ok()?;
     let asking = server.call(&own, &request, Passage::default());
     tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()
 }

@@ -291,10 +291,11 @@ async fn subscribe(
 ) -> bool {
     let id = Id::text(&format!("chillgate-{method}"));
     let params = format!(r#"{{"uri":{}}}"#, json::quote(uri));
-    let raw = message::request(id.as_bytes(), method, Some(params.as_bytes()));
+    let asker = Exchange::new(id, exchange.session.clone(), 1);
+    // Under its number in the session: several hosts of one may ask the same at a time.
+    let raw = message::request(asker.id.as_bytes(), method, Some(params.as_bytes()));
     let Ok(request) = own(raw) else { return false };
-    let own = Exchange::new(id, exchange.session.clone(), 1);
-    let asking = server.call(&own, &request, Passage::default());
+    let asking = server.call(&asker, &request, Passage::default());
     let answer = tokio::time::timeout(catalog::PATIENCE, asking).await;
     matches!(answer, Ok(Ok(answer)) if answer.result().is_some())
 }
