@@ -30,7 +30,8 @@ pub struct Passage {
     pub held: bool,
 }
 
-/// One server, whatever it takes to reach it.
+/// One server, whatever it takes to reach it. What has a body here is for those that only stand for
+/// other servers and have nothing of their own.
 #[async_trait]
 pub trait Backend: Send + Sync + std::fmt::Debug {
     /// The name under which it is configured.
@@ -54,16 +55,20 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     }
 
     /// Carries a notification of the host.
-    async fn post(&self, session: &Arc<Session>, message: Envelope) -> Result<(), BackendError>;
+    async fn post(&self, _session: &Arc<Session>, _note: Envelope) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// The session is over: what exists only for it ends.
-    async fn detach(&self, session: &Arc<Session>);
+    async fn detach(&self, _session: &Arc<Session>) {}
 
     /// Starts ahead of the first call what can be started then.
-    async fn warm(&self);
+    async fn warm(&self) {}
 
     /// For `/readyz`.
-    fn state(&self) -> State;
+    fn state(&self) -> State {
+        State::Ready
+    }
 
     /// What it says about itself in its `initialize` result, once it has.
     fn instructions(&self) -> Option<String> {
@@ -71,7 +76,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     }
 
     /// Ends everything, waiting for children to go.
-    async fn stop(&self);
+    async fn stop(&self) {}
 }
 
 /// A server that has been opened for a session.

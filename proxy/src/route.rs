@@ -316,14 +316,7 @@ impl Routes {
         if let [only] = self.servers.as_slice() {
             return Ok(only.clone());
         }
-        // What the host may not read does not exist for it, here as in lists.
-        let may_read = |server: &&Arc<dyn Backend>| {
-            !self.access.cuts()
-                || self
-                    .access
-                    .shows(exchange, server.name(), "resources/list", uri)
-        };
-        let servers: Vec<_> = self.servers.iter().filter(may_read).cloned().collect();
+        let servers = self.access.readable(exchange, &self.servers, uri);
         let owner = catalog::owner_of_uri(exchange, &servers, uri).await;
         owner.map_err(|owners| {
             let (code, message) = if owners.is_empty() {

@@ -19,10 +19,10 @@ use tracing::debug;
 
 use super::lists::Access;
 use super::{catalog, own};
-use crate::backend::{Backend, BackendError, Passage, State};
+use crate::backend::{Backend, BackendError, Passage};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
-use crate::session::{Heeded, Session};
+use crate::session::Heeded;
 
 /// The method.
 pub const LISTEN: &str = "subscriptions/listen";
@@ -153,13 +153,7 @@ impl Listen {
     async fn shares(&self, exchange: &Arc<Exchange>, wanted: &Filter) -> Vec<HashSet<String>> {
         let mut shares = vec![HashSet::new(); self.servers.len()];
         for uri in &wanted.resources {
-            let may_read = |server: &&Arc<dyn Backend>| {
-                !self.access.cuts()
-                    || self
-                        .access
-                        .shows(exchange, server.name(), "resources/list", uri)
-            };
-            let servers: Vec<_> = self.servers.iter().filter(may_read).cloned().collect();
+            let servers = self.access.readable(exchange, &self.servers, uri);
             let owner = match servers.as_slice() {
                 [only] if self.servers.len() == 1 => Some(only.clone()),
                 servers => catalog::owner_of_uri(exchange, servers, uri).await.ok(),
@@ -374,20 +368,6 @@ impl Backend for Listen {
             }
         }
     }
-
-    async fn post(&self, _: &Arc<Session>, _: Envelope) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    async fn detach(&self, _: &Arc<Session>) {}
-
-    async fn warm(&self) {}
-
-    fn state(&self) -> State {
-        State::Ready
-    }
-
-    async fn stop(&self) {}
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use chillgate_policies::engine::{Call, Chain};
 use chillgate_wire::{Envelope, json, message, method};
 
+use crate::backend::Backend;
 use crate::exchange::Exchange;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
@@ -37,6 +38,22 @@ impl Access {
             context: session.context.clone(),
         };
         self.0.visible(&call)
+    }
+}
+
+impl Access {
+    /// The servers at which the host may read this resource: elsewhere it does not exist for it,
+    /// here as in lists.
+    pub fn readable(
+        &self,
+        exchange: &Exchange,
+        servers: &[Arc<dyn Backend>],
+        uri: &str,
+    ) -> Vec<Arc<dyn Backend>> {
+        let may_read = |server: &&Arc<dyn Backend>| {
+            !self.cuts() || self.shows(exchange, server.name(), "resources/list", uri)
+        };
+        servers.iter().filter(may_read).cloned().collect()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::backend::said::severity;
-use crate::backend::{Backend, BackendError, Passage, State};
+use crate::backend::{Backend, BackendError, Passage};
 use crate::era::server::discovered;
 use crate::exchange::Exchange;
 use crate::route::catalog::{self, PATIENCE};
@@ -322,18 +322,4 @@ impl Backend for Merge {
             _ => answer,
         }
     }
-
-    async fn post(&self, _: &Arc<Session>, _: Envelope) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    async fn detach(&self, _: &Arc<Session>) {}
-
-    async fn warm(&self) {}
-
-    fn state(&self) -> State {
-        State::Ready
-    }
-
-    async fn stop(&self) {}
 }
