@@ -15,8 +15,10 @@ use crate::exchange::Exchange;
 use crate::session::Session;
 
 pub mod builtin;
+pub mod either;
 pub mod greeting;
 pub mod http_sse;
+pub mod modern_http;
 pub mod pipe;
 pub mod pipes;
 pub(crate) mod said;
@@ -125,6 +127,14 @@ pub enum BackendError {
         /// Its name.
         server: Arc<str>,
         /// What was wrong.
+        cause: String,
+    },
+    /// It was reached and refused to begin in the words of this era; nothing was carried out.
+    #[error("server `{server}` does not speak this era of MCP: {cause}")]
+    Unspoken {
+        /// Its name.
+        server: Arc<str>,
+        /// What it said instead.
         cause: String,
     },
     /// It cannot take the message now.

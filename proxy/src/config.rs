@@ -326,6 +326,21 @@ pub struct CommandServer {
     pub cwd: Option<PathBuf>,
     /// How long the first answer may take.
     pub start_timeout: Duration,
+    /// The era in which it is spoken to.
+    pub era: ServerEra,
+}
+
+/// In which era of MCP a server is spoken to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerEra {
+    /// In that of each host, where the server speaks it, else in the other.
+    #[default]
+    Auto,
+    /// Revision 2026-07-28 only.
+    Modern,
+    /// Revisions up to 2025-11-25 only.
+    Legacy,
 }
 
 /// Who shares a child process with whom.
@@ -354,6 +369,8 @@ pub struct RemoteServer {
     pub ca: Option<PathBuf>,
     /// How long connecting and the first answer may take.
     pub start_timeout: Duration,
+    /// The era in which it is spoken to.
+    pub era: ServerEra,
 }
 
 /// Where the audit log goes.

@@ -1,9 +1,10 @@
 //! The two adapters around one hub: what a host of an era means, what a server of an era hears.
 //!
-//! Inside, messages are in the words of the newest legacy revision. A message between two sides of
-//! one era comes out byte for byte as it went in. So far servers are spoken to in the words of the
-//! legacy era, whichever era their host speaks.
+//! A message stays in the words of its host until it reaches its server, and its answer in those of
+//! the server until there; between two sides of one era it comes out as it went in. What chillgate
+//! asks on its own account inside is in the words of the newest legacy revision.
 
+pub mod asking;
 pub mod host;
 pub mod mirrored;
 pub mod rounds;

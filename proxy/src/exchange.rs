@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chillgate_policies::engine::{Deadline, Waiting};
-use chillgate_wire::{Envelope, Id, json, message};
+use chillgate_wire::{Envelope, Era, Id, json, message};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -247,6 +247,11 @@ impl Exchange {
     /// The least severe log message that the host wants with this request; none: it wants none.
     pub fn log_level(&self) -> Option<u8> {
         Some(self.log_level.load(Ordering::Relaxed)).filter(|level| *level != NO_LEVEL)
+    }
+
+    /// Whether its host may want log messages with it: a modern one says so, others always may.
+    pub fn wants_log(&self) -> bool {
+        self.session.era() == Era::Legacy || self.log_level().is_some()
     }
 
     /// Sends a message to the host on this request's own stream.

@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
 use crate::config::Prefix;
-use crate::era::rounds;
+use crate::era::{rounds, server};
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
 use crate::line::Line;
 use crate::lock::locked;
@@ -30,6 +30,9 @@ use heeds::Heeds;
 pub use questions::Asker;
 use questions::Questions;
 pub use register::{Agent, Aside, Full, Place, Sessions};
+
+/// The host has not said which log messages it wants.
+const UNSAID: u8 = u8::MAX;
 
 /// What a session talks to: all servers merged, or one untouched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +94,10 @@ pub struct Session {
     /// Messages that belong to no request, until a stream takes them.
     pub outbox: Mailbox,
     line: Option<Line>,
+    /// As RFC 5424 counts, or [`UNSAID`].
     log_level: AtomicU8,
+    /// What a modern server may hear of its capabilities.
+    modern_capabilities: OnceLock<Bytes>,
     exchanges: Mutex<Map<Id, Arc<Exchange>>>,
     questions: Questions,
     /// What modern hosts listen to.
@@ -213,7 +219,8 @@ impl Session {
             context,
             outbox: Mailbox::new(outbox),
             line: opening.line,
-            log_level: AtomicU8::new(0),
+            log_level: AtomicU8::new(UNSAID),
+            modern_capabilities: OnceLock::new(),
             exchanges: Mutex::default(),
             questions: Questions::default(),
             heeds: Heeds::default(),
@@ -315,9 +322,38 @@ impl Session {
         locked(&self.exchanges).len()
     }
 
-    /// The least severe log level the host wants, as RFC 5424 counts: 0 debug to 7 emergency.
+    /// The capabilities that a modern server may hear of.
+    pub fn modern_capabilities(&self) -> &[u8] {
+        match self.era {
+            Era::Modern => self.capabilities(),
+            Era::Legacy => self
+                .modern_capabilities
+                .get_or_init(|| server::capabilities(self.capabilities())),
+        }
+    }
+
+    /// What the host calls itself, as it wrote it.
+    pub fn client_info(&self) -> Option<&[u8]> {
+        let said = &self.greeting[json::member(&self.greeting, "clientInfo")?];
+        Some(said).filter(|said| json::is_object(said))
+    }
+
+    /// The least severe log level the host wants, as RFC 5424 counts: 0 debug to 7 emergency. One
+    /// that has not said hears all that its servers say unasked.
     pub fn log_level(&self) -> u8 {
-        self.log_level.load(Ordering::Relaxed)
+        match self.log_level.load(Ordering::Relaxed) {
+            UNSAID => 0,
+            level => level,
+        }
+    }
+
+    /// The level that a server is to log from which only logs where it is asked to: `info` until
+    /// the host says otherwise, as servers mostly do.
+    pub fn log_level_to_ask(&self) -> u8 {
+        match self.log_level.load(Ordering::Relaxed) {
+            UNSAID => 1,
+            level => level,
+        }
     }
 
     /// Sets it.

@@ -9,18 +9,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use chillgate_policies::engine::{Chain, Mistake, Services};
-use chillgate_wire::Limits as WireLimits;
+use chillgate_wire::{Era, Limits as WireLimits};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
 use crate::backend::builtin::Builtin;
+use crate::backend::either::Either;
 use crate::backend::http_sse::HttpSse;
+use crate::backend::modern_http::ModernHttp;
 use crate::backend::pipe::Terms;
-use crate::backend::pipes::Pipes;
+use crate::backend::pipes::{Opener, Pipes};
 use crate::backend::stdio::Child;
 use crate::backend::streamable_http::Remote;
 use crate::breaks::Breaks;
-use crate::config::{Config, Isolation, Server, ServerName};
+use crate::config::{Config, Isolation, Server, ServerEra, ServerName};
 use crate::drain::Drain;
 use crate::identity::Identities;
 use crate::route::Routes;
@@ -105,6 +107,7 @@ impl Snapshot {
             } else {
                 let terms_of = Terms {
                     server: Arc::from(name.as_str()),
+                    era: Era::Legacy,
                     limits: wire,
                     in_flight: terms.2,
                     metrics: fixtures.metrics.clone(),
@@ -193,26 +196,58 @@ fn backend_of(
             let opener = Box::new(Builtin::new(breaks.chill().clone()));
             let start = std::time::Duration::from_secs(10);
             let pipes = Pipes::new(opener, Isolation::Shared, start, terms, tasks);
-            Ok((Arc::new(pipes), Some(breaks)))
+            return Ok((Arc::new(pipes), Some(breaks)));
         }
         Server::Command(command) => {
-            let opener = Box::new(Child::new(command.clone()));
-            let pipes = Pipes::new(
-                opener,
-                command.isolation,
-                command.start_timeout,
-                terms,
-                tasks,
-            );
-            Ok((Arc::new(pipes), None))
+            let pipes = |era| {
+                let opener = Box::new(Child::new(command.clone()));
+                let (isolation, start) = (command.isolation, command.start_timeout);
+                let terms = terms.in_era(era);
+                Ok(Arc::new(Pipes::new(opener, isolation, start, terms, tasks.clone())) as _)
+            };
+            let is_one = command.isolation == Isolation::Shared;
+            in_eras(command.era, pipes, is_one)
         }
-        Server::Remote(remote) if remote.http_sse => {
-            let opener = Box::new(HttpSse::new(remote)?);
+        Server::Remote(remote) => {
             let start = remote.start_timeout;
-            let pipes = Pipes::new(opener, Isolation::Auto, start, terms, tasks);
-            Ok((Arc::new(pipes), None))
+            let pipes = |era| {
+                let opener: Box<dyn Opener> = match era {
+                    Era::Legacy => Box::new(HttpSse::new(remote)?),
+                    Era::Modern => Box::new(ModernHttp::new(remote)?),
+                };
+                let (isolation, terms) = (Isolation::Auto, terms.in_era(era));
+                Ok(Arc::new(Pipes::new(opener, isolation, start, terms, tasks.clone())) as _)
+            };
+            let reached = |era| match era {
+                Era::Legacy if !remote.http_sse => {
+                    let terms = terms.in_era(era);
+                    Ok(Arc::new(Remote::new(remote, terms, tasks.clone())?) as _)
+                }
+                era => pipes(era),
+            };
+            let era = match remote.era {
+                ServerEra::Auto if remote.http_sse => ServerEra::Legacy,
+                era => era,
+            };
+            in_eras(era, reached, false)
         }
-        Server::Remote(remote) => Ok((Arc::new(Remote::new(remote, terms, tasks)?), None)),
+    }
+    .map(|backend| (backend, None))
+}
+
+/// A server in the era it is configured for, or in both.
+fn in_eras(
+    era: ServerEra,
+    make: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
+    is_one: bool,
+) -> Result<Arc<dyn Backend>, String> {
+    match era {
+        ServerEra::Legacy => make(Era::Legacy),
+        ServerEra::Modern => make(Era::Modern),
+        ServerEra::Auto => {
+            let either = Either::new(make(Era::Legacy)?, make(Era::Modern)?, is_one);
+            Ok(Arc::new(either))
+        }
     }
 }
 

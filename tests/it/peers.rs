@@ -73,13 +73,7 @@ async fn remote_over(transport: &str, path: &str) -> (Child, String) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    until("the remote server", seconds(30), async || {
-        tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .ok()
-            .map(drop)
-    })
-    .await;
+    listening(port).await;
     (child, format!("http://127.0.0.1:{port}{path}"))
 }
 
@@ -216,6 +210,108 @@ async fn by_http_sse(sdk: Sdk) {
     all_of_mcp(sdk, &at("/server/everything/sse"), &[]).await;
 }
 
+/// Servers of 2026-07-28 over stdio: one that refuses older hosts, one that is only spoken to so.
+async fn modern_children(sdk: Sdk) {
+    for (made_with, keys) in [(Sdk::TypeScript, ""), (Sdk::Python, "era = \"modern\"")] {
+        let gate = Gate::with(&table("new", &newer(made_with), keys))
+            .start()
+            .await;
+        let folder = gate.folder().display().to_string();
+        for path in ["/mcp", "/server/new/mcp"] {
+            Script::new(sdk, "new")
+                .with(&["--dir", &folder])
+                .run(&Endpoint::Url(gate.url(path)))
+                .await;
+        }
+    }
+}
+
+/// The same over HTTP.
+async fn modern_remotes(sdk: Sdk) {
+    let (_ts, ts) = newer_remote(Sdk::TypeScript).await;
+    let (_py, py) = newer_remote(Sdk::Python).await;
+    let gate = Gate::with(&format!(
+        "[server.ts]\nurl = \"{ts}\"\n[server.py]\nurl = \"{py}\"\nera = \"modern\"\n"
+    ))
+    .start()
+    .await;
+    for server in ["ts", "py"] {
+        let alone = Endpoint::Url(gate.url(&format!("/server/{server}/mcp")));
+        Script::new(sdk, "new").run(&alone).await;
+    }
+}
+
+/// The same for a host that speaks stdio.
+async fn modern_wrapped(sdk: Sdk) {
+    let gate = chillgate_tests::process::chillgate().display().to_string();
+    let mut words = vec![gate, "wrap".to_owned(), "--".to_owned()];
+    words.extend(newer(Sdk::TypeScript));
+    Script::new(sdk, "new").run(&Endpoint::Command(words)).await;
+}
+
+/// A server of 2026-07-28 made with this SDK, as a command.
+fn newer(sdk: Sdk) -> Vec<String> {
+    let (program, script) = match sdk {
+        Sdk::TypeScript => ("node".to_owned(), "ts/new_server.mjs"),
+        _ => (python().display().to_string(), "python/new_server.py"),
+    };
+    vec![program, interop().join(script).display().to_string()]
+}
+
+async fn newer_remote(sdk: Sdk) -> (Child, String) {
+    let port = free_port();
+    let words = newer(sdk);
+    let mut server = command(&words[0]);
+    server.args(&words[1..]).args(["--http", &port.to_string()]);
+    let child = server
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    listening(port).await;
+    (child, format!("http://127.0.0.1:{port}/mcp"))
+}
+
+async fn listening(port: u16) {
+    until("the remote server", seconds(30), async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .ok()
+            .map(drop)
+    })
+    .await;
+}
+
+/// The control of the three above: only a client of the same era can be tried straight.
+#[tokio::test]
+async fn modern_servers_pass_without_the_gate() {
+    for made_with in [Sdk::TypeScript, Sdk::Python] {
+        Script::new(Sdk::Python, "new")
+            .run(&Endpoint::Command(newer(made_with)))
+            .await;
+        let (_server, url) = newer_remote(made_with).await;
+        Script::new(Sdk::Python, "new")
+            .run(&Endpoint::Url(url))
+            .await;
+    }
+}
+
+/// Tools that ask in the old way work for a modern host where their server is spoken to in it.
+#[tokio::test]
+async fn a_modern_host_is_asked_by_a_fastmcp_tool_of_the_old_way() {
+    let fast = [
+        python().display().to_string(),
+        fast_server().display().to_string(),
+    ];
+    let gate = Gate::with(&table("fast", &fast, "era = \"legacy\""))
+        .start()
+        .await;
+    Script::new(Sdk::Python, "fastmcp-bridged")
+        .run(&Endpoint::Url(gate.url("/mcp")))
+        .await;
+}
+
 macro_rules! each_sdk {
     ($($way:ident),* $(,)?) => {$(
         mod $way {
@@ -244,7 +340,10 @@ each_sdk!(
     remote_behind,
     connected,
     by_http_sse,
-    remote_http_sse
+    remote_http_sse,
+    modern_children,
+    modern_remotes,
+    modern_wrapped,
 );
 
 #[tokio::test]

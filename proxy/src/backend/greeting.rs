@@ -1,15 +1,21 @@
-//! The MCP handshake towards a server: what chillgate says, and what it keeps of the answer.
+//! The first words with a server: what chillgate says, and what it keeps of the answer.
+//!
+//! `initialize` with those of the legacy eras, `server/discover` with those of 2026-07-28. What a
+//! server says of itself is kept in the words of the former, which all else here reads.
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Revision, json};
+use chillgate_wire::{Envelope, Era, Revision, code, json, meta};
 
 use crate::session::Session;
 
-/// What a server said in its `initialize` result.
+/// What a server said of itself.
 #[derive(Clone, Debug)]
 pub struct Greeting {
-    /// The whole result, to the letter.
+    /// The whole `initialize` result, to the letter, or what a server of 2026-07-28 would have said
+    /// there.
     pub result: Bytes,
+    /// The whole `server/discover` result of a server of 2026-07-28, to the letter.
+    pub discovered: Option<Bytes>,
     /// The revision it settled on.
     pub revision: String,
     /// Whether it declared `logging`.
@@ -33,7 +39,46 @@ impl Greeting {
         Ok(Self {
             logging: json::path(result, &["capabilities", "logging"]).is_some(),
             result: Bytes::copy_from_slice(result),
+            discovered: None,
             revision,
+        })
+    }
+
+    /// Reads the answer of `server` to `server/discover` (eras, b.1).
+    ///
+    /// # Errors
+    /// The server does not speak the modern era, in whichever words it says so.
+    pub fn discovered(server: &str, answer: &Envelope) -> Result<Self, String> {
+        let Some(own) = answer.result() else {
+            let error = answer.error().unwrap_or_default();
+            let supported = json::path(error, &["data", "supported"]).map(|at| &error[at]);
+            let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
+            return Err(match (code, supported) {
+                (Some(code::UNSUPPORTED_PROTOCOL_VERSION), Some(supported)) => format!(
+                    "it speaks {} only",
+                    String::from_utf8_lossy(supported).replace('"', "")
+                ),
+                _ => format!(
+                    "it refused server/discover: {}",
+                    String::from_utf8_lossy(error)
+                ),
+            });
+        };
+        let versions = json::member(own, "supportedVersions").map(|at| &own[at]);
+        let speaks = versions.is_some_and(|versions| {
+            json::items(versions)
+                .filter_map(|at| Revision::known(&json::text(&versions[at])?))
+                .any(|revision| revision.era() == Era::Modern)
+        });
+        if !speaks {
+            return Err("its discover result lists no revision of the modern era".to_owned());
+        }
+        let result = in_legacy_words(server, answer);
+        Ok(Self {
+            logging: json::path(&result, &["capabilities", "logging"]).is_some(),
+            result,
+            discovered: Some(Bytes::copy_from_slice(own)),
+            revision: Revision::V2025_11_25.as_str().to_owned(),
         })
     }
 
@@ -58,6 +103,44 @@ impl Greeting {
         result.extend_from_slice(&self.result[at.end..]);
         result.into()
     }
+}
+
+/// What a server of 2026-07-28 says of itself, as the result of an `initialize` (eras, b.2).
+fn in_legacy_words(server: &str, answer: &Envelope) -> Bytes {
+    let bare = meta::strip(answer);
+    let mut edit = bare.edit();
+    for member in ["supportedVersions", "resultType", "ttlMs", "cacheScope"] {
+        if bare.find(&["result", member]).is_some() {
+            edit.remove(&["result", member]);
+        }
+    }
+    let extensions = ["result", "capabilities", "extensions"];
+    if bare.find(&extensions).is_some() {
+        edit.remove(&extensions);
+    }
+    let named = answer.get(&["result", "_meta", meta::SERVER_INFO]);
+    let unnamed = format!(r#"{{"name":{},"version":"unknown"}}"#, json::quote(server));
+    let info = named.unwrap_or(unnamed.as_bytes()).to_vec();
+    edit.set(&["result", "serverInfo"], info);
+    let revision = json::quote(Revision::V2025_11_25.as_str()).into_bytes();
+    edit.set(&["result", "protocolVersion"], revision);
+    let said = edit.finish();
+    Bytes::copy_from_slice(said.result().unwrap_or(b"{}"))
+}
+
+/// What chillgate says of itself in each request of its own to a server of 2026-07-28: no
+/// capabilities, as in [`params_of_the_gate`].
+pub const META_OF_THE_GATE: &str = concat!(
+    r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+    r#""io.modelcontextprotocol/clientCapabilities":{},"#,
+    r#""io.modelcontextprotocol/clientInfo":{"name":"chillgate","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""}}"#
+);
+
+/// The `server/discover` that opens a server of 2026-07-28.
+pub fn discover_params() -> Vec<u8> {
+    format!(r#"{{"_meta":{META_OF_THE_GATE}}}"#).into_bytes()
 }
 
 /// The `params` that chillgate initializes a shared server with: no capabilities, so that the

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chillgate_wire::{Edit, Envelope, Id, Limits as WireLimits, Lines, json, message};
+use chillgate_wire::{Edit, Envelope, Era, Id, Limits as WireLimits, Lines, json, message};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::backend::BackendError;
 use crate::backend::greeting::Greeting;
+use crate::backend::pipes::Ears;
 use crate::exchange::Exchange;
 use crate::line::{Line, Pace};
 use crate::lock::locked;
@@ -26,14 +27,18 @@ use crate::session::Asker;
 use crate::telemetry::metrics::Metrics;
 
 mod audience;
+mod ear;
 mod heard;
 
 pub use audience::Audience;
+use ear::Ear;
+pub use ear::Listening;
 
 /// A connection to one running server.
 #[derive(Debug)]
 pub struct Pipe {
     server: Arc<str>,
+    era: Era,
     line: Line,
     pending: Mutex<Map<u64, Pending>>,
     next: AtomicU64,
@@ -44,6 +49,9 @@ pub struct Pipe {
     /// Until when a question may be about a call that has ended without its answer.
     doubt: Mutex<Option<Instant>>,
     greeting: OnceLock<Greeting>,
+    ears: OnceLock<Ears>,
+    /// The subscription of a modern server that counts: the one acknowledged last.
+    ear: AtomicU64,
     /// The least severe level that the server was told to log from.
     level: AtomicU8,
     end: OnceLock<String>,
@@ -55,8 +63,9 @@ pub struct Pipe {
 
 #[derive(Debug)]
 struct Pending {
-    answer: oneshot::Sender<Envelope>,
+    answer: oneshot::Sender<Result<Envelope, BackendError>>,
     exchange: Option<Arc<Exchange>>,
+    ear: Option<Ear>,
 }
 
 /// So long may a server go on with a call that it was told to end.
@@ -69,10 +78,23 @@ pub struct Terms {
     pub server: Arc<str>,
     /// Caps on what the server may write.
     pub limits: WireLimits,
+    /// The era in which it is spoken to.
+    pub era: Era,
     /// Requests in flight at one time; more wait.
     pub in_flight: usize,
     /// Where mishaps are counted.
     pub metrics: Arc<Metrics>,
+}
+
+impl Terms {
+    /// The same for a server that is spoken to in this era.
+    #[must_use]
+    pub fn in_era(&self, era: Era) -> Self {
+        Self {
+            era,
+            ..self.clone()
+        }
+    }
 }
 
 impl Pipe {
@@ -80,6 +102,7 @@ impl Pipe {
     pub fn new(terms: &Terms, line: Line, audience: Audience) -> Arc<Self> {
         Arc::new(Self {
             server: terms.server.clone(),
+            era: terms.era,
             line,
             pending: Mutex::default(),
             next: AtomicU64::new(1),
@@ -88,6 +111,8 @@ impl Pipe {
             holder: Mutex::default(),
             doubt: Mutex::default(),
             greeting: OnceLock::new(),
+            ears: OnceLock::new(),
+            ear: AtomicU64::new(0),
             level: AtomicU8::new(u8::MAX),
             end: OnceLock::new(),
             ended: Notify::new(),
@@ -112,7 +137,7 @@ impl Pipe {
         if exchange.token().is_some() && has_token(request) {
             edits.set(&["params", "_meta", "progressToken"], lexeme.as_bytes());
         }
-        let waiting = self.expect(number, Some(exchange.clone()))?;
+        let waiting = self.expect(number, Some(exchange.clone()), None)?;
         let pace = match self.in_flight() {
             ..=1 => Pace::Now,
             _ => Pace::Gather,
@@ -122,7 +147,7 @@ impl Pipe {
             .await
             .map_err(|_| self.lost())?;
         let answer = waiting.answer().await?;
-        Ok(answer.with_id(exchange.id.as_bytes()))
+        Ok(answer.with_id(exchange.host_id.as_bytes()))
     }
 
     /// Asks the server something on chillgate's own account.
@@ -134,7 +159,7 @@ impl Pipe {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let raw = message::request(number.to_string().as_bytes(), method, Some(params));
         let request = self.own(raw)?;
-        let waiting = self.expect(number, None)?;
+        let waiting = self.expect(number, None, None)?;
         self.line
             .send(&request, &request.edit(), Pace::Gather)
             .await
@@ -190,12 +215,32 @@ impl Pipe {
         level < self.level.fetch_min(level, Ordering::Relaxed)
     }
 
-    /// Keeps what the server said in its `initialize` result.
+    /// Keeps what the server said of itself when it was opened.
     pub fn greet(&self, greeting: Greeting) {
         let _ = self.greeting.set(greeting);
     }
 
-    /// What the server said in its `initialize` result, once it has.
+    /// The era in which the server is spoken to.
+    pub fn era(&self) -> Era {
+        self.era
+    }
+
+    /// The server's name.
+    pub fn server(&self) -> &Arc<str> {
+        &self.server
+    }
+
+    /// Somebody listens to the server, a modern one, in this way.
+    pub fn hear_with(&self, ears: Ears) {
+        let _ = self.ears.set(ears);
+    }
+
+    /// How the server is listened to, where it is a modern one.
+    pub fn ears(&self) -> Option<&Ears> {
+        self.ears.get()
+    }
+
+    /// What the server said of itself when it was opened, once it has.
     pub fn greeting(&self) -> Option<&Greeting> {
         self.greeting.get()
     }
@@ -294,9 +339,15 @@ impl Pipe {
         self: &Arc<Self>,
         number: u64,
         exchange: Option<Arc<Exchange>>,
+        ear: Option<Ear>,
     ) -> Result<Awaited, BackendError> {
         let (answer, receiver) = oneshot::channel();
-        locked(&self.pending).insert(number, Pending { answer, exchange });
+        let pending = Pending {
+            answer,
+            exchange,
+            ear,
+        };
+        locked(&self.pending).insert(number, pending);
         // Registered first, looked at second: a pipe that ends in between has cleared the entry.
         if !self.is_open() {
             locked(&self.pending).remove(&number);
@@ -322,20 +373,26 @@ impl Asker for Pipe {
 }
 
 /// A place in the pending map; left without an answer, the server is told to stop.
+#[derive(Debug)]
 struct Awaited {
     pipe: Arc<Pipe>,
     number: u64,
-    receiver: Option<oneshot::Receiver<Envelope>>,
+    receiver: Option<oneshot::Receiver<Result<Envelope, BackendError>>>,
 }
 
 impl Awaited {
     async fn answer(mut self) -> Result<Envelope, BackendError> {
+        self.wait().await
+    }
+
+    /// Safe to cancel; once only.
+    async fn wait(&mut self) -> Result<Envelope, BackendError> {
         let Some(receiver) = &mut self.receiver else {
             return Err(self.pipe.lost());
         };
         let answer = receiver.await;
         self.receiver = None;
-        answer.map_err(|_| self.pipe.lost())
+        answer.unwrap_or_else(|_| Err(self.pipe.lost()))
     }
 }
 

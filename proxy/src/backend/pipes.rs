@@ -11,22 +11,25 @@ use chillgate_wire::{Edit, Envelope, Era, Limits as WireLimits, json, message};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::Isolation;
 use crate::era::rounds;
-use crate::era::server::discovered;
+use crate::era::server::{discovered, rediscovered, to_legacy};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
 use crate::session::{Scope, Session};
 
+mod ears;
+mod modern;
 mod slot;
 mod told;
 
+pub use ears::Ears;
 use slot::{Lanes, Slot};
 
 /// Makes the far end of a pipe exist.
@@ -59,6 +62,24 @@ struct Inner {
     shared: Arc<Slot>,
     own: Mutex<Map<Arc<str>, Lanes>>,
     stopping: CancellationToken,
+}
+
+/// Why there is no pipe.
+enum Trouble {
+    /// The server could not be started, or did not answer.
+    Down(String),
+    /// It answered that it does not speak this era.
+    Unspoken(String),
+}
+
+impl From<BackendError> for Trouble {
+    fn from(error: BackendError) -> Self {
+        Self::Down(match error {
+            BackendError::Unspoken { cause, .. } => return Self::Unspoken(cause),
+            BackendError::Down { cause, .. } | BackendError::Lost { cause, .. } => cause,
+            other => other.to_string(),
+        })
+    }
 }
 
 /// A host's request, and the pipe that it goes through.
@@ -97,7 +118,8 @@ impl Pipes {
         match self.0.isolation {
             Isolation::Shared => false,
             Isolation::Session => true,
-            Isolation::Auto => session.declared.any(),
+            // A modern server asks in its answers, and hears with each request who asks.
+            Isolation::Auto => self.0.terms.era == Era::Legacy && session.declared.any(),
         }
     }
 
@@ -115,6 +137,7 @@ impl Pipes {
     /// a pipe for itself until it is over, however long it waits for its host.
     fn lease(&self, session: &Session, request: &Envelope) -> Result<Option<Lease>, BackendError> {
         let is_asked = session.era() == Era::Modern
+            && self.0.terms.era == Era::Legacy
             && self.is_own(session)
             && session.declared.any()
             && request.method().is_some_and(rounds::may_ask);
@@ -200,21 +223,28 @@ impl Pipes {
             return Err(self.down(&format!("{trouble}; next try in {again:.1} s")));
         }
         let restarted = tries.opened.is_some();
-        let audience = match &owner {
-            Some(session) => Audience::One(Arc::downgrade(session)),
-            None => Audience::shared(),
+        let before = locked(&slot.pipe).clone();
+        let audience = match (&owner, &before) {
+            (Some(session), _) if self.0.terms.era == Era::Legacy => {
+                Audience::One(Arc::downgrade(session))
+            }
+            // Whoever subscribed to something has not heard that the server is another one.
+            (_, Some(before)) => before.audience().heir(),
+            _ => Audience::shared(),
         };
         let starting = self.start(audience, owner.as_deref(), greet);
         let opened = tokio::select! {
             opened = tokio::time::timeout(self.0.start_timeout, starting) => match opened {
                 Ok(opened) => opened,
-                Err(_) => Err(format!(
+                Err(_) => Err(Trouble::Down(format!(
                     "it did not answer within {} s; is it an MCP server that speaks stdio? \
                      `start-timeout` allows more",
                     self.0.start_timeout.as_secs()
-                )),
+                ))),
             },
-            () = self.0.stopping.cancelled() => Err("it was stopped while it started".to_owned()),
+            () = self.0.stopping.cancelled() => {
+                Err(Trouble::Down("it was stopped while it started".to_owned()))
+            }
         };
         let now = Instant::now();
         match opened {
@@ -233,7 +263,15 @@ impl Pipes {
                 info!(server = %self.0.terms.server, "The server is ready.");
                 Ok(pipe)
             }
-            Err(trouble) => {
+            // It runs, and may be spoken to in other words.
+            Err(Trouble::Unspoken(cause)) => {
+                debug!(server = %self.0.terms.server, %cause, "The server speaks another era.");
+                Err(BackendError::Unspoken {
+                    server: self.0.terms.server.clone(),
+                    cause,
+                })
+            }
+            Err(Trouble::Down(trouble)) => {
                 tries.not_before = Some(now + tries.backoff());
                 *locked(&slot.trouble) = Some(trouble.clone());
                 self.0.terms.metrics.child_up(&self.0.terms.server, false);
@@ -248,26 +286,21 @@ impl Pipes {
         audience: Audience,
         owner: Option<&Session>,
         greet: bool,
-    ) -> Result<Arc<Pipe>, String> {
+    ) -> Result<Arc<Pipe>, Trouble> {
         let pipe = self
             .0
             .opener
             .open(&self.0.terms, audience, &self.0.tasks)
-            .await?;
-        let closing = CloseOnDrop(Some(pipe));
-        let pipe = closing.0.clone().ok_or("unreachable")?;
-        if greet {
+            .await
+            .map_err(Trouble::Down)?;
+        let closing = CloseOnDrop(Some(pipe.clone()));
+        if self.0.terms.era == Era::Modern {
+            self.discover_first(&pipe).await?;
+        } else if greet {
             let params = owner.map_or_else(greeting::params_of_the_gate, greeting::params_of);
-            let answer = pipe.request_own("initialize", &params).await;
-            let greeting = match answer {
-                Ok(answer) => Greeting::read(&answer)?,
-                Err(BackendError::Lost { cause, .. }) => return Err(cause),
-                Err(other) => return Err(other.to_string()),
-            };
-            pipe.greet(greeting);
-            pipe.notify_own("notifications/initialized", b"{}")
-                .await
-                .map_err(|e| e.to_string())?;
+            let answer = pipe.request_own("initialize", &params).await?;
+            pipe.greet(Greeting::read(&answer).map_err(Trouble::Unspoken)?);
+            pipe.notify_own("notifications/initialized", b"{}").await?;
         }
         closing.keep();
         Ok(pipe)
@@ -280,7 +313,7 @@ impl Pipes {
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let session = &exchange.session;
-        if !self.is_own(session) {
+        if !self.is_own(session) || self.0.terms.era == Era::Modern {
             let pipe = self.pipe(session).await?;
             let Some(greeting) = pipe.greeting() else {
                 return Err(self.down("it has not been initialized"));
@@ -307,6 +340,10 @@ impl Pipes {
         };
         if let Ok(greeting) = Greeting::read(&answer) {
             pipe.greet(greeting);
+        } else {
+            // Whoever comes next begins with a server that has refused nobody yet.
+            locked(&slot.pipe).take();
+            pipe.close();
         }
         Ok(answer)
     }
@@ -317,18 +354,22 @@ impl Pipes {
         let Some(greeting) = pipe.greeting() else {
             return Err(self.down("it has not been initialized"));
         };
+        if let Some(own) = &greeting.discovered {
+            return self.own_result(exchange, own).map(|own| rediscovered(&own));
+        }
         let answer = self.own_result(exchange, &greeting.result)?;
         Ok(discovered(&answer))
     }
 
     async fn ask(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
-        let mut edit = asked.request.edit();
+        let request = match to_legacy(asked.exchange, asked.request) {
+            Ok(request) => request,
+            Err(refusal) => return Ok(*refusal),
+        };
+        let mut edit = request.edit();
         let session = &asked.exchange.session;
         self.0.opener.stamp(&mut edit, session, asked.passage);
-        asked
-            .pipe
-            .request(asked.exchange, asked.request, edit)
-            .await
+        asked.pipe.request(asked.exchange, &request, edit).await
     }
 
     /// What a request comes to on an open pipe.
@@ -339,15 +380,20 @@ impl Pipes {
         request: &Envelope,
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
-        if let Some(level) = exchange.log_level() {
-            Box::pin(self.log_from(pipe, level)).await;
-        }
         let asked = Asked {
             pipe,
             exchange,
             request,
             passage,
         };
+        if pipe.era() == Era::Modern {
+            let answer = Box::pin(self.ask_modern(asked)).await;
+            self.look_at(&exchange.session, &answer);
+            return answer;
+        }
+        if let Some(level) = exchange.log_level() {
+            Box::pin(self.log_from(pipe, level)).await;
+        }
         // What a shared server must not be told by every host on its own is boxed as well.
         let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
             Some("logging/setLevel") => Box::pin(self.set_level(asked)).await,
@@ -355,14 +401,12 @@ impl Pipes {
             Some("resources/unsubscribe") => Box::pin(self.unsubscribe(asked)).await,
             _ => self.ask(asked).await,
         };
-        if let Err(BackendError::Lost { cause, .. }) = &answer {
-            self.note_loss(&exchange.session, cause);
-        }
+        self.look_at(&exchange.session, &answer);
         answer
     }
 
     fn own_result(&self, exchange: &Exchange, result: &[u8]) -> Result<Envelope, BackendError> {
-        let raw = message::result(exchange.id.as_bytes(), result);
+        let raw = message::result(exchange.host_id.as_bytes(), result);
         Envelope::parse(raw, &WireLimits::default()).map_err(|fault| BackendError::Invalid {
             server: self.0.terms.server.clone(),
             cause: fault.to_string(),
@@ -483,7 +527,7 @@ impl Backend for Pipes {
 
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
         let slot = self.slot(session);
-        let Some(pipe) = slot.current() else {
+        let Some(pipe) = slot.current().filter(|pipe| pipe.era() == Era::Legacy) else {
             return Ok(());
         };
         let mine = match note.method().unwrap_or_default() {
@@ -508,6 +552,9 @@ impl Backend for Pipes {
         }
         if let Some(pipe) = self.0.shared.current() {
             pipe.audience().leave(session);
+            if let Some(ears) = pipe.ears() {
+                ears.ask(pipe.audience().wanted());
+            }
         }
     }
 
@@ -577,10 +624,13 @@ impl Backend for Pipes {
 
 impl Pipes {
     /// A pipe ended by itself: the reason is kept for `/readyz` until the next one is open.
-    fn note_loss(&self, session: &Session, cause: &str) {
+    fn look_at(&self, session: &Session, answer: &Result<Envelope, BackendError>) {
+        let Err(BackendError::Lost { cause, .. }) = answer else {
+            return;
+        };
         let slot = self.slot(session);
         if slot.current().is_none() {
-            *locked(&slot.trouble) = Some(cause.to_owned());
+            *locked(&slot.trouble) = Some(cause.clone());
             self.0.terms.metrics.child_up(&self.0.terms.server, false);
         }
     }

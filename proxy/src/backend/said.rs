@@ -72,8 +72,12 @@ pub(crate) fn severity(name: &str) -> Option<u8> {
     Some(place as u8)
 }
 
+/// A level by its place.
+pub(crate) fn level_name(level: u8) -> &'static str {
+    LEVELS.get(usize::from(level)).unwrap_or(&LEVELS[0])
+}
+
 /// The `params` of the `logging/setLevel` that asks for this one.
 pub(super) fn level_params(level: u8) -> Vec<u8> {
-    let name = LEVELS.get(usize::from(level)).unwrap_or(&LEVELS[0]);
-    format!(r#"{{"level":"{name}"}}"#).into_bytes()
+    format!(r#"{{"level":"{}"}}"#, level_name(level)).into_bytes()
 }

@@ -4,14 +4,15 @@
 //! mapping and have one owner. Credentials are chillgate's own: nothing a host sends as a header
 //! ever leaves here. Connections are pooled per server by the HTTP client.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chillgate_wire::{Envelope, message};
-use http::{HeaderValue, header};
+use chillgate_wire::{Envelope, Era, message};
+use http::{HeaderValue, StatusCode, header};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -20,7 +21,7 @@ use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::Terms;
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::RemoteServer;
-use crate::era::server::discovered;
+use crate::era::server::{discovered, to_legacy};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
@@ -36,7 +37,8 @@ use link::{CancelOnDrop, Link, Sent};
 /// `Mcp-Session-Id`, as HTTP/1.1 and HTTP/2 both accept it.
 const SESSION_ID: http::HeaderName = http::HeaderName::from_static("mcp-session-id");
 /// `MCP-Protocol-Version`.
-const PROTOCOL_VERSION: http::HeaderName = http::HeaderName::from_static("mcp-protocol-version");
+pub(super) const PROTOCOL_VERSION: http::HeaderName =
+    http::HeaderName::from_static("mcp-protocol-version");
 /// A server somewhere else.
 #[derive(Clone, Debug)]
 pub struct Remote(Arc<Inner>);
@@ -85,9 +87,13 @@ impl Remote {
         if status.is_success() {
             return Ok(());
         }
-        Err(self
-            .0
-            .down(format!("it answered `initialize` with HTTP {status}")))
+        let cause = format!("it answered `initialize` with HTTP {status}");
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        Err(if status.is_client_error() && !is_refused {
+            self.0.unspoken(cause)
+        } else {
+            self.0.down(cause)
+        })
     }
 
     fn link(&self, session: &Arc<Session>) -> Arc<Link> {
@@ -104,6 +110,20 @@ impl Inner {
         BackendError::Down {
             server: self.terms.server.clone(),
             cause: cause.into(),
+        }
+    }
+
+    fn unspoken(&self, cause: impl Into<String>) -> BackendError {
+        BackendError::Unspoken {
+            server: self.terms.server.clone(),
+            cause: cause.into(),
+        }
+    }
+
+    /// A server that answers in another era is not broken.
+    fn look_at(&self, error: &BackendError) {
+        if !matches!(error, BackendError::Unspoken { .. }) {
+            self.now(State::Broken(error.to_string()));
         }
     }
 
@@ -177,7 +197,7 @@ impl Backend for Remote {
                 Ok(Sent::Answer(answer)) => answer,
                 Ok(Sent::NoSession) => return Err(self.0.down("it refuses every session")),
                 Err(error) => {
-                    self.0.now(State::Broken(error.to_string()));
+                    self.0.look_at(&error);
                     return Err(error);
                 }
             };
@@ -188,6 +208,15 @@ impl Backend for Remote {
             }
             return Ok(answer);
         }
+        let request = match to_legacy(exchange, request) {
+            Ok(request) => request,
+            Err(refusal) => return Ok(*refusal),
+        };
+        let request = &match exchange.session.era() {
+            Era::Legacy => request,
+            // Under its number in the session: several hosts of one may ask at a time.
+            Era::Modern => Cow::Owned(request.with_id(exchange.id.as_bytes())),
+        };
         for retry in [false, true] {
             link.greet(&self.0).await?;
             if request.method() == Some("server/discover") {
@@ -272,6 +301,8 @@ impl Backend for Remote {
         while !self.0.stopped.load(Ordering::Relaxed) {
             match self.greet_and_leave().await {
                 Ok(()) => return self.0.now(State::Ready),
+                // It is there, and will not say anything else however often it is asked.
+                Err(BackendError::Unspoken { .. }) => return,
                 Err(error) => self.0.now(State::Broken(error.to_string())),
             }
             tokio::select! {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::secret::SecretText;
 use super::units::{span_opt, word_opt};
-use super::{CommandServer, Isolation, RemoteServer, Server, hint};
+use super::{CommandServer, Isolation, RemoteServer, Server, ServerEra, hint};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -43,7 +43,8 @@ pub(super) struct RawServer {
     url: Option<String>,
     headers: Option<BTreeMap<String, SecretText>>,
     ca: Option<PathBuf>,
-    era: Option<String>,
+    #[serde(deserialize_with = "word_opt")]
+    era: Option<ServerEra>,
     transport: Option<String>,
     #[serde(deserialize_with = "span_opt")]
     start_timeout: Option<Duration>,
@@ -76,9 +77,12 @@ const KINDS: [(&str, &[&str]); 3] = [
     ),
     (
         "command",
-        &["isolation", "env", "inherit", "cwd", "start-timeout"],
+        &["isolation", "env", "inherit", "cwd", "start-timeout", "era"],
     ),
-    ("url", &["headers", "ca", "transport", "start-timeout"]),
+    (
+        "url",
+        &["headers", "ca", "transport", "start-timeout", "era"],
+    ),
 ];
 
 /// What is wrong with the choice of keys: no kind, two kinds, keys of another kind.
@@ -121,7 +125,7 @@ pub(super) fn kind_mistakes(keys: &[&str]) -> Vec<Wrong> {
     }
 }
 
-/// The kinds a key belongs to; `None` for the kinds themselves, `era` and unknown keys.
+/// The kinds a key belongs to; `None` for the kinds themselves and unknown keys.
 fn owners(key: &str) -> Option<String> {
     let owners: Vec<_> = KINDS
         .iter()
@@ -138,10 +142,9 @@ fn owners(key: &str) -> Option<String> {
 impl RawServer {
     /// Whether some server may have this key.
     pub(super) fn knows(key: &str) -> bool {
-        key == "era"
-            || KINDS
-                .iter()
-                .any(|(kind, keys)| *kind == key || keys.contains(&key))
+        KINDS
+            .iter()
+            .any(|(kind, keys)| *kind == key || keys.contains(&key))
     }
 
     /// Whether a kind is left after wrong values were taken out.
@@ -159,21 +162,6 @@ impl RawServer {
                 "`start-timeout` of zero leaves no time to start",
                 "write start-timeout = \"60s\"",
             ));
-        }
-        match self.era.as_deref() {
-            None | Some("auto" | "legacy") => {}
-            Some("modern") => found.push(wrong(
-                &["era"],
-                false,
-                "servers that only speak the modern era need the era bridge, which this version has not",
-                "write era = \"auto\"; a server of both eras is spoken to in the legacy one",
-            )),
-            Some(_) => found.push(wrong(
-                &["era"],
-                false,
-                "`era` must be \"auto\" or \"legacy\"",
-                "write era = \"auto\"",
-            )),
         }
         let server = if self.builtin.is_some() {
             Server::Builtin(self.settings(&mut found))
@@ -288,6 +276,7 @@ impl RawServer {
             inherit,
             cwd: self.cwd,
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+            era: self.era.unwrap_or_default(),
         }
     }
 
@@ -316,12 +305,21 @@ impl RawServer {
                 false
             }
         };
+        if http_sse && self.era == Some(ServerEra::Modern) {
+            found.push(wrong(
+                &["era"],
+                false,
+                "a server over HTTP+SSE speaks no modern revision",
+                "remove `era`, or `transport` for a server of 2026-07-28",
+            ));
+        }
         RemoteServer {
             url,
             http_sse,
             headers,
             ca: self.ca,
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+            era: self.era.unwrap_or_default(),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::era::rounds;
 use crate::exchange::Exchange;
 use crate::gate::{Answer, Refusal};
 
-/// What the request means in the hub's words. Between chillgate and a modern host `_meta` says what
-/// held for that hop alone; the rest of the message is as it came.
+/// Takes a request in: what a modern host may not ask is refused, and what it says of this one
+/// request is kept. The message stays as it came.
 pub fn understand(exchange: &Arc<Exchange>, request: Envelope) -> Result<Envelope, Refusal> {
     if exchange.session.era() == Era::Legacy {
         return Ok(request);
@@ -30,17 +30,7 @@ pub fn understand(exchange: &Arc<Exchange>, request: Envelope) -> Result<Envelop
     }
     exchange.set_log_level(log_level(&request)?);
     rounds::check_responses(&request)?;
-    let stripped = meta::strip(&request);
-    let mut edit = stripped.edit();
-    edit.id(exchange.id.as_bytes());
-    // Without a state the answers belong to nothing that was asked here: this is a call of its own.
-    // And what asks an older server for a task means nothing to a modern host.
-    for member in [rounds::RESPONSES, "task"] {
-        if stripped.find(&["params", member]).is_some() {
-            edit.remove(&["params", member]);
-        }
-    }
-    Ok(edit.finish())
+    Ok(request)
 }
 
 /// A call goes on in the name of another request of its host: what this one says holds from now on.
@@ -129,7 +119,9 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
         return asked;
     }
     let mut edit = message.edit();
-    edit.id(exchange.host_id.as_bytes());
+    if message.id_bytes() != Some(exchange.host_id.as_bytes()) {
+        edit.id(exchange.host_id.as_bytes());
+    }
     let mut status = answer.status;
     if let Some(result) = message.result() {
         if name == Some("tools/list")
@@ -181,20 +173,7 @@ fn without_execution(result: &[u8]) -> Option<Vec<u8>> {
         if kept.len() > 1 {
             kept.push(b',');
         }
-        kept.push(b'{');
-        let mut is_first = true;
-        for (name, key, value) in json::members(tool) {
-            if name != "execution" {
-                if !is_first {
-                    kept.push(b',');
-                }
-                is_first = false;
-                kept.extend_from_slice(&tool[key]);
-                kept.push(b':');
-                kept.extend_from_slice(&tool[value]);
-            }
-        }
-        kept.push(b'}');
+        kept.extend_from_slice(&json::without(tool, "execution"));
     }
     kept.push(b']');
     Some(kept)

@@ -101,6 +101,10 @@ impl Running {
         Ok(match gate.resume(session, &state, &request, &id).await? {
             Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
             Resumed::Waits(answer) => Err(answer),
+            Resumed::Foreign => {
+                let exchange = Exchange::new(id, session.clone(), outbox);
+                Ok(Self::new(gate.clone(), exchange, request))
+            }
         })
     }
 

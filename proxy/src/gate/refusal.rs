@@ -152,6 +152,9 @@ impl Refusal {
                     BackendError::Down { server, .. } => {
                         (code::SERVER_DOWN, "server-down", server, true)
                     }
+                    BackendError::Unspoken { server, .. } => {
+                        (code::SERVER_DOWN, "server-era", server, false)
+                    }
                     BackendError::Lost { server, .. } => {
                         (code::SERVER_DOWN, "server-lost", server, false)
                     }

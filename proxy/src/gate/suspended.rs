@@ -51,6 +51,8 @@ pub enum Resumed {
     On(Box<Waiting>),
     /// Answers are missing: it waits on.
     Waits(Answer),
+    /// The state is not of chillgate's making: it is the server's own, or nobody's.
+    Foreign,
 }
 
 struct Parked {
@@ -264,8 +266,9 @@ impl Gate {
         rounds::check_responses(request)?;
         let bound = rounds::bound(&session.agent.name, &session.scope, request);
         let suspended = &self.0.suspended;
-        let ticket = suspended.seal.open(state, &bound);
-        let ticket = ticket.map_err(|broken| rounds::unfit(format!("Invalid params: {broken}")))?;
+        let Ok(ticket) = suspended.seal.open(state, &bound) else {
+            return Ok(Resumed::Foreign);
+        };
         let (parked, answers) = {
             let mut calls = locked(&suspended.calls);
             let Some(parked) = calls.get(&ticket.call) else {

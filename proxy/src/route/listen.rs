@@ -46,7 +46,8 @@ pub struct Filter {
     pub resources: HashSet<String>,
 }
 
-const LISTS: [(&str, &str); 3] = [
+/// Lists, and the members of a filter that stand for their changes.
+pub const LISTS: [(&str, &str); 3] = [
     ("tools", "toolsListChanged"),
     ("prompts", "promptsListChanged"),
     ("resources", "resourcesListChanged"),

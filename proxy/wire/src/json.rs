@@ -72,6 +72,22 @@ pub fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The object without its member `key`; all else stays as it was written, but for what stands
+/// between members.
+pub fn without(object: &[u8], key: &str) -> Vec<u8> {
+    let mut kept = vec![b'{'];
+    for (name, value) in pairs(object).filter(|(name, _)| !is_key(object, name, key)) {
+        if kept.len() > 1 {
+            kept.push(b',');
+        }
+        kept.extend_from_slice(&object[name]);
+        kept.push(b':');
+        kept.extend_from_slice(&object[value]);
+    }
+    kept.push(b'}');
+    kept
+}
+
 /// Whether the value is an object.
 pub fn is_object(value: &[u8]) -> bool {
     value.first() == Some(&b'{')

@@ -288,6 +288,15 @@ async def fast_prompts(p):
 
 async def fast_talks_back(p):
     """Progress, a log line, sampling and elicitation within one call."""
+    if modern(p):
+        # Between two of 2026-07-28, with or without chillgate, this tool cannot ask in its old way.
+        answer = await p.call("talk_back", {})
+        assert answer.is_error and "back-channel" in answer.content[0].text, answer
+        return "refused by the tool itself"
+    await talks_back_in_the_old_way(p)
+
+
+async def talks_back_in_the_old_way(p):
     seen = []
 
     async def on_progress(done, _total, _message):
@@ -300,6 +309,90 @@ async def fast_talks_back(p):
     assert said["elicited"] == "blue", said
     assert seen == [1, 2], seen
     await p.until("the log line", lambda: len(p.logs) > before)
+
+
+# --- new_server.py: a server of 2026-07-28 ----------------------------------------------------
+
+
+async def new_tools(p):
+    names = [tool.name for tool in (await p.client.list_tools(cache_mode="refresh")).tools]
+    assert p.name("add") in names, names
+    answer = await p.call("add", {"a": 20, "b": 22})
+    assert answer.structured_content == {"result": 42}, answer.structured_content
+    failing = await p.call("fail", {"why": "on purpose"})
+    assert failing.is_error and "on purpose" in failing.content[0].text, failing
+    assert (await p.client.get_prompt(p.name("ask_break"), {"minutes": "7"})).messages
+    listed = [str(r.uri) for r in (await p.client.list_resources(cache_mode="refresh")).resources]
+    assert "board://now" in listed, listed
+    assert (await p.client.read_resource("board://old/monday")).contents[0].text == "nothing on monday"
+    await refused(p.client.read_resource("board://no/such/thing/at/all"), -32602, -32002)
+
+
+async def new_questions(p):
+    """A person, a model and the roots within one call; then question after question."""
+    said = json.loads(await p.text("three", {}))
+    assert said["who"]["name"] == "Mina", said
+    assert said["what"] == "sampled: what is chill?", said
+    assert said["where"] == [f"file://{p.root}"], said
+    asked = len(p.elicited)
+    said = json.loads(await p.text("rounds", {"upto": 4}))
+    assert said == ["Mina"] * 4, said
+    assert len(p.elicited) == asked + 4, p.elicited
+
+
+async def new_progress(p):
+    seen = []
+
+    async def on_progress(done, _total, _message):
+        seen.append(done)
+
+    before = len(p.logs)
+    assert await p.text("steps", {"count": 5}, progress_callback=on_progress) == "done"
+    assert seen == [1, 2, 3, 4, 5], seen
+    await p.until("five log lines", lambda: len(p.logs) >= before + 5)
+
+
+async def new_subscriptions(p):
+    """A resource is told of when it changes, and the list of tools as well."""
+    if modern(p):
+        async with p.client.listen(tools_list_changed=True, resource_subscriptions=["board://now"]) as told:
+            await p.text("pin", {"text": "hello"})
+            seen = set()
+            with anyio.fail_after(10):
+                async for event in told:
+                    seen.add(type(event).__name__)
+                    if len(seen) == 2:
+                        break
+        return str(sorted(seen))
+    before = len(p.notes)
+    await p.client.subscribe_resource("board://now")
+    await p.text("pin", {"text": "hello"})
+
+    def told(kind):
+        return any(type(getattr(note, "root", note)).__name__ == kind for note in p.notes[before:])
+
+    await p.until("the update", lambda: told("ResourceUpdatedNotification"))
+    await p.until("the list change", lambda: told("ToolListChangedNotification"))
+    await p.client.unsubscribe_resource("board://now")
+
+
+async def new_concurrency(p):
+    """Twenty calls at a time, some of which ask: each has its own answer."""
+
+    async def one(n):
+        if n % 4 == 0:
+            return json.loads(await p.text("rounds", {"upto": 2})) == ["Mina"] * 2
+        return (await p.call("add", {"a": n, "b": 1000})).structured_content == {"result": n + 1000}
+
+    results = [False] * 20
+    async with anyio.create_task_group() as group:
+
+        async def into(n):
+            results[n] = await one(n)
+
+        for n in range(20):
+            group.start_soon(into, n)
+    assert all(results), results
 
 
 async def clock(p):
@@ -327,11 +420,19 @@ SUITES = {
     },
     "filesystem": {"files": files},
     "memory": {"memory": memory},
+    "new": {
+        "tools": new_tools,
+        "questions": new_questions,
+        "progress": new_progress,
+        "subscriptions": new_subscriptions,
+        "concurrency": new_concurrency,
+    },
     "fastmcp": {
         "tools": fast_tools,
         "resources": fast_resources,
         "prompts": fast_prompts,
         "talks_back": fast_talks_back,
     },
+    "fastmcp-bridged": {"talks_back": talks_back_in_the_old_way},
     "clock": {"clock": clock},
 }

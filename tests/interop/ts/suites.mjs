@@ -259,9 +259,64 @@ const fastmcp = {
   },
 };
 
+// --- new_server.py, new_server.mjs: servers of 2026-07-28 ------------------------------------
+
+const newer = {
+  async tools(p) {
+    const names = (await p.client.listTools()).tools.map((tool) => tool.name);
+    assert.ok(names.includes(p.name("add")), String(names));
+    assert.deepEqual((await p.call("add", { a: 20, b: 22 })).structuredContent, { result: 42 });
+    const failing = await p.call("fail", { why: "on purpose" });
+    assert.ok(failing.isError && failing.content[0].text.includes("on purpose"), JSON.stringify(failing));
+    assert.ok((await p.client.getPrompt({ name: p.name("ask_break"), arguments: { minutes: "7" } })).messages.length);
+    const listed = (await p.client.listResources()).resources.map((resource) => resource.uri);
+    assert.ok(listed.includes("board://now"), String(listed));
+    const old = await p.client.readResource({ uri: "board://old/monday" });
+    assert.equal(old.contents[0].text, "nothing on monday");
+    await refused(p.client.readResource({ uri: "board://no/such/thing/at/all" }), -32602, -32002);
+  },
+
+  async questions(p) {
+    const answer = JSON.parse(await p.text("three"));
+    assert.equal(answer.who.name, "Mina");
+    assert.equal(answer.what, "sampled: what is chill?");
+    assert.deepEqual(answer.where, [`file://${p.root}`]);
+    const asked = p.elicited.length;
+    assert.deepEqual(JSON.parse(await p.text("rounds", { upto: 4 })), Array(4).fill("Mina"));
+    assert.equal(p.elicited.length, asked + 4);
+  },
+
+  async progress(p) {
+    const seen = [];
+    const before = p.logs.length;
+    assert.equal(await p.text("steps", { count: 5 }, { onprogress: ({ progress }) => seen.push(progress) }), "done");
+    assert.deepEqual(seen, [1, 2, 3, 4, 5].slice(0, Math.max(seen.length, 1))); // as in `progress` above
+    await p.until("five log lines", () => p.logs.length >= before + 5);
+  },
+
+  async subscriptions(p) {
+    await p.client.subscribeResource({ uri: "board://now" });
+    const before = p.updates.length;
+    await p.text("pin", { text: "hello" });
+    await p.until("notifications/resources/updated", () => p.updates.length > before);
+    assert.equal(p.updates.at(-1).uri, "board://now");
+    await p.client.unsubscribeResource({ uri: "board://now" });
+  },
+
+  async concurrency(p) {
+    const all = Array.from({ length: 20 }, async (_, n) => {
+      if (n % 4 === 0) {
+        return assert.deepEqual(JSON.parse(await p.text("rounds", { upto: 2 })), ["Mina", "Mina"]);
+      }
+      return assert.deepEqual((await p.call("add", { a: n, b: 1000 })).structuredContent, { result: n + 1000 });
+    });
+    await Promise.all(all);
+  },
+};
+
 async function clock(p) {
   const text = await p.text("get_current_time", { timezone: "Asia/Seoul" });
   assert.equal(JSON.parse(text).timezone, "Asia/Seoul");
 }
 
-export const SUITES = { everything, filesystem: { files }, memory: { memory }, fastmcp, clock: { clock } };
+export const SUITES = { everything, filesystem: { files }, memory: { memory }, fastmcp, new: newer, clock: { clock } };

@@ -3,7 +3,7 @@
 //! Keeps account of the sessions behind one pipe: who is there, and who subscribed to what. It sends
 //! nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::lock::locked;
@@ -20,7 +20,7 @@ pub enum Audience {
 }
 
 /// The sessions that share a pipe.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Members {
     sessions: Map<Arc<str>, Weak<Session>>,
     subscribed: HashMap<String, HashSet<Arc<str>>>,
@@ -88,6 +88,35 @@ impl Audience {
             members.subscribed.remove(uri);
         }
         nobody
+    }
+
+    /// The resources that anybody has subscribed to.
+    pub fn wanted(&self) -> BTreeSet<String> {
+        match self {
+            Self::One(_) => BTreeSet::new(),
+            Self::Many(members) => locked(members).subscribed.keys().cloned().collect(),
+        }
+    }
+
+    /// The audience of the server that takes this one's place.
+    #[must_use]
+    pub fn heir(&self) -> Self {
+        match self {
+            Self::One(session) => Self::One(session.clone()),
+            Self::Many(members) => {
+                let mut members = locked(members).clone();
+                let Members {
+                    sessions,
+                    subscribed,
+                } = &mut members;
+                sessions.retain(|_, session| session.strong_count() > 0);
+                subscribed.retain(|_, who| {
+                    who.retain(|id| sessions.contains_key(id));
+                    !who.is_empty()
+                });
+                Self::Many(Mutex::new(members))
+            }
+        }
     }
 
     /// Everybody who is there.

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Era, Id, Kind, code, message};
+use chillgate_wire::{Envelope, Era, Id, Kind, code, message, meta};
 use tracing::debug;
 
 use super::{Audience, Pipe};
+use crate::backend::BackendError;
 use crate::backend::said::hand_on;
 use crate::exchange::{Exchange, Refused};
 use crate::lock::locked;
@@ -16,20 +17,60 @@ use crate::lock::locked;
 impl Pipe {
     /// Takes in one message of the server.
     pub(in crate::backend) fn hear(self: &Arc<Self>, line: Bytes) {
-        let said = match Envelope::parse(line, &self.limits) {
-            Ok(said) => said,
+        let Some(said) = self.understand(line) else {
+            return;
+        };
+        match said.kind() {
+            Kind::Response | Kind::Error => self.hear_answer(said),
+            Kind::Notification if self.era == Era::Modern => self.hear_modern(said, None),
+            Kind::Notification => self.hear_note(said),
+            Kind::Request if self.era == Era::Modern => self.hear_forbidden(),
+            Kind::Request => self.hear_question(&said),
+        }
+    }
+
+    /// Takes in one message that came in reply to the request of this number; whether it is the
+    /// answer.
+    pub(in crate::backend) fn hear_in_reply(self: &Arc<Self>, number: u64, raw: Bytes) -> bool {
+        let Some(said) = self.understand(raw) else {
+            return false;
+        };
+        match said.kind() {
+            Kind::Response | Kind::Error => {
+                // An error may have been written before the id was read.
+                self.hear_answer(said.with_id(Id::number(number).as_bytes()));
+                return true;
+            }
+            Kind::Notification => self.hear_modern(said, Some(number)),
+            Kind::Request => self.hear_forbidden(),
+        }
+        false
+    }
+
+    /// There will be no answer to the request of this number.
+    pub(in crate::backend) fn fail(&self, number: u64, error: BackendError) {
+        if let Some(pending) = locked(&self.pending).remove(&number) {
+            let _ = pending.answer.send(Err(error));
+        }
+    }
+
+    fn understand(&self, line: Bytes) -> Option<Envelope> {
+        match Envelope::parse(line, &self.limits) {
+            Ok(said) => Some(said),
             Err(fault) => {
                 debug!(server = %self.server, %fault, "Dropped a line that is no message.");
                 self.metrics
                     .child_protocol_error(&self.server, fault.kind.as_str());
-                return;
+                None
             }
-        };
-        match said.kind() {
-            Kind::Response | Kind::Error => self.hear_answer(said),
-            Kind::Notification => self.hear_note(said),
-            Kind::Request => self.hear_question(&said),
         }
+    }
+
+    /// A modern server asks nothing in this way, and is not answered.
+    fn hear_forbidden(&self) {
+        debug!(server = %self.server, "Dropped a request of a server of 2026-07-28.");
+        self.metrics
+            .child_protocol_error(&self.server, "server_request");
     }
 
     fn hear_answer(&self, answer: Envelope) {
@@ -37,7 +78,7 @@ impl Pipe {
         let pending = number.and_then(|number| locked(&self.pending).remove(&number));
         if let Some(pending) = pending {
             // A receiver that is gone has been cancelled: the answer is late and of no use.
-            let _ = pending.answer.send(answer);
+            let _ = pending.answer.send(Ok(answer));
         } else {
             debug!(server = %self.server, id = ?answer.id(), "Dropped an answer nobody waits for.");
             self.metrics
@@ -93,6 +134,64 @@ impl Pipe {
         let mut edit = note.edit();
         edit.set(&["params", "progressToken"], token.to_vec());
         self.count(&exchange.send(edit.finish()));
+    }
+
+    /// A modern server tells of one request, or of what was subscribed to, and of nothing else.
+    /// `about` is the request that the way it came by names.
+    fn hear_modern(&self, note: Envelope, about: Option<u64>) {
+        match note.method().unwrap_or_default() {
+            "notifications/progress" => self.hear_progress(&note),
+            "notifications/message" => {
+                let about = match about {
+                    Some(number) => self.exchange(number),
+                    None => self.only_logged(),
+                };
+                let Some(exchange) = about else {
+                    return self.metrics.dropped(&self.server, "log_for_nobody");
+                };
+                let session = exchange.session.clone();
+                self.count(&hand_on(&self.server, &session, Some(&exchange), note));
+            }
+            "notifications/cancelled" => {
+                // It ends a subscription; who listens hears it as the answer that never came.
+                let id = note.get(&["params", "requestId"]).and_then(Id::from_lexeme);
+                if let Some(number) = id.and_then(|id| id.as_number()) {
+                    let mut pending = locked(&self.pending);
+                    if pending.get(&number).is_some_and(|one| one.ear.is_some()) {
+                        pending.remove(&number);
+                    }
+                }
+            }
+            method => {
+                let Some(number) = self.ear_of(&note) else {
+                    return self.metrics.dropped(&self.server, "told_unasked");
+                };
+                if method == "notifications/subscriptions/acknowledged" {
+                    return self.hear_acknowledged(number, note);
+                }
+                if is_subscribed(method) {
+                    self.hear_shared(&meta::strip(&note));
+                }
+            }
+        }
+    }
+
+    fn exchange(&self, number: u64) -> Option<Arc<Exchange>> {
+        locked(&self.pending).get(&number)?.exchange.clone()
+    }
+
+    /// The only call in flight whose host wants log messages: a modern server writes none for
+    /// others.
+    fn only_logged(&self) -> Option<Arc<Exchange>> {
+        let pending = locked(&self.pending);
+        let mut logged = pending
+            .values()
+            .filter_map(|pending| pending.exchange.as_ref())
+            .filter(|exchange| exchange.wants_log());
+        match (logged.next(), logged.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => None,
+        }
     }
 
     /// A shared server speaks to nobody in particular.
@@ -194,4 +293,9 @@ impl Pipe {
             self.metrics.dropped(&self.server, "host_not_reading");
         }
     }
+}
+
+/// What one may subscribe to.
+fn is_subscribed(method: &str) -> bool {
+    method == "notifications/resources/updated" || method.ends_with("/list_changed")
 }

@@ -135,7 +135,11 @@ impl Link {
                     return Self::check(remote, request, answer).map(Sent::Answer);
                 }
                 let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-                return Err(remote.down(format!("HTTP {status} {}", text.escape_debug())));
+                let cause = format!("HTTP {status} {}", text.escape_debug());
+                if request.method() == Some("initialize") && status.is_client_error() {
+                    return Err(remote.unspoken(cause));
+                }
+                return Err(remote.down(cause));
             }
         }
         let answer = remote.parse(body)?;
@@ -279,11 +283,11 @@ impl Link {
             Ok(Sent::Answer(answer)) => answer,
             Ok(Sent::NoSession) => return Err(remote.down("it refuses every session")),
             Err(error) => {
-                remote.now(State::Broken(error.to_string()));
+                remote.look_at(&error);
                 return Err(error);
             }
         };
-        self.agree(&Greeting::read(&answer).map_err(|cause| remote.down(cause))?);
+        self.agree(&Greeting::read(&answer).map_err(|cause| remote.unspoken(cause))?);
         let note = remote.parse(message::notification("notifications/initialized", None))?;
         self.post(remote, &note).await?;
         remote.now(State::Ready);

@@ -33,8 +33,23 @@ pub(crate) struct Flags {
     pub(crate) tools: usize,
     /// `--page N`: lists come in pages of so many.
     pub(crate) page: usize,
+    /// `--eras WORD`: `legacy`, or `modern` for 2026-07-28 only, or `first` for both, but only the
+    /// one that it hears first.
+    pub(crate) eras: Eras,
+    /// `--deaf`: never answers what it does not know.
+    pub(crate) deaf: bool,
+    /// `--touchy`: leaves when it hears what it does not know.
+    pub(crate) touchy: bool,
     /// `--random-delay MS`: every call takes up to so long.
     pub(crate) random_delay: u64,
+}
+
+/// The eras that it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Eras {
+    Legacy,
+    Modern,
+    First,
 }
 
 impl Flags {
@@ -53,6 +68,9 @@ impl Flags {
             stderr_flood: 0,
             tools: 0,
             page: usize::MAX,
+            eras: Eras::Legacy,
+            deaf: false,
+            touchy: false,
             random_delay: 0,
         };
         while let Some(word) = words.next() {
@@ -71,6 +89,16 @@ impl Flags {
                 "--stderr-flood" => flags.stderr_flood = number(&value()?)?,
                 "--tools" => flags.tools = number(&value()?)?,
                 "--page" => flags.page = number(&value()?)?,
+                "--eras" => {
+                    flags.eras = match value()?.as_str() {
+                        "legacy" => Eras::Legacy,
+                        "modern" => Eras::Modern,
+                        "first" => Eras::First,
+                        other => return Err(format!("unknown eras {other}")),
+                    }
+                }
+                "--deaf" => flags.deaf = true,
+                "--touchy" => flags.touchy = true,
                 "--random-delay" => flags.random_delay = number(&value()?)?,
                 // Only there to be found on the command line.
                 "--mark" => drop(value()?),

@@ -8,6 +8,7 @@
 
 mod flags;
 mod methods;
+mod modern;
 mod server;
 mod tools;
 mod voice;

@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use crate::flags::Eras;
+use crate::modern;
 use crate::server::{Server, lock};
 use crate::tools;
 
@@ -17,6 +19,22 @@ pub(crate) async fn answer(
     line: String,
 ) {
     let params = &message["params"];
+    let said_modern = modern::is_modern(message);
+    let is_modern = match server.flags.eras {
+        Eras::Legacy => false,
+        Eras::Modern => true,
+        Eras::First => *server.is_modern.get_or_init(|| said_modern),
+    };
+    if is_modern && said_modern {
+        return modern::answer(server, method, id, message, line).await;
+    }
+    if is_modern {
+        return respond(server, id, Err(modern::refusal()));
+    }
+    if server.flags.eras == Eras::First && said_modern {
+        let error = json!({"code": -32600, "message": "this connection is of an older revision"});
+        return respond(server, id, Err(error));
+    }
     let result = match method {
         "initialize" => {
             *lock(&server.host) = params.clone();
@@ -37,32 +55,44 @@ pub(crate) async fn answer(
         "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
             Ok(json!({}))
         }
-        "tools/list" => Ok(page(server, "tools", &tools::list(server), params)),
         "tools/call" => match tools::call(server, id, params, line).await {
             Some(result) => result,
             None => return,
         },
-        "resources/list" => Ok(page(server, "resources", &[resource(server)], params)),
+        "resources/read" => read(server, params),
+        _ => match plain(server, method, params) {
+            Some(result) => Ok(result),
+            None if server.flags.deaf => return,
+            None if server.flags.touchy => std::process::abort(),
+            None => Err(json!({"code": -32601, "message": format!("Method not found: {method}")})),
+        },
+    };
+    respond(server, id, result);
+}
+
+/// What is answered alike in all revisions.
+pub(crate) fn plain(server: &Server, method: &str, params: &Value) -> Option<Value> {
+    match method {
+        "tools/list" => Some(page(server, "tools", &tools::list(server), params)),
+        "resources/list" => Some(page(server, "resources", &[resource(server)], params)),
         "resources/templates/list" => {
             let template = json!({"uriTemplate": format!("mock://{}/item/{{id}}", server.flags.name), "name": "item"});
-            Ok(page(server, "resourceTemplates", &[template], params))
+            Some(page(server, "resourceTemplates", &[template], params))
         }
-        "resources/read" => read(server, params),
         "prompts/list" => {
             let greet = json!({"name": "greet", "arguments": [{"name": "who", "required": true}]});
-            Ok(page(server, "prompts", &[greet], params))
+            Some(page(server, "prompts", &[greet], params))
         }
-        "prompts/get" => Ok(json!({"messages": [{"role": "user", "content": {
+        "prompts/get" => Some(json!({"messages": [{"role": "user", "content": {
             "type": "text",
             "text": format!("{} greets {}", server.flags.name, params["arguments"]["who"]),
         }}]})),
         "completion/complete" => {
             let value = params["argument"]["value"].as_str().unwrap_or_default();
-            Ok(json!({"completion": {"values": [format!("{}-{value}", server.flags.name)]}}))
+            Some(json!({"completion": {"values": [format!("{}-{value}", server.flags.name)]}}))
         }
-        _ => Err(json!({"code": -32601, "message": format!("Method not found: {method}")})),
-    };
-    respond(server, id, result);
+        _ => None,
+    }
 }
 
 /// Writes the answer, between garbage if so told.
@@ -116,7 +146,7 @@ fn resource(server: &Server) -> Value {
     json!({"uri": format!("mock://{}/doc", server.flags.name), "name": "doc", "mimeType": "text/plain"})
 }
 
-fn read(server: &Server, params: &Value) -> Result<Value, Value> {
+pub(crate) fn read(server: &Server, params: &Value) -> Result<Value, Value> {
     let uri = params["uri"].as_str().unwrap_or_default();
     let own = format!("mock://{}/", server.flags.name);
     if !uri.starts_with(&own) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -25,6 +25,10 @@ pub(crate) struct Server {
     pub(crate) host: Mutex<Value>,
     /// The `requestId` of every `notifications/cancelled` heard.
     pub(crate) cancelled: Mutex<Vec<Value>>,
+    /// Who listens, by the id of the request, and to what.
+    pub(crate) listening: Mutex<Vec<(Value, Value)>>,
+    /// Whether the first message was one of 2026-07-28.
+    pub(crate) is_modern: OnceLock<bool>,
     /// Calls heard so far.
     pub(crate) calls: AtomicU64,
     ledger: Option<Mutex<File>>,
@@ -43,6 +47,8 @@ impl Server {
             voice,
             host: Mutex::new(Value::Null),
             cancelled: Mutex::default(),
+            listening: Mutex::default(),
+            is_modern: OnceLock::new(),
             calls: AtomicU64::new(0),
             ledger,
             asked: Mutex::default(),
@@ -77,6 +83,8 @@ impl Server {
                 });
             }
             (Some("notifications/cancelled"), None) => {
+                let ended = &message["params"]["requestId"];
+                lock(&self.listening).retain(|(id, _)| id != ended);
                 lock(&self.cancelled).push(message["params"]["requestId"].clone());
             }
             (None, Some(id)) => {

@@ -86,6 +86,18 @@ const TOOLS: &[(&str, &str)] = &[
     ("slowly", "may run as a task"),
     ("only-as-task", "runs as a task or not at all"),
     ("sign-in", "wants the host's user to open a page first"),
+    // What only a server of 2026-07-28 has; see `modern.rs`.
+    ("page", "asks the host's user to open a page"),
+    ("forever", "asks without end"),
+    ("again", "wants to be called twice more"),
+    ("nothing", "asks, and asks nothing"),
+    ("odd-question", "asks something that is no question"),
+    ("odd-type", "answers with a result of no known type"),
+    ("numbers", "answers with a list as structured content"),
+    ("ask-host", "asks in the old way"),
+    ("told-unasked", "tells of changes to nobody"),
+    ("hang-up", "ends all subscriptions"),
+    ("listening", "answers what it is listened to for"),
     ("ping-host", "pings the host and answers what it said"),
     ("delete_all", "a name to forbid; answers like echo"),
 ];
