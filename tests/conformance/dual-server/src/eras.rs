@@ -36,6 +36,15 @@ impl Eras {
         })
     }
 
+    /// What the server says of itself.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Both => "Speaks every revision, with a handshake and without.",
+            Self::Modern => "Speaks 2026-07-28 alone.",
+            Self::Legacy => "Speaks 2025-11-25 and older.",
+        }
+    }
+
     pub(crate) fn has_modern(self) -> bool {
         self != Self::Legacy
     }

@@ -14,6 +14,7 @@ use std::{
 use futures_util::future::join_all;
 use rmcp::{Peer, RoleServer, model::RequestStateCodec, task_manager::TaskManager};
 use tokio::{sync::broadcast, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::eras::Eras;
 
@@ -41,6 +42,7 @@ pub(crate) struct House {
     changes: broadcast::Sender<Change>,
     /// Those who shook hands.
     peers: Mutex<Vec<Peer<RoleServer>>>,
+    closing: CancellationToken,
 }
 
 impl House {
@@ -53,7 +55,17 @@ impl House {
             extra_prompt: AtomicBool::new(false),
             changes: broadcast::channel(CHANGES_KEPT).0,
             peers: Mutex::new(Vec::new()),
+            closing: CancellationToken::new(),
         })
+    }
+
+    /// Lets those who listen know that there will be nothing more to hear.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    pub(crate) async fn closed(&self) {
+        self.closing.cancelled().await;
     }
 
     pub(crate) fn join(&self, peer: Peer<RoleServer>) {

@@ -34,14 +34,19 @@ mod sessions;
 mod stdio;
 mod tools;
 
+use std::{pin::pin, sync::Arc, time::Duration};
+
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
+    time::timeout,
 };
 
 use crate::{eras::Eras, house::House};
+
+const PARTING: Duration = Duration::from_millis(200);
 
 /// An MCP server of both eras for the conformance tests.
 #[derive(Parser)]
@@ -66,15 +71,20 @@ fn main() -> anyhow::Result<()> {
 
 async fn until_told(options: Options) -> anyhow::Result<()> {
     let mut told = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let house = House::open(options.eras);
+    let mut serving = pin!(serve(Arc::clone(&house), options.http));
     tokio::select! {
-        outcome = serve(options) => outcome,
-        _ = told.recv() => Ok(()),
+        outcome = &mut serving => outcome,
+        _ = told.recv() => {
+            house.close();
+            // Time for those who listen to be told; nobody else is waited for.
+            timeout(PARTING, serving).await.unwrap_or(Ok(()))
+        }
     }
 }
 
-async fn serve(options: Options) -> anyhow::Result<()> {
-    let house = House::open(options.eras);
-    match options.http {
+async fn serve(house: Arc<House>, http: Option<u16>) -> anyhow::Result<()> {
+    match http {
         Some(port) => http::serve(house, port).await,
         None => stdio::serve(house).await,
     }

@@ -81,7 +81,7 @@ impl ServerHandler for Dual {
         }
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("dual", "1.0.0"))
-            .with_instructions("Speaks the revisions with a handshake and the one without.")
+            .with_instructions(self.house.eras.about())
     }
 
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
@@ -216,6 +216,7 @@ impl ServerHandler for Dual {
         loop {
             let change = tokio::select! {
                 () = context.cancelled() => return Ok(()),
+                () = self.house.closed() => return Ok(()),
                 change = changes.recv() => change,
             };
             // What was not asked for is refused by the sink, which is as good as not saying it.

@@ -4,36 +4,38 @@
 //! it: the first message decides there how the whole connection is run, and a refused handshake
 //! would end it. It never writes anything but messages.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use rmcp::{
     RoleServer,
     model::ServerJsonRpcMessage,
     serve_server,
-    service::{RxJsonRpcMessage, TxJsonRpcMessage},
+    service::{RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage},
     transport::{Transport, async_rw::AsyncRwTransport, stdio_pipes},
 };
 
-use crate::{eras::Eras, house::House, server::Dual};
+use crate::{house::House, server::Dual};
 
 /// Serves until standard input is closed.
-pub(crate) async fn serve(house: std::sync::Arc<House>) -> anyhow::Result<()> {
+pub(crate) async fn serve(house: Arc<House>) -> anyhow::Result<()> {
     let (input, output) = stdio_pipes();
     let wire = AsyncRwTransport::<RoleServer, _, _>::new(input, output);
     let gate = Gate {
-        eras: house.eras,
+        house: Arc::clone(&house),
         wire,
     };
     match serve_server(Dual::new(house), gate).await {
         Ok(running) => running.waiting().await.map(drop).context("serving stdio"),
         // A client that leaves without a word has done nothing wrong.
-        Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+        Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
         Err(error) => Err(error).context("serving stdio"),
     }
 }
 
 /// A transport that answers what belongs to the other era itself.
 struct Gate<T> {
-    eras: Eras,
+    house: Arc<House>,
     wire: T,
 }
 
@@ -49,11 +51,15 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Gate<T> {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            let message = self.wire.receive().await?;
+            let Some(message) = self.wire.receive().await else {
+                // The SDK would wait for what listens, and that waits for the SDK.
+                self.house.close();
+                return None;
+            };
             let RxJsonRpcMessage::<RoleServer>::Request(request) = &message else {
                 return Some(message);
             };
-            let Some(error) = self.eras.refusal(&request.request) else {
+            let Some(error) = self.house.eras.refusal(&request.request) else {
                 return Some(message);
             };
             let refusal = ServerJsonRpcMessage::error(error, Some(request.id.clone()));
