@@ -31,10 +31,12 @@ use crate::session::{Aside, Full, Opening, Place, Session, Sessions};
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::metrics::{ExchangeMetrics, Metrics};
 
+pub mod handles;
 pub mod inbound;
 pub mod refusal;
 pub mod suspended;
 
+use handles::Handles;
 use inbound::Inbound;
 pub use refusal::{Answer, Refusal};
 use suspended::Suspended;
@@ -53,6 +55,7 @@ struct Inner {
     budget: Budget,
     streams: AtomicUsize,
     suspended: Suspended,
+    handles: Handles,
 }
 
 impl Gate {
@@ -74,6 +77,7 @@ impl Gate {
             budget,
             streams,
             suspended: Suspended::default(),
+            handles: Handles::default(),
         }))
     }
 
@@ -100,9 +104,13 @@ impl Gate {
         let request = era::host::understand(exchange, request)?;
         let inbound = Inbound::read(exchange, request);
         let (_running, inbound) = self.enter(exchange, inbound, snapshot)?;
-        let selected = snapshot.routes.select(exchange, inbound).await;
+        let handles = &self.0.handles;
+        let selected = snapshot.routes.select(exchange, inbound, handles).await;
         let route = selected.map_err(|astray| self.turn_away(*astray, snapshot))?;
         if let Err(refusal) = mirrored::check(exchange, &route).await {
+            return Err(self.turn_away(route.astray(refusal), snapshot));
+        }
+        if let Err(refusal) = handles.check(exchange, &route) {
             return Err(self.turn_away(route.astray(refusal), snapshot));
         }
         let meter = self.0.metrics.exchange(&route.call.server, route.label);
@@ -116,6 +124,7 @@ impl Gate {
         let own = exchange.began.elapsed().saturating_sub(pass.delayed());
         let answer = Self::carry(exchange, &route, &pass, snapshot).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
+        let answer = answer.map(|answer| handles.note(exchange, &route, answer));
         let outcome = Self::complete(exchange, &route, pass, &answer);
         meter.done(outcome.as_str(), exchange.began.elapsed(), Some(own));
         answer

@@ -17,6 +17,7 @@ use crate::backend::{Backend, BackendError};
 use crate::config::Prefix;
 use crate::drain::Drain;
 use crate::exchange::Exchange;
+use crate::gate::handles::Handles;
 use crate::gate::inbound::Inbound;
 use crate::gate::{Refusal, label};
 use crate::map::Map;
@@ -154,7 +155,12 @@ impl Routes {
     }
 
     /// The route of a request.
-    pub async fn select(&self, exchange: &Arc<Exchange>, inbound: Box<Inbound>) -> Selected {
+    pub async fn select(
+        &self,
+        exchange: &Arc<Exchange>,
+        inbound: Box<Inbound>,
+        handles: &Handles,
+    ) -> Selected {
         let session = &exchange.session;
         let prefix = match &session.scope {
             Scope::One(name) => {
@@ -190,7 +196,14 @@ impl Routes {
             method if Merge::answers(method) => {
                 Ok(self.to(exchange, *inbound, self.merge.clone(), None))
             }
-            _ => {
+            method => {
+                // A task is where it was made; no other is known here.
+                let task = inbound.target.as_deref();
+                let task = task.filter(|_| method.starts_with("tasks/"));
+                let maker = task.and_then(|task| handles.maker(&session.agent.name, task));
+                if let Some(maker) = maker.and_then(|maker| self.get(&maker).cloned()) {
+                    return Ok(self.to(exchange, *inbound, maker, None));
+                }
                 let refusal = Refusal::Answered {
                     code: code::METHOD_NOT_FOUND,
                     message: format!("Method not found: {}", inbound.method),

@@ -1,6 +1,6 @@
 """The official MCP conformance suite straight at servers and through chillgate, check by check.
 
-    run.py --chillgate BIN --node NODE22 --suite INDEX_JS [--smoke] [--out DIR]
+    run.py --chillgate BIN --dual BIN --node NODE22 --suite INDEX_JS [--smoke] [--only SERVER] [--out DIR]
 
 It stands apart from the Rust tests because neither the suite nor its Node is needed to build or to
 change chillgate, and because its verdict is somebody else's. For each pair of a requirement set and
@@ -48,10 +48,15 @@ SCENARIO_SECONDS = 60
 END_SECONDS = 10
 
 LEGACY_SUITE, MODERN_SUITE = "2025-11-25", "2026-07-28"
-# Both servers are of the older era, so only this set can be run straight at them.
-SPOKEN_DIRECTLY = LEGACY_SUITE
 SUITES = (MODERN_SUITE, LEGACY_SUITE)
-BACKENDS = ("legacy-stdio", "legacy-http", "everything-stdio", "everything-http")
+# Which sets can be run straight at a server: those of the revisions that it speaks.
+SPOKEN = {
+    "dual": SUITES,
+    "modern": (MODERN_SUITE,),
+    "legacy": (LEGACY_SUITE,),
+    "everything": (LEGACY_SUITE,),
+}
+BACKENDS = (*(f"{server}-{transport}" for server in SPOKEN for transport in ("stdio", "http")), "everything-sse")
 
 # A few scenarios of each set that cross most of chillgate: both handshakes, questions of the server
 # on the way, headers, the end of a session.
@@ -79,9 +84,11 @@ class CannotRun(Exception):
 @dataclass(frozen=True)
 class Tools:
     chillgate: Path
+    dual: Path
     node: Path
     suite: Path
     smoke: bool
+    only: str
 
 
 @dataclass(frozen=True, order=True)
@@ -190,24 +197,26 @@ def end(process: subprocess.Popen) -> None:
 
 
 def stdio_command(tools: Tools, server: str) -> list[str]:
+    if server in ("dual", "modern"):
+        return [str(tools.dual), "--eras", "both" if server == "dual" else "modern"]
     script = [str(HERE / "legacy-server.mjs")] if server == "legacy" else [str(EVERYTHING), "stdio"]
     return [str(tools.node), *script]
 
 
 @contextmanager
-def http_server(tools: Tools, server: str, log: Path):
-    """The server over Streamable HTTP; gives its URL."""
+def http_server(tools: Tools, server: str, log: Path, transport: str = "http"):
+    """The server over Streamable HTTP, or over HTTP+SSE; gives its URL."""
     port = free_port()
-    if server == "legacy":
-        words = [str(tools.node), str(HERE / "legacy-server.mjs"), "--http", str(port)]
-        env = {}
-    else:
-        words = [str(tools.node), str(EVERYTHING), "streamableHttp"]
+    env = {}
+    if server == "everything":
+        words = [str(tools.node), str(EVERYTHING), "sse" if transport == "sse" else "streamableHttp"]
         # This server would listen on every address.
         env = {"PORT": str(port), "NODE_OPTIONS": f"--require {INTEROP / 'loopback.cjs'}"}
+    else:
+        words = [*stdio_command(tools, server), "--http", str(port)]
     with running(words, log, env) as process:
         await_ready(f"{server} over HTTP", process, lambda: accepts(port))
-        yield f"http://127.0.0.1:{port}/mcp"
+        yield f"http://127.0.0.1:{port}/{'sse' if transport == 'sse' else 'mcp'}"
 
 
 @contextmanager
@@ -215,9 +224,11 @@ def chillgate(tools: Tools, backend: str, folder: Path):
     """chillgate in front of the backend; gives the URL of the server's own endpoint."""
     server, _, transport = backend.partition("-")
     with ExitStack() as stack:
-        if transport == "http":
-            url = stack.enter_context(http_server(tools, server, folder / "server.log"))
+        if transport in ("http", "sse"):
+            url = stack.enter_context(http_server(tools, server, folder / "server.log", transport))
             entry = f"url = {json.dumps(url)}"
+            if transport == "sse":
+                entry += '\ntransport = "http-sse"'
         else:
             entry = f"command = {json.dumps(stdio_command(tools, server))}"
         front, health = free_port(), free_port()
@@ -399,7 +410,9 @@ def run(tools: Tools, out: Path) -> bool:
     for suite in SUITES:
         for backend in BACKENDS:
             server = backend.partition("-")[0]
-            if suite == SPOKEN_DIRECTLY and (suite, server) not in direct:
+            if tools.only not in backend:
+                continue
+            if suite in SPOKEN[server] and (suite, server) not in direct:
                 folder = out / suite / f"{server}-straight"
                 folder.mkdir(parents=True)
                 print(f"{suite}, straight at {server}", file=sys.stderr)
@@ -422,15 +435,17 @@ def arguments() -> tuple[Tools, Path | None]:
     parser.add_argument("--node", type=Path, required=True, help="Node 22 or newer")
     parser.add_argument("--suite", type=Path, required=True, help="the suite's dist/index.js")
     parser.add_argument("--smoke", action="store_true", help="a few scenarios of each pair, within a minute")
+    parser.add_argument("--dual", type=Path, required=True, help="the dual-server fixture's binary")
+    parser.add_argument("--only", default="", help="only servers with this in their name, such as dual-http")
     parser.add_argument("--out", type=Path, help="keep the checks and logs here; must be empty or absent")
     given = parser.parse_args()
-    for path in (given.chillgate, given.node, given.suite, EVERYTHING):
+    for path in (given.chillgate, given.dual, given.node, given.suite, EVERYTHING):
         if not path.is_file():
             parser.error(f"there is no file {path}")
     if given.out and given.out.exists() and any(given.out.iterdir()):
         parser.error(f"{given.out} is not empty")
-    tools = Tools(given.chillgate.resolve(), given.node.resolve(), given.suite.resolve(), given.smoke)
-    return tools, given.out
+    binaries = (given.chillgate.resolve(), given.dual.resolve(), given.node.resolve(), given.suite.resolve())
+    return Tools(*binaries, given.smoke, given.only), given.out
 
 
 def main() -> int:

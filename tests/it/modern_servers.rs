@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use chillgate_tests::http::request;
 use chillgate_tests::modern::{
     self, CAPABILITIES, CLIENT, LOG_LEVEL, VERSION, body, events, message,
 };
@@ -537,6 +538,67 @@ async fn log_messages_belong_to_the_call_that_asked_for_them() {
         let quiet = modern::send(gate.front(), &call(2, level)).await;
         assert!(body(&quiet)["result"].is_object(), "{}", quiet.text());
     }
+}
+
+/// What a server hands to one agent is of no use to another, who is told so before the server hears.
+#[tokio::test]
+async fn states_and_tasks_are_good_for_the_agent_that_got_them() {
+    let tables = server().table("era = \"modern\"")
+        + &mock("b").ledger().flags(&["--eras", "modern"]).table("")
+        + "[identity]\nheader = \"x-agent-id\"\n";
+    let gate = Gate::with(&tables).start().await;
+    let able = json!({CAPABILITIES: {"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}});
+    let send = async |agent: &str, method: &str, mut params: Value| {
+        params["_meta"] = able.clone();
+        let said = message(&json!(1), method, params);
+        let mut fields = modern::fields(&said);
+        if let Some(task) = said["params"]["taskId"].as_str() {
+            fields.push(("mcp-name", task));
+        }
+        fields.push(("x-agent-id", agent));
+        body(&request(gate.front(), "POST", "/mcp", &fields, said.to_string()).await)
+    };
+    let asked = send(
+        "mina",
+        "tools/call",
+        json!({"name": "a__elicit", "arguments": {"n": 1}}),
+    )
+    .await;
+    let mut retry = json!({"name": "a__elicit", "arguments": {"n": 1}});
+    retry["requestState"] = asked["result"]["requestState"].clone();
+    retry["inputResponses"] = json!({"e": {"action": "accept"}});
+    let calls = gate.heard("a").calls();
+    let stolen = send("eve", "tools/call", retry.clone()).await;
+    assert_eq!(stolen["error"]["code"], -32602, "{stolen}");
+    assert_eq!(gate.heard("a").calls(), calls, "the server heard it");
+    let own = send("mina", "tools/call", retry.clone()).await;
+    assert!(own["result"]["content"].is_array(), "{own}");
+    // The server gave the other agent the same state: then it is that one's as well.
+    send(
+        "eve",
+        "tools/call",
+        json!({"name": "a__elicit", "arguments": {"n": 1}}),
+    )
+    .await;
+    let own = send("eve", "tools/call", retry).await;
+    assert!(own["result"]["content"].is_array(), "{own}");
+    let task = send("mina", "tools/call", json!({"name": "b__as-task"})).await;
+    assert_eq!(task["result"]["resultType"], "task", "{task}");
+    let id = json!({"taskId": task["result"]["taskId"]});
+    let got = send("mina", "tasks/get", id.clone()).await;
+    assert_eq!(got["result"]["status"], "completed", "{got}");
+    // On the endpoint of all servers as where there are no tasks at all, on the server's own as one
+    // that never was.
+    let heard = gate.heard("b").of("tasks/get").len();
+    for (path, code) in [("/mcp", -32601), ("/server/b/mcp", -32602)] {
+        let said = message(&json!(1), "tasks/get", id.clone());
+        let mut fields = modern::fields(&said);
+        let task = id["taskId"].as_str().unwrap();
+        fields.extend([("mcp-name", task), ("x-agent-id", "eve")]);
+        let stolen = request(gate.front(), "POST", path, &fields, said.to_string()).await;
+        assert_eq!(body(&stolen)["error"]["code"], code, "{}", stolen.text());
+    }
+    assert_eq!(gate.heard("b").of("tasks/get").len(), heard);
 }
 
 /// Twenty hosts of each era at once, each with its own questions and answers.

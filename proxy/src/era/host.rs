@@ -92,10 +92,6 @@ pub fn is_modern(name: &str) -> bool {
             | "resources/unsubscribe"
             | "tasks/list"
             | "tasks/result"
-            // The extension's own, which is not offered.
-            | "tasks/get"
-            | "tasks/update"
-            | "tasks/cancel"
     )
 }
 

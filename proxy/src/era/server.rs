@@ -62,18 +62,24 @@ pub fn to_legacy<'r>(
     if exchange.session.era() == Era::Legacy {
         return Ok(Cow::Borrowed(request));
     }
-    if request.find(&["params", rounds::STATE]).is_some() {
-        // Whatever chillgate has sealed never comes as far as this.
-        let text = format!("Invalid params: {}", rounds::Broken);
-        let raw = message::error(
-            Some(exchange.host_id.as_bytes()),
-            code::INVALID_PARAMS,
-            &text,
-            None,
-        );
-        if let Ok(answer) = own(raw) {
-            return Err(Box::new(answer));
-        }
+    let refused = |code, text: &str| {
+        let id = Some(exchange.host_id.as_bytes());
+        own(message::error(id, code, text, None)).map(Box::new)
+    };
+    let method = request.method().unwrap_or_default();
+    // Whatever chillgate has sealed never comes as far as this.
+    if request.find(&["params", rounds::STATE]).is_some()
+        && let text = format!("Invalid params: {}", rounds::Broken)
+        && let Ok(answer) = refused(code::INVALID_PARAMS, &text)
+    {
+        return Err(answer);
+    }
+    // The tasks of the two eras have nothing but their names in common.
+    if method.starts_with("tasks/")
+        && let text = format!("Method not found: {method}")
+        && let Ok(answer) = refused(code::METHOD_NOT_FOUND, &text)
+    {
+        return Err(answer);
     }
     let stripped = meta::strip(request);
     // Without a state the answers belong to nothing that was asked here: this is a call of its own.

@@ -50,6 +50,7 @@ pub(crate) async fn answer(
         | "resources/unsubscribe" => {
             Err(json!({"code": -32601, "message": format!("Method not found: {method}")}))
         }
+        "tasks/get" => Ok(task("completed")),
         "resources/read" => methods::read(server, params).map_err(|mut error| {
             error["code"] = json!(-32602);
             error
@@ -72,6 +73,13 @@ pub(crate) async fn answer(
         result
     });
     respond(server, id, result);
+}
+
+fn task(status: &str) -> Value {
+    json!({
+        "taskId": format!("task-of-{}", std::process::id()), "status": status, "ttlMs": null,
+        "createdAt": "2026-11-21T00:00:00Z", "lastUpdatedAt": "2026-11-21T00:00:00Z",
+    })
 }
 
 fn info(server: &Server) -> Value {
@@ -179,6 +187,11 @@ async fn call(
             }
             state => format!("called with {state:?}"),
         },
+        "as-task" => {
+            let mut task = task("working");
+            task["resultType"] = json!("task");
+            return Some(Ok(task));
+        }
         "nothing" => return Some(Ok(json!({"resultType": "input_required"}))),
         "odd-question" => return asked(json!({"q": {"method": "tasks/get"}}), Value::Null),
         "odd-type" => return Some(Ok(json!({"resultType": "who-knows", "content": []}))),

@@ -90,6 +90,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("page", "asks the host's user to open a page"),
     ("forever", "asks without end"),
     ("again", "wants to be called twice more"),
+    ("as-task", "becomes a task of the extension"),
     ("nothing", "asks, and asks nothing"),
     ("odd-question", "asks something that is no question"),
     ("odd-type", "answers with a result of no known type"),

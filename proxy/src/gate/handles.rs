@@ -1,0 +1,168 @@
+//! Whose tasks and states are whose: what a server hands to one agent is good for no other.
+//!
+//! A server sees one client, chillgate, whoever is behind it; so that one agent's task id or
+//! `requestState` is of no use to another is for chillgate to see to. It remembers whom a handle
+//! went to, and on an endpoint of several servers which of them made a task. It never changes one,
+//! and what it has not seen, such as one from before a restart, it leaves to the server.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use chillgate_wire::{Envelope, code, json};
+use memchr::memmem::Finder;
+use sha2::{Digest, Sha256};
+
+use crate::era::rounds;
+use crate::exchange::Exchange;
+use crate::gate::Refusal;
+use crate::lock::locked;
+use crate::route::Route;
+
+/// How many are remembered, the oldest go first.
+const MOST: usize = 20_000;
+/// One that went to so many agents is no secret.
+const AGENTS: usize = 64;
+
+/// What was handed out.
+#[derive(Debug, Default)]
+pub struct Handles(Mutex<Owned>);
+
+#[derive(Debug, Default)]
+struct Owned {
+    /// To whom it was handed: servers may hand equal states to several.
+    agents: HashMap<Key, Vec<Arc<str>>>,
+    /// Which server made a task, by agent and id.
+    makers: HashMap<Key, Arc<str>>,
+    order: VecDeque<(Key, Key)>,
+}
+
+type Key = [u8; 32];
+
+/// A handle of this server, by its digest: some are long.
+fn key(kind: &str, owner: &str, handle: &str) -> Key {
+    let mut digest = Sha256::new();
+    for part in [kind, owner, handle] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
+}
+
+static TASK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"taskId\""));
+static STATE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"requestState\""));
+
+impl Handles {
+    /// The server that made a task of this agent, as far as is known.
+    pub fn maker(&self, agent: &str, task: &str) -> Option<Arc<str>> {
+        let owned = locked(&self.0);
+        owned.makers.get(&key("maker", agent, task)).cloned()
+    }
+
+    /// Whether the request may go to its server with the handles that it names.
+    ///
+    /// # Errors
+    /// One of them is another agent's; it is as unknown as one that never was.
+    pub fn check(&self, exchange: &Exchange, route: &Route) -> Result<(), Refusal> {
+        let agent = &exchange.session.agent.name;
+        let server = &route.call.server;
+        let is_foreign = |kind, handle: &str| {
+            let owned = locked(&self.0);
+            let owners = owned.agents.get(&key(kind, server, handle));
+            owners.is_some_and(|owners| !is_among(owners, agent))
+        };
+        let unknown = |what: &str| Refusal::Answered {
+            code: code::INVALID_PARAMS,
+            message: format!("Invalid params: {what}"),
+            data: None,
+        };
+        if route.call.method.starts_with("tasks/")
+            && let Some(task) = route.call.target.as_deref()
+            && is_foreign("task", task)
+        {
+            return Err(unknown("there is no such task"));
+        }
+        if rounds::may_ask(&route.call.method)
+            && let Some(state) = route.request.text(&["params", rounds::STATE])
+            && is_foreign("state", &state)
+        {
+            return Err(unknown(&rounds::Broken.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Notes what an answer hands to its agent; the answer without what is another's.
+    pub fn note(&self, exchange: &Exchange, route: &Route, answer: Envelope) -> Envelope {
+        let Some(result) = answer.result() else {
+            return answer;
+        };
+        if STATE.find(result).is_some()
+            && let Some(state) = answer.text(&["result", rounds::STATE])
+        {
+            self.keep("state", exchange, &route.call.server, &state);
+        }
+        if TASK.find(result).is_none() {
+            return answer;
+        }
+        // Flat since 2026-07-28, in an object of its own before.
+        for path in [&["result", "taskId"][..], &["result", "task", "taskId"]] {
+            if !route.call.method.starts_with("tasks/")
+                && let Some(task) = answer.text(path)
+            {
+                self.keep("task", exchange, &route.call.server, &task);
+            }
+        }
+        if &*route.call.method == "tasks/list" {
+            return self.own_tasks(exchange, &route.call.server, &answer);
+        }
+        answer
+    }
+
+    /// A list of tasks of a server that several agents share, without those of others.
+    fn own_tasks(&self, exchange: &Exchange, server: &str, answer: &Envelope) -> Envelope {
+        let tasks = answer.get(&["result", "tasks"]).unwrap_or(b"[]");
+        let agent = &exchange.session.agent.name;
+        let owned = locked(&self.0);
+        let is_own = |task: &&[u8]| {
+            let id = json::member(task, "taskId").and_then(|at| json::text(&task[at]));
+            let owners = id.and_then(|id| owned.agents.get(&key("task", server, &id)));
+            owners.is_none_or(|owners| is_among(owners, agent))
+        };
+        let all: Vec<&[u8]> = json::items(tasks).map(|at| &tasks[at]).collect();
+        let own: Vec<&[u8]> = all.iter().copied().filter(is_own).collect();
+        if own.len() == all.len() {
+            return answer.clone();
+        }
+        let list = [b"[", own.join(&b","[..]).as_slice(), b"]"].concat();
+        let mut edit = answer.edit();
+        edit.set(&["result", "tasks"], list);
+        edit.finish()
+    }
+
+    fn keep(&self, kind: &str, exchange: &Exchange, server: &Arc<str>, handle: &str) {
+        let agent = exchange.session.agent.name.clone();
+        let by_server = key(kind, server, handle);
+        let by_agent = key("maker", &agent, handle);
+        let mut owned = locked(&self.0);
+        if let Some(owners) = owned.agents.get_mut(&by_server) {
+            if !is_among(owners, &agent) {
+                owners.push(agent);
+            }
+            return;
+        }
+        owned.agents.insert(by_server, vec![agent]);
+        if kind == "task" {
+            owned.makers.insert(by_agent, server.clone());
+        }
+        owned.order.push_back((by_server, by_agent));
+        if owned.order.len() > MOST
+            && let Some((by_server, by_agent)) = owned.order.pop_front()
+        {
+            owned.agents.remove(&by_server);
+            owned.makers.remove(&by_agent);
+        }
+    }
+}
+
+fn is_among(owners: &[Arc<str>], agent: &Arc<str>) -> bool {
+    owners.len() >= AGENTS || owners.contains(agent)
+}
