@@ -601,6 +601,62 @@ async fn states_and_tasks_are_good_for_the_agent_that_got_them() {
     assert_eq!(gate.heard("b").of("tasks/get").len(), heard);
 }
 
+/// what a server says may be kept is asked for once, until it says that it changed.
+#[tokio::test]
+async fn lists_are_kept_for_as_long_as_their_server_says() {
+    let gate = gate().await;
+    let list = async |agent: &str| {
+        let said = message(&json!(1), "tools/list", json!({}));
+        let mut fields = modern::fields(&said);
+        fields.push(("x-agent-id", agent));
+        let path = "/server/a/mcp";
+        body(&request(gate.front(), "POST", path, &fields, said.to_string()).await)
+    };
+    let first = list("mina").await;
+    assert_eq!(first["result"]["cacheScope"], "public");
+    let mut second = list("eve").await;
+    let left = second["result"]["ttlMs"].take();
+    assert!(left.as_u64().is_some_and(|left| left < 60_000), "{left}");
+    second["result"]["ttlMs"] = first["result"]["ttlMs"].clone();
+    assert_eq!(second, first);
+    let host = able(&gate).await;
+    host.request("tools/list", json!({})).await.result();
+    let asked = || gate.heard("a").of("tools/list").len();
+    assert_eq!(asked(), 1);
+    host.call("changed", json!({})).await;
+    until("the list is asked for again", seconds(5), async || {
+        list("mina").await;
+        (asked() == 2).then_some(())
+    })
+    .await;
+    // A server that ends takes what it said with it.
+    host.call("crash", json!({})).await;
+    until("another server is asked", seconds(10), async || {
+        list("mina").await;
+        (asked() == 3).then_some(())
+    })
+    .await;
+}
+
+/// Where not everybody may see everything, no list is for everybody.
+#[tokio::test]
+async fn what_policies_cut_is_private() {
+    let tables = server().table("era = \"modern\"")
+        + "[[policy]]\ntype = \"access\"\ndeny = [\"a__delete_*\"]\n";
+    let gate = Gate::with(&tables).start().await;
+    for (method, params) in [
+        ("tools/list", json!({})),
+        ("resources/read", json!({"uri": "mock://a/doc"})),
+    ] {
+        let said = message(&json!(1), method, params);
+        let fields = modern::fields(&said);
+        let path = "/server/a/mcp";
+        let answer = request(gate.front(), "POST", path, &fields, said.to_string()).await;
+        assert_eq!(body(&answer)["result"]["cacheScope"], "private", "{method}");
+        assert!(!answer.text().contains("delete_all"));
+    }
+}
+
 /// Twenty hosts of each era at once, each with its own questions and answers.
 #[tokio::test]
 async fn forty_hosts_of_both_eras_at_once_get_their_own_answers() {

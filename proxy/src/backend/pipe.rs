@@ -27,10 +27,12 @@ use crate::session::Asker;
 use crate::telemetry::metrics::Metrics;
 
 mod audience;
+pub mod cache;
 mod ear;
 mod heard;
 
 pub use audience::Audience;
+use cache::Cache;
 use ear::Ear;
 pub use ear::Listening;
 
@@ -50,6 +52,7 @@ pub struct Pipe {
     doubt: Mutex<Option<Instant>>,
     greeting: OnceLock<Greeting>,
     ears: OnceLock<Ears>,
+    cache: Cache,
     /// The subscription of a modern server that counts: the one acknowledged last.
     ear: AtomicU64,
     /// The least severe level that the server was told to log from.
@@ -112,6 +115,7 @@ impl Pipe {
             doubt: Mutex::default(),
             greeting: OnceLock::new(),
             ears: OnceLock::new(),
+            cache: Cache::default(),
             ear: AtomicU64::new(0),
             level: AtomicU8::new(u8::MAX),
             end: OnceLock::new(),
@@ -233,6 +237,11 @@ impl Pipe {
     /// Somebody listens to the server, a modern one, in this way.
     pub fn hear_with(&self, ears: Ears) {
         let _ = self.ears.set(ears);
+    }
+
+    /// What a modern server said may be kept.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// How the server is listened to, where it is a modern one.

@@ -83,17 +83,37 @@ pub fn screen(
     answer: Envelope,
 ) -> Envelope {
     let name = route.call.method.as_ref();
-    let Some(member) = method::is_list(name) else {
-        return answer;
-    };
     // The merged list has been put together from entries that may be shown.
-    if &*route.call.server == "*" {
-        return answer;
+    let is_own = &*route.call.server != "*";
+    let list = method::is_list(name).filter(|_| is_own);
+    if list.is_some() {
+        super::catalog::note(&exchange.session, &route.call.server, &answer);
     }
-    super::catalog::note(&exchange.session, &route.call.server, &answer);
     if !snapshot.access.cuts() {
         return answer;
     }
+    let shown = match list {
+        Some(member) => cut(snapshot, exchange, route, member, answer),
+        None => answer,
+    };
+    // What one agent may see is not what all may keep (R-089).
+    if shown.text(&["result", "cacheScope"]).as_deref() != Some("public") {
+        return shown;
+    }
+    let mut edit = shown.edit();
+    edit.set(&["result", "cacheScope"], br#""private""#);
+    edit.finish()
+}
+
+/// A list without what its host may not use.
+fn cut(
+    snapshot: &Snapshot,
+    exchange: &Exchange,
+    route: &Route,
+    member: &str,
+    answer: Envelope,
+) -> Envelope {
+    let name = route.call.method.as_ref();
     let Some(result) = answer.result() else {
         return answer;
     };

@@ -170,6 +170,7 @@ impl Pipe {
                     return self.hear_acknowledged(number, note);
                 }
                 if is_subscribed(method) {
+                    self.cache.change(&note);
                     self.hear_shared(&meta::strip(&note));
                 }
             }

@@ -170,6 +170,7 @@ async fn keep(
             }
             () = ended => {
                 listening = None;
+                pipe.cache().clear();
                 if since.elapsed() > WORKED {
                     pause = SOON;
                 }

@@ -11,7 +11,7 @@ use chillgate_wire::{Envelope, Era, code, json, message};
 use super::{Asked, Pipes, Trouble};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
-use crate::backend::pipe::Pipe;
+use crate::backend::pipe::{Pipe, cache};
 use crate::backend::said::severity;
 use crate::era::asking::{self, Put};
 use crate::era::rounds;
@@ -59,11 +59,30 @@ impl Pipes {
             _ => {}
         }
         let request = server::to_modern(session, asked.request);
-        let answer = self.send(asked, &request).await?;
+        let answer = self.send_or_recall(asked, &request).await?;
         if !is_legacy {
             return check(asked, answer);
         }
         self.settle(asked, &request, answer).await
+    }
+
+    /// What the server has said may be kept is not asked for again.
+    async fn send_or_recall(
+        &self,
+        asked: Asked<'_>,
+        request: &Envelope,
+    ) -> Result<Envelope, BackendError> {
+        let Some(sought) = cache::Asked::of(request) else {
+            return self.send(asked, request).await;
+        };
+        let (cache, agent) = (asked.pipe.cache(), &asked.exchange.session.agent.name);
+        if let Some(answer) = cache.get(&sought, agent) {
+            return Ok(answer.with_id(asked.exchange.host_id.as_bytes()));
+        }
+        let changes = cache.changes();
+        let answer = self.send(asked, request).await?;
+        cache.keep(sought, agent, changes, &answer);
+        Ok(answer)
     }
 
     async fn send(&self, asked: Asked<'_>, request: &Envelope) -> Result<Envelope, BackendError> {
