@@ -216,7 +216,7 @@ mod tests {
         let list = asked("tools/list", "{}").expect("a list");
         cache.keep(list.clone(), &mina, 0, &answer("private", 5000));
         assert!(cache.get(&list, &eve).is_none());
-        tokio::time::advance(Duration::from_millis(2000)).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
         let left = cache.get(&list, &mina).expect("kept");
         assert_eq!(left.get(&["result", "ttlMs"]), Some(&b"3000"[..]));
         tokio::time::advance(Duration::from_millis(3001)).await;
