@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
 use crate::backend::builtin::Builtin;
-use crate::backend::either::Either;
+use crate::backend::either::{Either, Sort};
 use crate::backend::http_sse::HttpSse;
 use crate::backend::modern_http::ModernHttp;
 use crate::backend::pipe::Terms;
@@ -205,8 +205,11 @@ fn backend_of(
                 let terms = terms.in_era(era);
                 Ok(Arc::new(Pipes::new(opener, isolation, start, terms, tasks.clone())) as _)
             };
-            let is_one = command.isolation == Isolation::Shared;
-            in_eras(command.era, pipes, is_one)
+            let sort = match command.isolation {
+                Isolation::Shared => Sort::One,
+                _ => Sort::Children,
+            };
+            in_eras(command.era, pipes, sort)
         }
         Server::Remote(remote) => {
             let start = remote.start_timeout;
@@ -229,7 +232,7 @@ fn backend_of(
                 ServerEra::Auto if remote.http_sse => ServerEra::Legacy,
                 era => era,
             };
-            in_eras(era, reached, false)
+            in_eras(era, reached, Sort::Remote)
         }
     }
     .map(|backend| (backend, None))
@@ -239,13 +242,13 @@ fn backend_of(
 fn in_eras(
     era: ServerEra,
     make: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
-    is_one: bool,
+    sort: Sort,
 ) -> Result<Arc<dyn Backend>, String> {
     match era {
         ServerEra::Legacy => make(Era::Legacy),
         ServerEra::Modern => make(Era::Modern),
         ServerEra::Auto => {
-            let either = Either::new(make(Era::Legacy)?, make(Era::Modern)?, is_one);
+            let either = Either::new(make(Era::Legacy)?, make(Era::Modern)?, sort);
             Ok(Arc::new(either))
         }
     }

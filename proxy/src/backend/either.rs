@@ -5,16 +5,18 @@
 //! one error code, not by a short silence, and each try with a server of its own, because some
 //! servers stay in the era of the first message they hear. It carries nothing itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chillgate_wire::{Envelope, Era, Kind};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::exchange::Exchange;
+use crate::lock::locked;
 use crate::session::Session;
 
 /// A server in both eras.
@@ -22,8 +24,7 @@ use crate::session::Session;
 pub struct Either {
     legacy: Arc<dyn Backend>,
     modern: Arc<dyn Backend>,
-    /// One server must serve all hosts, so it is spoken to in one era: the older, if it can.
-    is_one: bool,
+    sort: Sort,
     legacy_known: Known,
     modern_known: Known,
     /// Whoever finds out first does it for all.
@@ -32,7 +33,10 @@ pub struct Either {
 
 /// Whether the server speaks an era: not known, yes, no.
 #[derive(Debug, Default)]
-struct Known(AtomicU8);
+struct Known {
+    said: AtomicU8,
+    since: Mutex<Option<Instant>>,
+}
 
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
@@ -40,26 +44,45 @@ const NO: u8 = 2;
 
 impl Known {
     fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+        self.said.load(Ordering::Relaxed)
     }
 
     fn note(&self, speaks: bool) {
-        self.0
-            .store(if speaks { YES } else { NO }, Ordering::Relaxed);
+        let said = if speaks { YES } else { NO };
+        self.said.store(said, Ordering::Relaxed);
+        *locked(&self.since) = Some(Instant::now());
+    }
+
+    /// Whether it was found long ago that the server does not.
+    fn is_stale(&self) -> bool {
+        self.get() == NO && locked(&self.since).is_some_and(|since| since.elapsed() > AGAIN)
     }
 }
 
+/// A server somewhere else may be another one after a while.
+const AGAIN: Duration = Duration::from_mins(10);
 /// How long a server that is asked whether it is modern may be silent before it is tried in the
 /// other era as well. It is still listened to: slow starters take longer.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// What is behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Processes, as many as it takes.
+    Children,
+    /// One process for all hosts, so it is spoken to in one era: the older, if it can.
+    One,
+    /// A server somewhere else.
+    Remote,
+}
+
 impl Either {
-    /// The server in both eras. `is_one`: all hosts share one process of it.
-    pub fn new(legacy: Arc<dyn Backend>, modern: Arc<dyn Backend>, is_one: bool) -> Self {
+    /// The server in both eras.
+    pub fn new(legacy: Arc<dyn Backend>, modern: Arc<dyn Backend>, sort: Sort) -> Self {
         Self {
             legacy,
             modern,
-            is_one,
+            sort,
             legacy_known: Known::default(),
             modern_known: Known::default(),
             finding: tokio::sync::Mutex::default(),
@@ -75,7 +98,10 @@ impl Either {
 
     /// The eras in the order in which they suit the host.
     fn order(&self, host: Era) -> [Era; 2] {
-        let wanted = if self.is_one { Era::Legacy } else { host };
+        let wanted = match self.sort {
+            Sort::One => Era::Legacy,
+            Sort::Children | Sort::Remote => host,
+        };
         let other = match wanted {
             Era::Legacy => Era::Modern,
             Era::Modern => Era::Legacy,
@@ -88,8 +114,11 @@ impl Either {
     }
 
     /// Whether the modern era is to be tried before anything else can be said.
-    fn must_find(&self, order: [Era; 2]) -> bool {
-        order[0] == Era::Modern && self.modern_known.get() == UNKNOWN
+    fn must_find(&self, host: Era) -> bool {
+        if self.sort == Sort::Remote && host == Era::Modern && self.modern_known.is_stale() {
+            self.modern_known.said.store(UNKNOWN, Ordering::Relaxed);
+        }
+        self.order(host)[0] == Era::Modern && self.modern_known.get() == UNKNOWN
     }
 
     /// Finds out whether the server is modern.
@@ -157,7 +186,7 @@ impl Backend for Either {
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let session = &exchange.session;
-        if self.must_find(self.order(session.era())) {
+        if self.must_find(session.era()) {
             self.find(session).await;
         }
         let order = self.order(session.era());
@@ -181,7 +210,7 @@ impl Backend for Either {
     }
 
     async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
-        if self.must_find(self.order(session.era())) {
+        if self.must_find(session.era()) {
             self.find(session).await;
         }
         let order = self.order(session.era());
@@ -219,12 +248,13 @@ impl Backend for Either {
 
     fn state(&self) -> State {
         let (legacy, modern) = (self.legacy.state(), self.modern.state());
+        // What it does not speak says nothing about it.
         match (legacy, modern) {
+            (legacy, _) if self.modern_known.get() == NO => legacy,
+            (_, modern) if self.legacy_known.get() == NO => modern,
             (State::Ready, _) | (_, State::Ready) => State::Ready,
             (State::Starting, _) | (_, State::Starting) => State::Starting,
-            (legacy, State::OnDemand) => legacy,
             (State::OnDemand, modern) => modern,
-            (_, modern) if self.legacy_known.get() == NO => modern,
             (legacy, _) => legacy,
         }
     }

@@ -23,9 +23,9 @@ use crate::backend::BackendError;
 use crate::backend::greeting::META_OF_THE_GATE;
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
-use crate::backend::streamable_http::PROTOCOL_VERSION;
 use crate::backend::streamable_http::connect::{Http, HttpError, Reply};
 use crate::backend::streamable_http::events::Events;
+use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak};
 use crate::config::RemoteServer;
 use crate::line::Line;
 use crate::lock::locked;
@@ -186,15 +186,21 @@ impl Posts {
                  of this server"
             )));
         }
-        let is_answer = Envelope::parse(body.clone(), &self.limits)
-            .is_ok_and(|said| matches!(said.kind(), Kind::Response | Kind::Error));
-        if is_answer {
+        let said = Envelope::parse(body.clone(), &self.limits).ok();
+        let said = said.filter(|said| matches!(said.kind(), Kind::Response | Kind::Error));
+        let code = said.map(|said| said.get(&["error", "code"]).and_then(json::integer));
+        let is_foreign = status == StatusCode::BAD_REQUEST
+            && matches!(code, Some(Some(code::INVALID_REQUEST | -32_000)));
+        // An older server wants a session first, and says so in one of these ways (eras, b.1).
+        if code.is_some() && !is_foreign {
             self.hear(number, request, body);
             return Ok(());
         }
         let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
         let cause = format!("HTTP {status} {}", text.escape_debug());
-        if status.is_client_error() {
+        if is_refusal_to_speak(status) {
+            // Whoever comes next asks anew what it speaks.
+            self.pipe.close();
             return Err(BackendError::Unspoken {
                 server: self.server.clone(),
                 cause,

@@ -142,9 +142,12 @@ impl Pipe {
             edits.set(&["params", "_meta", "progressToken"], lexeme.as_bytes());
         }
         let waiting = self.expect(number, Some(exchange.clone()), None)?;
-        let pace = match self.in_flight() {
-            ..=1 => Pace::Now,
-            _ => Pace::Gather,
+        // A subscription waits as well, and writes nothing.
+        let is_listening = self.ear.load(Ordering::Relaxed) != 0;
+        let pace = if self.in_flight() <= 1 + usize::from(is_listening) {
+            Pace::Now
+        } else {
+            Pace::Gather
         };
         self.line
             .send(request, &edits, pace)

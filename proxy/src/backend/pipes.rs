@@ -263,20 +263,23 @@ impl Pipes {
                 info!(server = %self.0.terms.server, "The server is ready.");
                 Ok(pipe)
             }
-            // It runs, and may be spoken to in other words.
-            Err(Trouble::Unspoken(cause)) => {
-                debug!(server = %self.0.terms.server, %cause, "The server speaks another era.");
-                Err(BackendError::Unspoken {
-                    server: self.0.terms.server.clone(),
-                    cause,
-                })
-            }
-            Err(Trouble::Down(trouble)) => {
+            Err(trouble) => {
                 tries.not_before = Some(now + tries.backoff());
-                *locked(&slot.trouble) = Some(trouble.clone());
-                self.0.terms.metrics.child_up(&self.0.terms.server, false);
-                warn!(server = %self.0.terms.server, cause = %trouble, "The server did not start.");
-                Err(self.down(&trouble))
+                let server = self.0.terms.server.clone();
+                match trouble {
+                    // It runs, and may be spoken to in other words.
+                    Trouble::Unspoken(cause) => {
+                        *locked(&slot.trouble) = Some(cause.clone());
+                        debug!(%server, %cause, "The server speaks another era.");
+                        Err(BackendError::Unspoken { server, cause })
+                    }
+                    Trouble::Down(trouble) => {
+                        *locked(&slot.trouble) = Some(trouble.clone());
+                        self.0.terms.metrics.child_up(&server, false);
+                        warn!(%server, cause = %trouble, "The server did not start.");
+                        Err(self.down(&trouble))
+                    }
+                }
             }
         }
     }

@@ -88,8 +88,7 @@ impl Remote {
             return Ok(());
         }
         let cause = format!("it answered `initialize` with HTTP {status}");
-        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        Err(if status.is_client_error() && !is_refused {
+        Err(if is_refusal_to_speak(status) {
             self.0.unspoken(cause)
         } else {
             self.0.down(cause)
@@ -331,6 +330,19 @@ impl Backend for Remote {
             let _ = tokio::time::timeout(Duration::from_millis(500), goodbye).await;
         }
     }
+}
+
+/// Whether a server that answers the first words so may understand others: it says that it does not
+/// know what was sent, not that it has too much to do or does not want chillgate.
+pub(super) fn is_refusal_to_speak(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_ACCEPTABLE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+    )
 }
 
 /// The `Accept` of every POST (MCP transports: both must be listed).

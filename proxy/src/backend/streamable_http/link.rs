@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::connect::Reply;
 use super::events::Events;
-use super::{Inner, PROTOCOL_VERSION, SESSION_ID};
+use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak};
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::said::{hand_on, level_params};
 use crate::backend::{BackendError, State};
@@ -136,7 +136,7 @@ impl Link {
                 }
                 let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
                 let cause = format!("HTTP {status} {}", text.escape_debug());
-                if request.method() == Some("initialize") && status.is_client_error() {
+                if request.method() == Some("initialize") && is_refusal_to_speak(status) {
                     return Err(remote.unspoken(cause));
                 }
                 return Err(remote.down(cause));
