@@ -9,3 +9,4 @@ pub mod host;
 pub mod mirrored;
 pub mod rounds;
 pub mod server;
+pub mod tasks;

@@ -21,10 +21,12 @@ use crate::lock::locked;
 use crate::map::Map;
 use crate::route::catalog::Learned;
 
+mod finished;
 mod heeds;
 mod questions;
 mod register;
 
+use finished::Finished;
 pub use heeds::Heeded;
 use heeds::Heeds;
 pub use questions::Asker;
@@ -96,6 +98,8 @@ pub struct Session {
     line: Option<Line>,
     /// As RFC 5424 counts, or [`UNSAID`].
     log_level: AtomicU8,
+    /// Tasks of its that have ended before they began.
+    pub finished: Finished,
     /// What a modern server may hear of its capabilities.
     modern_capabilities: OnceLock<Bytes>,
     exchanges: Mutex<Map<Id, Arc<Exchange>>>,
@@ -220,6 +224,7 @@ impl Session {
             outbox: Mailbox::new(outbox),
             line: opening.line,
             log_level: AtomicU8::new(UNSAID),
+            finished: Finished::default(),
             modern_capabilities: OnceLock::new(),
             exchanges: Mutex::default(),
             questions: Questions::default(),

@@ -99,12 +99,17 @@ async fn tasks_of_the_older_kind_are_not_offered() {
         let request = message(&json!(1), method, json!({"taskId": "t"}));
         let mut fields = fields(&request);
         fields.push(("mcp-name", "t"));
-        let answer = request_with(&gate, &fields, &request).await;
-        assert_eq!(
-            (answer.status, body(&answer)["error"]["code"].clone()),
-            (404, json!(-32601)),
-            "{method}"
-        );
+        for path in ["/mcp", "/server/a/mcp"] {
+            let at = gate.front();
+            let text = request.to_string();
+            let answer = chillgate_tests::http::request(at, "POST", path, &fields, text).await;
+            assert_eq!(
+                (answer.status, body(&answer)["error"]["code"].clone()),
+                (404, json!(-32601)),
+                "{method} at {path}"
+            );
+        }
+        assert!(gate.heard("a").of(method).is_empty(), "{method}");
     }
     // A host of the older era has all of it.
     let host = gate.host().open().await;
@@ -114,14 +119,6 @@ async fn tasks_of_the_older_kind_are_not_offered() {
             .to_string()
             .contains("only-as-task")
     );
-}
-
-async fn request_with(
-    gate: &Gate,
-    fields: &[(&str, &str)],
-    message: &Value,
-) -> chillgate_tests::http::Answer {
-    request(gate.front(), "POST", "/mcp", fields, message.to_string()).await
 }
 
 ///

@@ -98,6 +98,7 @@ async fn a_request_says_who_asks_and_nothing_that_a_host_forged() {
         VERSION: "2099-01-01",
         CAPABILITIES: {"everything": {}},
         LOG_LEVEL: "debug",
+        "io.modelcontextprotocol/subscriptionId": 1,
         "progressToken": "mine",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "com.example/k": [1],
@@ -119,6 +120,11 @@ async fn a_request_says_who_asks_and_nothing_that_a_host_forged() {
     );
     assert!(meta[CLIENT]["name"].is_string(), "{meta}");
     assert_eq!(meta[LOG_LEVEL], "info");
+    let keys: Vec<_> = meta.as_object().unwrap().keys().collect();
+    let own = keys
+        .iter()
+        .filter(|key| key.starts_with("io.modelcontextprotocol/"));
+    assert_eq!(own.count(), 4, "{keys:?}");
     assert!(meta["progressToken"].is_number(), "{meta}");
     assert_eq!(meta["com.example/k"], json!([1]));
     assert!(meta["traceparent"].is_string());
@@ -193,6 +199,16 @@ async fn answers_lose_what_older_revisions_do_not_know() {
         );
         let unknown = host.request("tasks/list", json!({})).await;
         assert_eq!(unknown.code(), Some(-32601));
+        let tools = host.request("tools/list", json!({})).await;
+        let tools = tools.result()["tools"].as_array().unwrap();
+        let numbers = tools.iter().find(|tool| tool["name"] == "numbers").unwrap();
+        assert!(numbers["outputSchema"].is_null(), "R-207: {numbers}");
+        assert_eq!(numbers["x-mock"], "numbers");
+        // What only a modern host could mend is an error inside, for this one.
+        for code in [-32020, -32021, -32022] {
+            let reply = host.call("rpc-error", json!({"code": code})).await;
+            assert_eq!(reply.code(), Some(-32603), "{code}");
+        }
         let odd = host.call("odd-type", json!({})).await;
         assert_eq!(odd.code(), Some(-32603), "R-005: {odd:?}");
     }
@@ -268,6 +284,36 @@ async fn a_legacy_host_is_asked_on_its_own_stream_and_the_call_goes_on() {
         4 + handshakes,
         "a call is one call"
     );
+}
+
+/// A question in the words of the host's revision, and of what it declared.
+#[tokio::test]
+async fn a_question_is_worded_for_its_hosts_revision() {
+    let gate = gate().await;
+    for (revision, mode) in [("2025-06-18", Value::Null), ("2025-11-25", json!("form"))] {
+        let host = gate.host().revision(revision);
+        let (host, _) = host
+            .open_with(json!({"elicitation": {}, "sampling": {}}))
+            .await;
+        for (tool, definition) in [
+            ("elicit", "ElicitRequest"),
+            ("sample-able", "CreateMessageRequest"),
+        ] {
+            let call = host.message("tools/call", Some(json!({"name": tool})));
+            let mut events = host.stream(&call).await;
+            let asked = next(&mut events, tool).await;
+            Schema::of(revision).check(definition, &asked);
+            if tool == "elicit" {
+                assert_eq!(asked["params"]["mode"], mode, "{revision}");
+            } else {
+                assert!(asked["params"]["tools"].is_null(), "{asked}");
+                assert!(asked["params"]["toolChoice"].is_null(), "{asked}");
+            }
+            host.respond(&asked["id"], json!({"action": "accept"}))
+                .await;
+            next(&mut events, "the answer").await;
+        }
+    }
 }
 
 /// Several questions at once, then another round; and what no host can answer.

@@ -5,7 +5,7 @@
 
 use std::process::Stdio;
 
-use chillgate_tests::process::{command, free_port};
+use chillgate_tests::process::{command, dual_server, free_port};
 use chillgate_tests::script::{
     Endpoint, SDKS, Script, Sdk, fast_server, interop, loopback, npm_server, python, uvx,
     uvx_server,
@@ -295,6 +295,20 @@ async fn modern_servers_pass_without_the_gate() {
             .run(&Endpoint::Url(url))
             .await;
     }
+}
+
+/// The SDK's own tasks of 2025-11-25, at a server whose tasks are the extension of 2026-07-28.
+#[tokio::test]
+async fn a_host_of_2025_11_25_has_tasks_of_a_modern_server() {
+    let words = [
+        dual_server().display().to_string(),
+        "--eras".to_owned(),
+        "modern".to_owned(),
+    ];
+    let gate = Gate::with(&table("dual", &words, "")).start().await;
+    Script::new(Sdk::TypeScript, "tasks")
+        .run(&Endpoint::Url(gate.url("/server/dual/mcp")))
+        .await;
 }
 
 /// Tools that ask in the old way work for a modern host where their server is spoken to in it.

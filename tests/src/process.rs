@@ -147,21 +147,33 @@ pub fn chillgate() -> PathBuf {
     if let Some(named) = std::env::var_os("CHILLGATE_BIN") {
         return PathBuf::from(named);
     }
+    built("chillgate")
+}
+
+/// The server of both eras that the conformance suite is run at.
+///
+/// # Panics
+/// When there is none.
+pub fn dual_server() -> PathBuf {
+    built("dual-server")
+}
+
+fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let beside = test
         .ancestors()
         .skip(1)
         .take(2)
-        .map(|folder| folder.join("chillgate"));
+        .map(|folder| folder.join(name));
     let target = root().join("target");
     let built = [
-        target.join("release/chillgate"),
-        target.join("debug/chillgate"),
+        target.join("release").join(name),
+        target.join("debug").join(name),
     ];
     beside
         .chain(built)
         .find(|path| path.is_file())
-        .expect("no chillgate binary: run `cargo build --release` first, or set CHILLGATE_BIN")
+        .unwrap_or_else(|| panic!("there is no binary {name}: see what tests/run builds"))
 }
 
 /// A word that no other test has on a command line.

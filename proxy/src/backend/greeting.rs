@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use chillgate_wire::{Envelope, Era, Revision, code, json, meta};
 
+use crate::era::tasks;
 use crate::session::Session;
 
 /// What a server said of itself.
@@ -94,13 +95,21 @@ impl Greeting {
         if agreed == self.revision {
             return self.result.clone();
         }
-        let Some(at) = json::member(&self.result, "protocolVersion") else {
-            return self.result.clone();
+        let mut said = self.result.clone();
+        if let Some(at) = json::member(&said, "capabilities")
+            && self.discovered.is_some()
+        {
+            // Older revisions have no tasks.
+            let bare = json::without(&said[at.clone()], "tasks");
+            said = [&said[..at.start], &bare, &said[at.end..]].concat().into();
+        }
+        let Some(at) = json::member(&said, "protocolVersion") else {
+            return said;
         };
-        let mut result = Vec::with_capacity(self.result.len());
-        result.extend_from_slice(&self.result[..at.start]);
+        let mut result = Vec::with_capacity(said.len());
+        result.extend_from_slice(&said[..at.start]);
         result.extend_from_slice(json::quote(agreed).as_bytes());
-        result.extend_from_slice(&self.result[at.end..]);
+        result.extend_from_slice(&said[at.end..]);
         result.into()
     }
 }
@@ -117,6 +126,10 @@ fn in_legacy_words(server: &str, answer: &Envelope) -> Bytes {
     let extensions = ["result", "capabilities", "extensions"];
     if bare.find(&extensions).is_some() {
         edit.remove(&extensions);
+    }
+    if answer.result().is_some_and(tasks::are_offered) {
+        let offer = tasks::offer().to_string().into_bytes();
+        edit.set(&["result", "capabilities", "tasks"], offer);
     }
     let named = answer.get(&["result", "_meta", meta::SERVER_INFO]);
     let unnamed = format!(r#"{{"name":{},"version":"unknown"}}"#, json::quote(server));

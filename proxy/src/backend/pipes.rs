@@ -27,6 +27,7 @@ use crate::session::{Scope, Session};
 mod ears;
 mod modern;
 mod slot;
+mod tasks;
 mod told;
 
 pub use ears::Ears;
@@ -219,6 +220,9 @@ impl Pipes {
             .and_then(|at| at.checked_duration_since(Instant::now()))
         {
             let trouble = locked(&slot.trouble).clone().unwrap_or_default();
+            if tries.is_unspoken {
+                return Err(self.unspoken(trouble));
+            }
             let again = wait.as_secs_f64();
             return Err(self.down(&format!("{trouble}; next try in {again:.1} s")));
         }
@@ -265,13 +269,14 @@ impl Pipes {
             }
             Err(trouble) => {
                 tries.not_before = Some(now + tries.backoff());
+                tries.is_unspoken = matches!(trouble, Trouble::Unspoken(_));
                 let server = self.0.terms.server.clone();
                 match trouble {
                     // It runs, and may be spoken to in other words.
                     Trouble::Unspoken(cause) => {
                         *locked(&slot.trouble) = Some(cause.clone());
                         debug!(%server, %cause, "The server speaks another era.");
-                        Err(BackendError::Unspoken { server, cause })
+                        Err(self.unspoken(cause))
                     }
                     Trouble::Down(trouble) => {
                         *locked(&slot.trouble) = Some(trouble.clone());
@@ -414,6 +419,13 @@ impl Pipes {
             server: self.0.terms.server.clone(),
             cause: fault.to_string(),
         })
+    }
+
+    fn unspoken(&self, cause: String) -> BackendError {
+        BackendError::Unspoken {
+            server: self.0.terms.server.clone(),
+            cause,
+        }
     }
 
     fn down(&self, cause: &str) -> BackendError {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chillgate_wire::{Envelope, Kind, Revision, json, message};
 use tokio::sync::oneshot;
 
-use crate::era::rounds;
+use crate::era::{rounds, tasks};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::route::own;
@@ -49,11 +49,15 @@ pub fn question(id: &[u8], said: &[u8]) -> Option<Envelope> {
     own(message::request(id, &method, params)).ok()
 }
 
-/// Puts what the server asks to the host of this exchange.
+/// Puts what the server asks to the host of this exchange, for a task if one is named.
 ///
 /// # Errors
 /// It asks something that is no question.
-pub fn put(exchange: &Arc<Exchange>, required: &Envelope) -> Result<Put, String> {
+pub fn put(
+    exchange: &Arc<Exchange>,
+    required: &Envelope,
+    task: Option<&str>,
+) -> Result<Put, String> {
     let session = &exchange.session;
     let said = required.get(&["result", REQUESTS]).unwrap_or(b"{}");
     let mut questions = Vec::new();
@@ -62,6 +66,10 @@ pub fn put(exchange: &Arc<Exchange>, required: &Envelope) -> Result<Put, String>
         let asked = question(id.as_bytes(), &said[at])
             .ok_or_else(|| format!("its question {id} has no method"))?;
         let asked = in_legacy_words(session, &asked);
+        let asked = match task {
+            Some(task) => tasks::relate(&asked, "params", task),
+            None => asked,
+        };
         match rounds::lacking(&asked, session.capabilities()) {
             Ok(None) => questions.push((key.into_owned(), asked)),
             Ok(Some(lacking)) => {

@@ -104,18 +104,27 @@ pub fn to_modern<'r>(session: &Session, request: &'r Envelope) -> Cow<'r, Envelo
     if says_all {
         return Cow::Borrowed(request);
     }
+    Cow::Owned(to_modern_as(
+        session,
+        request,
+        session.modern_capabilities(),
+    ))
+}
+
+/// The same for a host that declares these capabilities.
+pub fn to_modern_as(session: &Session, request: &Envelope, capabilities: &[u8]) -> Envelope {
     // What a legacy host writes under the protocol's keys means nothing.
     let bare = meta::strip(request);
     let hop = Hop {
         version: Cow::Borrowed(Revision::V2026_07_28.as_str()),
-        capabilities: session.modern_capabilities(),
+        capabilities,
         client: session.client_info(),
         log_level: (session.era() == Era::Legacy)
             .then(|| Cow::Borrowed(level_name(session.log_level_to_ask()))),
     };
     let mut edit = bare.edit();
     meta::mint(&mut edit, Revision::V2026_07_28, &hop);
-    Cow::Owned(edit.finish())
+    edit.finish()
 }
 
 /// What a server of 2026-07-28 came to, for a host of an older revision.
@@ -125,6 +134,8 @@ pub enum Came {
     Answer(Envelope),
     /// It wants to know something first.
     Required(Envelope),
+    /// It has become a task.
+    Task(Envelope),
     /// No answer that a host could be given.
     Invalid(String),
 }
@@ -143,6 +154,7 @@ pub fn from_modern(method: &str, answer: Envelope) -> Came {
         None => {}
         Some(Some(kind)) if kind == "complete" => {}
         Some(Some(kind)) if kind == "input_required" => return Came::Required(answer),
+        Some(Some(kind)) if kind == "task" => return Came::Task(answer),
         _ => {
             let kind = String::from_utf8_lossy(kind.unwrap_or_default());
             return Came::Invalid(format!("its result is of the unknown type {kind}"));

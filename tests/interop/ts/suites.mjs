@@ -314,9 +314,59 @@ const newer = {
   },
 };
 
+// --- dual-server: tools that become tasks of the extension of 2026-07-28 ---------------------
+
+/** Calls a tool as a task of 2025-11-25; what came, in order. */
+async function asTask(p, name, args) {
+  const came = [];
+  const options = { task: { ttl: 60_000 } };
+  const call = { name: p.name(name), arguments: args };
+  for await (const one of p.client.experimental.tasks.callToolStream(call, undefined, options)) came.push(one);
+  const last = came.at(-1);
+  assert.equal(came[0].type, "taskCreated", JSON.stringify(came));
+  return { created: came[0].task, result: last.result, error: last.error?.message };
+}
+
+const tasks = {
+  async offered(p) {
+    const { tasks } = p.client.getServerCapabilities();
+    assert.ok(tasks?.requests?.tools?.call && tasks.cancel && !tasks.list, JSON.stringify(tasks));
+    const { tools } = await p.client.listTools();
+    assert.ok(tools.every((tool) => tool.execution?.taskSupport === "optional"), JSON.stringify(tools[0]));
+  },
+
+  /** One that takes its time, one that asks its host, one that fails, one that is no task at all. */
+  async results(p) {
+    const slow = await asTask(p, "slow_compute", { seconds: 1, label: "cake" });
+    assert.match(slow.result?.content[0].text ?? slow.error, /cake/);
+    assert.equal(slow.result._meta["io.modelcontextprotocol/related-task"].taskId, slow.created.taskId);
+    const asked = p.elicited.length;
+    const confirmed = await asTask(p, "confirm_delete", { filename: "a.txt" });
+    assert.ok(confirmed.result.content.length, JSON.stringify(confirmed));
+    assert.equal(p.elicited.length, asked + 1);
+    // A tool that says that it failed is a task that has failed, in this revision.
+    assert.match((await asTask(p, "failing_job", {})).error, /failed/);
+    const plain = await asTask(p, "test_simple_text", {});
+    assert.ok(plain.result.content[0].text);
+  },
+
+  async cancelled(p) {
+    const stream = p.client.experimental.tasks.callToolStream(
+      { name: p.name("slow_compute"), arguments: { seconds: 30, label: "never" } },
+      undefined,
+      { task: { ttl: 60_000 } },
+    );
+    const { value } = await stream.next();
+    const ended = await p.client.experimental.tasks.cancelTask(value.task.taskId);
+    assert.equal(ended.status, "cancelled");
+    assert.equal((await p.client.experimental.tasks.getTask(value.task.taskId)).status, "cancelled");
+    await refused(p.client.experimental.tasks.getTask("never-was"), -32602);
+  },
+};
+
 async function clock(p) {
   const text = await p.text("get_current_time", { timezone: "Asia/Seoul" });
   assert.equal(JSON.parse(text).timezone, "Asia/Seoul");
 }
 
-export const SUITES = { everything, filesystem: { files }, memory: { memory }, fastmcp, new: newer, clock: { clock } };
+export const SUITES = { everything, filesystem: { files }, memory: { memory }, fastmcp, new: newer, tasks, clock: { clock } };

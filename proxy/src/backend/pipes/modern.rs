@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use chillgate_wire::{Envelope, Era, code, json, message};
 
-use super::{Asked, Pipes, Trouble};
+use super::{Asked, Pipes, Trouble, tasks};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Pipe, cache};
 use crate::backend::said::severity;
+use crate::era;
 use crate::era::asking::{self, Put};
 use crate::era::rounds;
 use crate::era::server::{self, Came};
@@ -53,17 +54,40 @@ impl Pipes {
             "resources/subscribe" => return self.hear_more(asked).await,
             "resources/unsubscribe" => return self.hear_less(asked),
             method if is_legacy && method.starts_with("tasks/") => {
+                if Self::has_tasks(asked) {
+                    return self.about_task(asked).await;
+                }
                 let text = format!("Method not found: {method}");
                 return refused(asked, code::METHOD_NOT_FOUND, &text, None);
             }
             _ => {}
+        }
+        if is_legacy && tasks::is_wanted(asked.request) && Self::has_tasks(asked) {
+            return self.call_as_task(asked).await;
         }
         let request = server::to_modern(session, asked.request);
         let answer = self.send_or_recall(asked, &request).await?;
         if !is_legacy {
             return check(asked, answer);
         }
-        self.settle(asked, &request, answer).await
+        match self.settle(asked, &request, answer).await? {
+            Came::Answer(answer) if method == "tools/list" && Self::has_tasks(asked) => {
+                let mut edit = answer.edit();
+                if let Some(list) = answer.get(&["result", "tools"]) {
+                    edit.set(&["result", "tools"], era::tasks::tools(list));
+                }
+                Ok(edit.finish())
+            }
+            Came::Answer(answer) => Ok(answer),
+            _ => Err(self.invalid("it made a task that nobody asked for")),
+        }
+    }
+
+    pub(super) fn invalid(&self, cause: &str) -> BackendError {
+        BackendError::Invalid {
+            server: self.0.terms.server.clone(),
+            cause: cause.to_owned(),
+        }
     }
 
     /// What the server has said may be kept is not asked for again.
@@ -85,33 +109,35 @@ impl Pipes {
         Ok(answer)
     }
 
-    async fn send(&self, asked: Asked<'_>, request: &Envelope) -> Result<Envelope, BackendError> {
+    pub(super) async fn send(
+        &self,
+        asked: Asked<'_>,
+        request: &Envelope,
+    ) -> Result<Envelope, BackendError> {
         let mut edit = request.edit();
         let session = &asked.exchange.session;
         self.0.opener.stamp(&mut edit, session, asked.passage);
         asked.pipe.request(asked.exchange, request, edit).await
     }
 
-    /// The answer for an older host, however often its server asks something first.
-    async fn settle(
+    /// The answer for an older host, or the task that it has become, however often its server asks
+    /// something first.
+    pub(super) async fn settle(
         &self,
         asked: Asked<'_>,
         request: &Envelope,
         mut answer: Envelope,
-    ) -> Result<Envelope, BackendError> {
+    ) -> Result<Came, BackendError> {
         let method = request.method().unwrap_or_default();
-        let invalid = |cause: String| BackendError::Invalid {
-            server: self.0.terms.server.clone(),
-            cause,
-        };
+        let invalid = |cause: String| self.invalid(&cause);
         for round in 0..=ROUNDS {
             let required = match server::from_modern(method, answer) {
-                Came::Answer(answer) => return Ok(answer),
                 Came::Invalid(cause) => return Err(invalid(cause)),
                 Came::Required(required) => required,
+                came => return Ok(came),
             };
             let state = required.get(&["result", rounds::STATE]);
-            let put = asking::put(asked.exchange, &required).map_err(invalid)?;
+            let put = asking::put(asked.exchange, &required, None).map_err(invalid)?;
             let said = match put {
                 Put::Nothing if state.is_none() => {
                     return Err(invalid("it wants answers to nothing".to_owned()));
@@ -123,12 +149,12 @@ impl Pipes {
                 }
                 Put::Questions(questions) => match questions.answers().await {
                     Ok(said) => Some(said),
-                    Err(unanswered) => return failed(asked, &unanswered),
+                    Err(unanswered) => return failed(asked, &unanswered).map(Came::Answer),
                 },
                 Put::Unanswerable(why) => {
                     let server = &self.0.terms.server;
                     self.0.terms.metrics.dropped(server, "question_refused");
-                    return failed(asked, &why);
+                    return failed(asked, &why).map(Came::Answer);
                 }
             };
             let mut edit = request.edit();

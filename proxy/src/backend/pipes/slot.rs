@@ -30,6 +30,8 @@ pub(super) struct Tries {
     in_a_row: u32,
     pub(super) opened: Option<Instant>,
     pub(super) not_before: Option<Instant>,
+    /// The server answered the last attempt, in another era.
+    pub(super) is_unspoken: bool,
 }
 
 /// A pipe that has lived for so long counts as having worked.

@@ -157,6 +157,10 @@ async fn call(
     let page = json!({"method": "elicitation/create", "params": {
         "mode": "url", "message": "Sign in", "url": "https://example.com/in",
     }});
+    let able_model = json!({"method": "sampling/createMessage", "params": {
+        "messages": [{"role": "user", "content": {"type": "text", "text": "what is chill?"}}],
+        "maxTokens": 7, "tools": [], "toolChoice": {"mode": "auto"},
+    }});
     let model = json!({"method": "sampling/createMessage", "params": {
         "messages": [{"role": "user", "content": {"type": "text", "text": "what is chill?"}}],
         "maxTokens": 7,
@@ -165,6 +169,7 @@ async fn call(
         "roots" if answers.is_null() => return asked(json!({"r": roots}), Value::Null),
         "elicit" if answers.is_null() => return asked(json!({"e": form}), json!("the state")),
         "sample" if answers.is_null() => return asked(json!({"s": model}), json!("s")),
+        "sample-able" if answers.is_null() => return asked(json!({"s": able_model}), Value::Null),
         "page" if answers.is_null() => return asked(json!({"p": page}), Value::Null),
         "survey" if answers.is_null() => {
             return asked(json!({"e": form, "r": roots}), json!("one"));
@@ -195,7 +200,7 @@ async fn call(
         "nothing" => return Some(Ok(json!({"resultType": "input_required"}))),
         "odd-question" => return asked(json!({"q": {"method": "tasks/get"}}), Value::Null),
         "odd-type" => return Some(Ok(json!({"resultType": "who-knows", "content": []}))),
-        "roots" | "elicit" | "sample" | "page" | "survey" => {
+        "roots" | "elicit" | "sample" | "sample-able" | "page" | "survey" => {
             json!({"answers": answers, "state": params["requestState"]}).to_string()
         }
         // A list is fine here, and older revisions know objects only.

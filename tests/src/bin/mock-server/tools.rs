@@ -88,6 +88,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("sign-in", "wants the host's user to open a page first"),
     // What only a server of 2026-07-28 has; see `modern.rs`.
     ("page", "asks the host's user to open a page"),
+    ("sample-able", "asks for a completion with tools"),
     ("forever", "asks without end"),
     ("again", "wants to be called twice more"),
     ("as-task", "becomes a task of the extension"),
@@ -128,6 +129,11 @@ pub(crate) fn list(server: &Server) -> Vec<Value> {
                     "required"
                 };
                 tool["execution"] = json!({"taskSupport": support});
+                tool
+            }
+            "numbers" => {
+                let mut tool = tool(name, about);
+                tool["outputSchema"] = json!({"type": "array", "items": {"type": "integer"}});
                 tool
             }
             name => tool(name, about),
