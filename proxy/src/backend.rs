@@ -67,6 +67,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Starts ahead of the first call what can be started then.
     async fn warm(&self) {}
 
+    /// Nobody needs it for now: what all share of it ends, until the next call.
+    async fn rest(&self) {}
+
     /// For `/readyz`.
     fn state(&self) -> State {
         State::Ready
@@ -129,7 +132,7 @@ pub enum BackendError {
         /// What was wrong.
         cause: String,
     },
-    /// It was reached and refused to begin in the words of this era; nothing was carried out.
+    /// It was reached and refused the first words of this era; nothing was carried out.
     #[error("server `{server}` does not speak this era of MCP: {cause}")]
     Unspoken {
         /// Its name.

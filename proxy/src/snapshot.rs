@@ -209,7 +209,7 @@ fn backend_of(
                 Isolation::Shared => Sort::One,
                 _ => Sort::Children,
             };
-            in_eras(command.era, pipes, sort)
+            in_eras(command.era, pipes, sort, &terms, &tasks)
         }
         Server::Remote(remote) => {
             let start = remote.start_timeout;
@@ -232,7 +232,7 @@ fn backend_of(
                 ServerEra::Auto if remote.http_sse => ServerEra::Legacy,
                 era => era,
             };
-            in_eras(era, reached, Sort::Remote)
+            in_eras(era, reached, Sort::Remote, &terms, &tasks)
         }
     }
     .map(|backend| (backend, None))
@@ -243,12 +243,16 @@ fn in_eras(
     era: ServerEra,
     make: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
     sort: Sort,
+    terms: &Terms,
+    tasks: &TaskTracker,
 ) -> Result<Arc<dyn Backend>, String> {
     match era {
         ServerEra::Legacy => make(Era::Legacy),
         ServerEra::Modern => make(Era::Modern),
         ServerEra::Auto => {
-            let either = Either::new(make(Era::Legacy)?, make(Era::Modern)?, sort);
+            let (legacy, modern) = (make(Era::Legacy)?, make(Era::Modern)?);
+            let metrics = terms.metrics.clone();
+            let either = Either::new(legacy, modern, sort, tasks.clone(), metrics);
             Ok(Arc::new(either))
         }
     }

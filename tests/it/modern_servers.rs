@@ -132,12 +132,15 @@ async fn a_request_says_who_asks_and_nothing_that_a_host_forged() {
         .request("logging/setLevel", json!({"level": "loud"}))
         .await;
     assert_eq!(refused.code(), Some(-32602));
-    host.request("logging/setLevel", json!({"level": "error"}))
-        .await
-        .result();
-    let reply = host.request("tools/call", json!({"name": "meta"})).await;
-    let meta: Value = serde_json::from_str(reply.tool_text()).unwrap();
-    assert_eq!(meta[LOG_LEVEL], "error");
+    let alone = gate.host().path("/server/a/mcp").open().await;
+    for host in [&host, &alone] {
+        host.request("logging/setLevel", json!({"level": "error"}))
+            .await
+            .result();
+        let reply = host.request("tools/call", json!({"name": "meta"})).await;
+        let meta: Value = serde_json::from_str(reply.tool_text()).unwrap();
+        assert_eq!(meta[LOG_LEVEL], "error");
+    }
     judged(&gate, "tools/call", "CallToolRequest");
     assert!(gate.heard("a").of("logging/setLevel").is_empty());
 }
@@ -356,7 +359,7 @@ async fn rounds_go_on_until_the_server_is_satisfied_or_asks_too_much() {
     };
     assert_eq!(
         (rounds, answer["error"]["code"].as_i64()),
-        (11, Some(-32603))
+        (10, Some(-32603))
     );
     assert_eq!(
         host.call("echo", json!({"message": "on"}))
@@ -431,6 +434,20 @@ async fn subscriptions_of_legacy_hosts_are_one_at_the_server() {
             assert_eq!(next(&mut twos, uri).await["params"]["uri"], uri);
         }
     }
+    // Two subscriptions for a moment, and told once.
+    subscribe(&one, "mock://a/noisy").await.result();
+    assert_eq!(
+        next(&mut ones, "the news").await["params"]["uri"],
+        "mock://a/1"
+    );
+    one.request("resources/unsubscribe", json!({"uri": "mock://a/noisy"}))
+        .await;
+    one.call("updated", json!({"uri": "mock://a/both"})).await;
+    assert_eq!(
+        next(&mut ones, "not the news again").await["params"]["uri"],
+        "mock://a/both"
+    );
+    next(&mut twos, "both").await;
     // The server ends it; it is made again.
     assert_eq!(
         one.call("hang-up", json!({})).await.tool_text(),
@@ -441,6 +458,14 @@ async fn subscriptions_of_legacy_hosts_are_one_at_the_server() {
         (serde_json::from_str::<Value>(said.tool_text()).unwrap() == wanted).then_some(())
     })
     .await;
+    // What changed meanwhile nobody heard: the lists may have.
+    for _ in 0..3 {
+        let change = next(&mut ones, "a change").await;
+        assert!(
+            change["method"].as_str().unwrap().ends_with("list_changed"),
+            "{change}"
+        );
+    }
     one.call("updated", json!({"uri": "mock://a/1"})).await;
     assert_eq!(
         next(&mut ones, "after the end").await["params"]["uri"],
@@ -580,6 +605,16 @@ async fn log_messages_belong_to_the_call_that_asked_for_them() {
     let told = events(&told);
     assert_eq!(told[0]["method"], "notifications/message", "{told:?}");
     assert_eq!(told[0]["params"]["data"], 1);
+    // Beside a call that wants none.
+    let wait = json!({"name": "wait", "arguments": {"ms": 1500, "nonce": "n"}});
+    let wait = message(&json!(3), "tools/call", wait);
+    let (waited, told) = tokio::join!(modern::send(gate.front(), &wait), async {
+        let one = json!({"name": "wait", "arguments": {"ms": 300}});
+        modern::send(gate.front(), &message(&json!(4), "tools/call", one)).await;
+        modern::send(gate.front(), &call(5, Some("info"))).await
+    });
+    assert!(body(&waited)["result"].is_object(), "{}", waited.text());
+    assert_eq!(events(&told)[0]["params"]["data"], 5, "{}", told.text());
     for level in [None, Some("error")] {
         let quiet = modern::send(gate.front(), &call(2, level)).await;
         assert!(body(&quiet)["result"].is_object(), "{}", quiet.text());
@@ -665,7 +700,7 @@ async fn lists_are_kept_for_as_long_as_their_server_says() {
     assert!(left.as_u64().is_some_and(|left| left < 60_000), "{left}");
     second["result"]["ttlMs"] = first["result"]["ttlMs"].clone();
     assert_eq!(second, first);
-    let host = able(&gate).await;
+    let host = gate.host().open().await;
     host.request("tools/list", json!({})).await.result();
     let asked = || gate.heard("a").of("tools/list").len();
     assert_eq!(asked(), 1);

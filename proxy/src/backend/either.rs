@@ -3,32 +3,55 @@
 //!
 //! What a server speaks is found out with the first host of each era and kept (eras, b.1): not by
 //! one error code, not by a short silence, and each try with a server of its own, because some
-//! servers stay in the era of the first message they hear. It carries nothing itself.
+//! servers stay in the era of the first message they hear. A session stays in the era that it began
+//! in. It carries nothing itself.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chillgate_wire::{Envelope, Era, Kind};
+use chillgate_wire::{Envelope, Era, Kind, code, json};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::backend::greeting::Greeting;
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::exchange::Exchange;
 use crate::lock::locked;
+use crate::map::Map;
 use crate::session::Session;
+use crate::telemetry::metrics::Metrics;
 
 /// A server in both eras.
+#[derive(Clone, Debug)]
+pub struct Either(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Either {
+struct Inner {
     legacy: Arc<dyn Backend>,
     modern: Arc<dyn Backend>,
     sort: Sort,
     legacy_known: Known,
     modern_known: Known,
-    /// Whoever finds out first does it for all.
-    finding: tokio::sync::Mutex<()>,
+    /// The era that each session began in.
+    began: Mutex<Map<Arc<str>, Era>>,
+    /// Whoever finds out first does it for all; when that last came to nothing.
+    finding: tokio::sync::Mutex<Option<Instant>>,
+    tasks: TaskTracker,
+    metrics: Arc<Metrics>,
+}
+
+/// What is behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Processes, as many as it takes.
+    Children,
+    /// One process for all hosts, so it is spoken to in one era: the older, if it can.
+    One,
+    /// A server somewhere else, which may be another one after a while.
+    Remote,
 }
 
 /// Whether the server speaks an era: not known, yes, no.
@@ -47,8 +70,7 @@ impl Known {
         self.said.load(Ordering::Relaxed)
     }
 
-    fn note(&self, speaks: bool) {
-        let said = if speaks { YES } else { NO };
+    fn note(&self, said: u8) {
         self.said.store(said, Ordering::Relaxed);
         *locked(&self.since) = Some(Instant::now());
     }
@@ -59,36 +81,52 @@ impl Known {
     }
 }
 
-/// A server somewhere else may be another one after a while.
+/// After so long a remote server is asked again.
 const AGAIN: Duration = Duration::from_mins(10);
+/// After so long, where finding out came to nothing.
+const SOON: Duration = Duration::from_mins(1);
 /// How long a server that is asked whether it is modern may be silent before it is tried in the
 /// other era as well. It is still listened to: slow starters take longer.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What is behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
-    /// Processes, as many as it takes.
-    Children,
-    /// One process for all hosts, so it is spoken to in one era: the older, if it can.
-    One,
-    /// A server somewhere else.
-    Remote,
-}
-
 impl Either {
     /// The server in both eras.
-    pub fn new(legacy: Arc<dyn Backend>, modern: Arc<dyn Backend>, sort: Sort) -> Self {
-        Self {
+    pub fn new(
+        legacy: Arc<dyn Backend>,
+        modern: Arc<dyn Backend>,
+        sort: Sort,
+        tasks: TaskTracker,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Inner {
             legacy,
             modern,
             sort,
             legacy_known: Known::default(),
             modern_known: Known::default(),
+            began: Mutex::default(),
             finding: tokio::sync::Mutex::default(),
-        }
+            tasks,
+            metrics,
+        }))
     }
 
+    /// The eras in the order in which they are tried for this session; found out first if need be.
+    async fn order(&self, session: &Arc<Session>) -> [Era; 2] {
+        if self.0.must_find(session) {
+            // Not in the caller's hands: what one gives up on the others still wait for.
+            let (inner, session) = (self.0.clone(), session.clone());
+            let finding = self
+                .0
+                .tasks
+                .spawn(async move { inner.find(&session).await });
+            let _ = finding.await;
+        }
+        self.0.order(session)
+    }
+}
+
+impl Inner {
     fn of(&self, era: Era) -> (&Arc<dyn Backend>, &Known) {
         match era {
             Era::Legacy => (&self.legacy, &self.legacy_known),
@@ -96,154 +134,84 @@ impl Either {
         }
     }
 
-    /// The eras in the order in which they suit the host.
-    fn order(&self, host: Era) -> [Era; 2] {
-        let wanted = match self.sort {
-            Sort::One => Era::Legacy,
-            Sort::Children | Sort::Remote => host,
+    fn order(&self, session: &Session) -> [Era; 2] {
+        const LEGACY: [Era; 2] = [Era::Legacy, Era::Modern];
+        const MODERN: [Era; 2] = [Era::Modern, Era::Legacy];
+        let wanted = match (locked(&self.began).get(&session.id), self.sort) {
+            (Some(era), _) => *era,
+            (None, Sort::One) => Era::Legacy,
+            (None, Sort::Children | Sort::Remote) => session.era(),
         };
-        let other = match wanted {
-            Era::Legacy => Era::Modern,
-            Era::Modern => Era::Legacy,
-        };
-        if self.of(wanted).1.get() == NO {
-            [other, wanted]
-        } else {
-            [wanted, other]
+        match (wanted, self.of(wanted).1.get()) {
+            (Era::Legacy, NO) => MODERN,
+            (Era::Modern, NO) => LEGACY,
+            (Era::Legacy, _) => LEGACY,
+            (Era::Modern, _) => MODERN,
         }
     }
 
     /// Whether the modern era is to be tried before anything else can be said.
-    fn must_find(&self, host: Era) -> bool {
-        if self.sort == Sort::Remote && host == Era::Modern && self.modern_known.is_stale() {
-            self.modern_known.said.store(UNKNOWN, Ordering::Relaxed);
+    fn must_find(&self, session: &Session) -> bool {
+        let is_remote = self.sort == Sort::Remote && session.era() == Era::Modern;
+        if is_remote && self.modern_known.is_stale() {
+            self.modern_known.note(UNKNOWN);
+            locked(&self.began).remove(&session.id);
         }
-        self.order(host)[0] == Era::Modern && self.modern_known.get() == UNKNOWN
+        self.modern_known.get() == UNKNOWN && self.order(session)[0] == Era::Modern
     }
 
     /// Finds out whether the server is modern.
     async fn find(&self, session: &Arc<Session>) {
-        let _turn = self.finding.lock().await;
-        if self.modern_known.get() != UNKNOWN {
+        let mut failed = self.finding.lock().await;
+        let is_late = failed.is_some_and(|at| at.elapsed() < SOON);
+        if self.modern_known.get() != UNKNOWN || is_late {
             return;
         }
         let mut asking = self.modern.attend(session);
         let said = tokio::time::timeout(SILENCE, &mut asking).await;
-        let is_modern = if let Ok(said) = said {
-            said.is_ok()
+        let said = if let Ok(said) = said {
+            Some(said)
         } else {
             // Whichever speaks first: a late answer is an answer.
             let mut other = self.legacy.attend(session);
             tokio::select! {
                 biased;
-                said = &mut asking => said.is_ok(),
-                said = &mut other => said.is_err() && asking.await.is_ok(),
+                said = &mut asking => Some(said),
+                said = &mut other => match said {
+                    Ok(_) => None,
+                    Err(_) => Some(asking.await),
+                },
             }
         };
-        if is_modern {
-            self.settle(Era::Modern, true);
-        } else if self.legacy.attend(session).await.is_ok() {
-            self.settle(Era::Modern, false);
-            self.settle(Era::Legacy, true);
+        // Of a process that is silent, or leaves, nothing else is to be expected; what is somewhere
+        // else may only be down.
+        let is_no = match &said {
+            Some(Ok(_)) => return self.settle(Era::Modern, YES).await,
+            Some(Err(BackendError::Unspoken { .. })) => true,
+            Some(Err(_)) | None => self.sort != Sort::Remote,
+        };
+        if is_no && self.legacy.attend(session).await.is_ok() {
+            self.settle(Era::Modern, NO).await;
+            self.settle(Era::Legacy, YES).await;
+            return;
         }
-        // Where neither answers nothing is known: it may only be down.
+        *failed = Some(Instant::now());
     }
 
-    fn settle(&self, era: Era, speaks: bool) {
-        let known = self.of(era).1;
-        if known.get() != if speaks { YES } else { NO } {
-            known.note(speaks);
-            info!(server = %self.name(), era = era.as_str(), speaks, "Found out what it speaks.");
+    async fn settle(&self, era: Era, said: u8) {
+        let (backend, known) = self.of(era);
+        if known.get() == said {
+            return;
         }
-    }
-
-    /// The server in the era that suits this host, as far as is known.
-    fn suiting(&self, session: &Session) -> &Arc<dyn Backend> {
-        self.of(self.order(session.era())[0]).0
-    }
-}
-
-/// Whether a server has refused to begin in this era.
-fn is_unspoken(request: &Envelope, answer: &Result<Envelope, BackendError>) -> bool {
-    match answer {
-        Err(BackendError::Unspoken { .. }) => true,
-        // A host's own `initialize` is answered by the server itself.
-        Ok(answer) => request.method() == Some("initialize") && answer.kind() == Kind::Error,
-        Err(_) => false,
-    }
-}
-
-#[async_trait]
-impl Backend for Either {
-    fn name(&self) -> &Arc<str> {
-        self.legacy.name()
-    }
-
-    async fn call(
-        &self,
-        exchange: &Arc<Exchange>,
-        request: &Envelope,
-        passage: Passage,
-    ) -> Result<Envelope, BackendError> {
-        let session = &exchange.session;
-        if self.must_find(session.era()) {
-            self.find(session).await;
+        known.note(said);
+        let speaks = said == YES;
+        info!(server = %self.legacy.name(), era = era.as_str(), speaks, "Found out what it speaks.");
+        if !speaks {
+            // What was started to be asked is of no more use.
+            backend.rest().await;
         }
-        let order = self.order(session.era());
-        let (first, known) = self.of(order[0]);
-        let answer = first.call(exchange, request, passage).await;
-        if !is_unspoken(request, &answer) {
-            if known.get() == UNKNOWN && answer.is_ok() {
-                self.settle(order[0], true);
-            }
-            return answer;
-        }
-        let (second, _) = self.of(order[1]);
-        let other = second.call(exchange, request, passage).await;
-        if other.is_err() || is_unspoken(request, &other) {
-            // The first refusal is the one that suits the host.
-            return answer;
-        }
-        self.settle(order[0], false);
-        self.settle(order[1], true);
-        other
-    }
-
-    async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
-        if self.must_find(session.era()) {
-            self.find(session).await;
-        }
-        let order = self.order(session.era());
-        match self.of(order[0]).0.attend(session).await {
-            Err(BackendError::Unspoken { .. }) => {
-                let attended = self.of(order[1]).0.attend(session).await?;
-                self.settle(order[0], false);
-                self.settle(order[1], true);
-                Ok(attended)
-            }
-            attended => attended,
-        }
-    }
-
-    async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
-        self.suiting(session).post(session, note).await
-    }
-
-    async fn detach(&self, session: &Arc<Session>) {
-        self.legacy.detach(session).await;
-        self.modern.detach(session).await;
-    }
-
-    async fn warm(&self) {
-        // Most servers are of the older era, and none of them minds this.
-        self.legacy.warm().await;
-        if self.legacy.state() == State::OnDemand {
-            self.modern.warm().await;
-            if self.modern.state() == State::Ready {
-                self.settle(Era::Modern, true);
-                self.settle(Era::Legacy, false);
-            }
-        }
+        let is_up = self.state() == State::Ready;
+        self.metrics.child_up(self.legacy.name(), is_up);
     }
 
     fn state(&self) -> State {
@@ -259,13 +227,167 @@ impl Backend for Either {
         }
     }
 
+    fn begin(&self, session: &Session, era: Era) {
+        let mut began = locked(&self.began);
+        if !began.contains_key(&session.id) {
+            began.insert(session.id.clone(), era);
+        }
+    }
+}
+
+/// What a server's answer says about the era that it was asked in.
+enum Verdict {
+    /// Nothing: it answered, or it is down.
+    None,
+    /// It cannot be reached in this era, or not now; nothing was carried out.
+    Elsewhere,
+    /// It does not speak it.
+    Unspoken,
+}
+
+fn verdict(request: &Envelope, answer: &Result<Envelope, BackendError>) -> Verdict {
+    match answer {
+        Err(BackendError::Unspoken { .. }) => Verdict::Unspoken,
+        Err(BackendError::Down { .. }) => Verdict::Elsewhere,
+        // A host's own `initialize` is answered by the server itself.
+        Ok(answer) if request.method() == Some("initialize") && answer.kind() == Kind::Error => {
+            let said = answer.get(&["error", "code"]).and_then(json::integer);
+            if said == Some(code::UNSUPPORTED_PROTOCOL_VERSION) {
+                Verdict::Unspoken
+            } else {
+                Verdict::Elsewhere
+            }
+        }
+        // No handshake can settle on a revision that has none.
+        Ok(answer)
+            if request.method() == Some("initialize")
+                && answer.result().is_some()
+                && Greeting::read(answer).is_err() =>
+        {
+            Verdict::Unspoken
+        }
+        _ => Verdict::None,
+    }
+}
+
+#[async_trait]
+impl Backend for Either {
+    fn name(&self) -> &Arc<str> {
+        self.0.legacy.name()
+    }
+
+    async fn call(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let (inner, session) = (&*self.0, &exchange.session);
+        let order = self.order(session).await;
+        let (first, known) = inner.of(order[0]);
+        let answer = first.call(exchange, request, passage).await;
+        let is_unspoken = match verdict(request, &answer) {
+            Verdict::None => {
+                if answer.is_ok() {
+                    inner.begin(session, order[0]);
+                    inner.settle(order[0], YES).await;
+                }
+                return answer;
+            }
+            Verdict::Elsewhere if known.get() == YES => return answer,
+            Verdict::Elsewhere => false,
+            Verdict::Unspoken => true,
+        };
+        let (second, _) = inner.of(order[1]);
+        let other = second.call(exchange, request, passage).await;
+        if other.is_err() || !matches!(verdict(request, &other), Verdict::None) {
+            // The first refusal is the one that suits the host.
+            return answer;
+        }
+        if is_unspoken {
+            inner.settle(order[0], NO).await;
+        }
+        inner.settle(order[1], YES).await;
+        inner.begin(session, order[1]);
+        other
+    }
+
+    async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
+        let order = self.order(session).await;
+        let (first, known) = self.0.of(order[0]);
+        let refusal = match first.attend(session).await {
+            Err(error @ BackendError::Unspoken { .. }) => error,
+            Err(error @ BackendError::Down { .. }) if known.get() != YES => error,
+            attended => return attended,
+        };
+        let other = self.0.of(order[1]).0.attend(session).await;
+        let Ok(attended) = other else {
+            return Err(refusal);
+        };
+        if matches!(refusal, BackendError::Unspoken { .. }) {
+            self.0.settle(order[0], NO).await;
+        }
+        self.0.settle(order[1], YES).await;
+        Ok(attended)
+    }
+
+    async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
+        let suiting = self.0.of(self.0.order(session)[0]).0;
+        suiting.post(session, note).await
+    }
+
+    async fn detach(&self, session: &Arc<Session>) {
+        locked(&self.0.began).remove(&session.id);
+        self.0.legacy.detach(session).await;
+        self.0.modern.detach(session).await;
+    }
+
+    async fn warm(&self) {
+        // Most servers are of the older era, and none of them minds this.
+        let modern = async {
+            let mut pause = Duration::from_secs(1);
+            loop {
+                self.0.modern.warm().await;
+                if self.0.sort != Sort::Remote || self.0.modern.state() == State::Ready {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(SOON);
+            }
+        };
+        if self.0.sort == Sort::Remote {
+            // Asking costs nothing there, and a modern server hears nothing of the other era.
+            self.0.modern.warm().await;
+            if self.0.modern.state() == State::Ready {
+                return self.0.settle(Era::Modern, YES).await;
+            }
+            // It goes on until it is answered, which a server of the other era may never do.
+            tokio::select! {
+                biased;
+                () = self.0.legacy.warm() => {}
+                () = modern => {}
+            }
+        } else {
+            self.0.legacy.warm().await;
+            if self.0.legacy.state() != State::Ready {
+                modern.await;
+            }
+        }
+        if self.0.legacy.state() != State::Ready && self.0.modern.state() == State::Ready {
+            self.0.settle(Era::Modern, YES).await;
+        }
+    }
+
+    fn state(&self) -> State {
+        self.0.state()
+    }
+
     fn instructions(&self) -> Option<String> {
-        self.legacy
-            .instructions()
-            .or_else(|| self.modern.instructions())
+        let legacy = self.0.legacy.instructions();
+        legacy.or_else(|| self.0.modern.instructions())
     }
 
     async fn stop(&self) {
-        tokio::join!(self.legacy.stop(), self.modern.stop());
+        tokio::join!(self.0.legacy.stop(), self.0.modern.stop());
     }
 }

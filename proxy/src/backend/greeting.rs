@@ -37,12 +37,24 @@ impl Greeting {
             .and_then(|at| json::text(&result[at]))
             .ok_or("its initialize result names no protocolVersion")?
             .into_owned();
+        if Revision::known(&revision).is_some_and(|revision| revision.era() == Era::Modern) {
+            return Err(format!("it settled on {revision}, which has no handshake"));
+        }
         Ok(Self {
             logging: json::path(result, &["capabilities", "logging"]).is_some(),
             result: Bytes::copy_from_slice(result),
             discovered: None,
             revision,
         })
+    }
+
+    /// A server that refuses the revision and names it among those that it speaks has only not
+    /// been ready to be asked (2026-07-28, versioning).
+    pub fn may_ask_again(answer: &Envelope) -> bool {
+        let error = answer.error().unwrap_or_default();
+        let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
+        let supported = json::path(error, &["data", "supported"]).map(|at| &error[at]);
+        code == Some(code::UNSUPPORTED_PROTOCOL_VERSION) && supported.is_some_and(has_modern)
     }
 
     /// Reads the answer of `server` to `server/discover` (eras, b.1).
@@ -66,12 +78,7 @@ impl Greeting {
             });
         };
         let versions = json::member(own, "supportedVersions").map(|at| &own[at]);
-        let speaks = versions.is_some_and(|versions| {
-            json::items(versions)
-                .filter_map(|at| Revision::known(&json::text(&versions[at])?))
-                .any(|revision| revision.era() == Era::Modern)
-        });
-        if !speaks {
+        if !versions.is_some_and(has_modern) {
             return Err("its discover result lists no revision of the modern era".to_owned());
         }
         let result = in_legacy_words(server, answer);
@@ -112,6 +119,13 @@ impl Greeting {
         result.extend_from_slice(&said[at.end..]);
         result.into()
     }
+}
+
+/// Whether a list of revisions has one of the modern era.
+fn has_modern(versions: &[u8]) -> bool {
+    json::items(versions)
+        .filter_map(|at| Revision::known(&json::text(&versions[at])?))
+        .any(|revision| revision.era() == Era::Modern)
 }
 
 /// What a server of 2026-07-28 says of itself, as the result of an `initialize` (eras, b.2).

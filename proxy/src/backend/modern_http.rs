@@ -112,9 +112,17 @@ impl Posts {
         };
         let mut lines = Lines::new(limits.message);
         loop {
-            for line in lines.by_ref().flatten() {
-                if let Ok(said) = Envelope::parse(line, &limits) {
-                    self.take(said, tasks);
+            for line in lines.by_ref() {
+                match line.map(|line| Envelope::parse(line, &limits)) {
+                    Ok(Ok(said)) => self.take(said, tasks),
+                    Ok(Err(fault)) => debug!(server = %self.server, %fault, "Nothing to send."),
+                    Err(oversized) => {
+                        let number = oversized.id.as_ref().and_then(Id::as_number);
+                        let cause = format!("the request is too large: {oversized}");
+                        if let Some(number) = number {
+                            self.pipe.fail(number, self.down(cause));
+                        }
+                    }
                 }
             }
             match lines_in.read_buf(lines.space()).await {
@@ -145,32 +153,42 @@ impl Posts {
                 posts.pipe.fail(number, error);
             }
             locked(&posts.running).remove(&number);
+            posts.pipe.close_if_worn();
         });
         running.insert(number, task.abort_handle());
     }
 
     /// One request and all that comes in reply.
     async fn ask(&self, number: u64, request: &Envelope) -> Result<(), BackendError> {
+        let (status, body) = match self.post_whole(number, request).await? {
+            Some(said) => said,
+            None => return Ok(()),
+        };
+        if request.method() != Some("tools/call") || !is_mismatch(&body, &self.limits) {
+            return self.answer(number, request, status, body);
+        }
+        // The tool's schema is another one than was last seen; nothing was carried out (R-223).
+        self.learn(request).await;
+        match self.post_whole(number, request).await? {
+            Some((status, body)) => self.answer(number, request, status, body),
+            None => Ok(()),
+        }
+    }
+
+    /// One POST: what it came to, unless a stream has told it.
+    async fn post_whole(
+        &self,
+        number: u64,
+        request: &Envelope,
+    ) -> Result<Option<(StatusCode, Bytes)>, BackendError> {
         let reply = self.post(request).await?;
         let status = reply.status();
         if status.is_success() && reply.is_events() {
-            return self.follow(number, request, reply).await;
+            return self.follow(number, request, reply).await.map(|()| None);
         }
         let body = reply.body(self.limits.message).await;
         let body = body.map_err(|error| self.explain(&error))?;
-        if is_mismatch(&body, &self.limits) && request.method() == Some("tools/call") {
-            // The tool's schema is another one than was last seen (R-223).
-            self.learn(request).await;
-            let reply = self.post(request).await?;
-            if reply.status().is_success() && reply.is_events() {
-                return self.follow(number, request, reply).await;
-            }
-            let status = reply.status();
-            let body = reply.body(self.limits.message).await;
-            let body = body.map_err(|error| self.explain(&error))?;
-            return self.answer(number, request, status, body);
-        }
-        self.answer(number, request, status, body)
+        Ok(Some((status, body)))
     }
 
     fn answer(
@@ -188,19 +206,25 @@ impl Posts {
         }
         let said = Envelope::parse(body.clone(), &self.limits).ok();
         let said = said.filter(|said| matches!(said.kind(), Kind::Response | Kind::Error));
-        let code = said.map(|said| said.get(&["error", "code"]).and_then(json::integer));
-        let is_foreign = status == StatusCode::BAD_REQUEST
-            && matches!(code, Some(Some(code::INVALID_REQUEST | -32_000)));
         // An older server wants a session first, and says so in one of these ways (eras, b.1).
-        if code.is_some() && !is_foreign {
+        let code = said
+            .as_ref()
+            .and_then(|said| said.get(&["error", "code"]).and_then(json::integer));
+        let wants_session = matches!(code, Some(code::INVALID_REQUEST | -32_000));
+        if status == StatusCode::BAD_REQUEST && wants_session {
+            self.pipe.wear();
+        }
+        if said.is_some() {
             self.hear(number, request, body);
             return Ok(());
         }
+        if is_refusal_to_speak(status) {
+            self.pipe.wear();
+        }
         let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
         let cause = format!("HTTP {status} {}", text.escape_debug());
-        if is_refusal_to_speak(status) {
-            // Whoever comes next asks anew what it speaks.
-            self.pipe.close();
+        // To the first words only: of any other request nobody knows what became of it.
+        if request.method() == Some("server/discover") && is_refusal_to_speak(status) {
             return Err(BackendError::Unspoken {
                 server: self.server.clone(),
                 cause,
@@ -307,10 +331,10 @@ impl Posts {
     /// Reads the server's list of tools in the name of the host of this request.
     async fn learn(&self, request: &Envelope) {
         let meta = request.get(&["params", "_meta"]);
-        let meta = meta.unwrap_or(META_OF_THE_GATE.as_bytes());
+        let meta = json::without(meta.unwrap_or(META_OF_THE_GATE.as_bytes()), "progressToken");
         let mut cursor = Vec::new();
         for _page in 0..PAGES {
-            let params = [b"{", cursor.as_slice(), br#""_meta":"#, meta, b"}"].concat();
+            let params = [b"{", cursor.as_slice(), br#""_meta":"#, &meta, b"}"].concat();
             let raw = message::request(b"\"chillgate-tools\"", "tools/list", Some(&params));
             let Ok(list) = Envelope::parse(raw, &self.limits) else {
                 return;
@@ -322,7 +346,9 @@ impl Posts {
                 let mut events = Events::new(reply, self.limits.message);
                 let mut answer = Bytes::new();
                 while let Some(Ok(raw)) = events.next().await {
-                    answer = raw;
+                    if !raw.is_empty() {
+                        answer = raw;
+                    }
                 }
                 answer
             } else {

@@ -4,7 +4,7 @@
 //! hosts that both count from 0 never meet. Reader and writer are separate; neither waits for a
 //! host. It never starts, stops or judges the process behind it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ mod heard;
 pub use audience::Audience;
 use cache::Cache;
 use ear::Ear;
-pub use ear::Listening;
+pub use ear::{Listening, Unheard};
 
 /// A connection to one running server.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub struct Pipe {
     ear: AtomicU64,
     /// The least severe level that the server was told to log from.
     level: AtomicU8,
+    /// The server seems to be another one than was greeted.
+    worn: AtomicBool,
     end: OnceLock<String>,
     ended: Notify,
     closing: Notify,
@@ -118,6 +120,7 @@ impl Pipe {
             cache: Cache::default(),
             ear: AtomicU64::new(0),
             level: AtomicU8::new(u8::MAX),
+            worn: AtomicBool::new(false),
             end: OnceLock::new(),
             ended: Notify::new(),
             closing: Notify::new(),
@@ -260,6 +263,25 @@ impl Pipe {
     /// Whether the server still reads and writes.
     pub fn is_open(&self) -> bool {
         self.end.get().is_none()
+    }
+
+    /// The server seems to be another one than was greeted: whoever comes next greets it anew, and
+    /// what runs may finish.
+    pub fn wear(&self) {
+        self.worn.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether new requests may take it.
+    pub fn is_fit(&self) -> bool {
+        self.is_open() && !self.worn.load(Ordering::Relaxed)
+    }
+
+    /// Closes it if it is worn and nothing runs on it any more.
+    pub fn close_if_worn(&self) {
+        let runs = || locked(&self.pending).values().any(|one| one.ear.is_none());
+        if self.worn.load(Ordering::Relaxed) && !runs() {
+            self.close();
+        }
     }
 
     /// Who hears what the server says on its own.
@@ -413,7 +435,14 @@ impl Drop for Awaited {
         if self.receiver.is_none() {
             return;
         }
-        if locked(&self.pipe.pending).remove(&self.number).is_some() {
+        if let Some(pending) = locked(&self.pipe.pending).remove(&self.number) {
+            if self.pipe.era == Era::Modern
+                && pending
+                    .exchange
+                    .is_some_and(|exchange| exchange.wants_log())
+            {
+                *locked(&self.pipe.doubt) = Some(Instant::now() + DOUBT);
+            }
             let params = format!(r#"{{"requestId":{}}}"#, self.number);
             let note = message::notification("notifications/cancelled", Some(params.as_bytes()));
             let mut line = note.to_vec();

@@ -568,7 +568,7 @@ impl Backend for Pipes {
         if let Some(pipe) = self.0.shared.current() {
             pipe.audience().leave(session);
             if let Some(ears) = pipe.ears() {
-                ears.ask(pipe.audience().wanted());
+                ears.ask(pipe.audience());
             }
         }
     }
@@ -577,6 +577,13 @@ impl Backend for Pipes {
         if self.0.isolation != Isolation::Session && self.0.shared.current().is_none() {
             // The failure is kept in the slot for `/readyz` and the next caller.
             let _ = self.open(self.0.shared.clone(), None, true).await;
+        }
+    }
+
+    async fn rest(&self) {
+        let pipe = locked(&self.0.shared.pipe).take();
+        if let Some(pipe) = pipe {
+            pipe.close();
         }
     }
 

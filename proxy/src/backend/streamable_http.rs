@@ -119,13 +119,6 @@ impl Inner {
         }
     }
 
-    /// A server that answers in another era is not broken.
-    fn look_at(&self, error: &BackendError) {
-        if !matches!(error, BackendError::Unspoken { .. }) {
-            self.now(State::Broken(error.to_string()));
-        }
-    }
-
     fn invalid(&self, cause: impl Into<String>) -> BackendError {
         BackendError::Invalid {
             server: self.terms.server.clone(),
@@ -196,7 +189,7 @@ impl Backend for Remote {
                 Ok(Sent::Answer(answer)) => answer,
                 Ok(Sent::NoSession) => return Err(self.0.down("it refuses every session")),
                 Err(error) => {
-                    self.0.look_at(&error);
+                    self.0.now(State::Broken(error.to_string()));
                     return Err(error);
                 }
             };
@@ -300,8 +293,6 @@ impl Backend for Remote {
         while !self.0.stopped.load(Ordering::Relaxed) {
             match self.greet_and_leave().await {
                 Ok(()) => return self.0.now(State::Ready),
-                // It is there, and will not say anything else however often it is asked.
-                Err(BackendError::Unspoken { .. }) => return,
                 Err(error) => self.0.now(State::Broken(error.to_string())),
             }
             tokio::select! {

@@ -3,10 +3,11 @@
 //! The server has ended its call in `input_required`; here each of its questions becomes a request
 //! on the stream of the host's own call, and the answers are gathered. It never calls the server.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use chillgate_wire::{Envelope, Kind, Revision, json, message};
+use chillgate_wire::{Envelope, Id, Kind, Revision, json, message};
 use tokio::sync::oneshot;
 
 use crate::era::{rounds, tasks};
@@ -26,9 +27,21 @@ pub enum Put {
     Unanswerable(String),
 }
 
-/// Questions whose answers are on their way.
+/// Questions whose answers are on their way; dropped, the host hears that nobody waits for them.
 #[derive(Debug)]
-pub struct Questions(Vec<(String, String, oneshot::Receiver<Envelope>)>);
+pub struct Questions {
+    session: Arc<Session>,
+    open: VecDeque<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    key: String,
+    /// Under which the session knows the question.
+    id: Id,
+    method: String,
+    answered: oneshot::Receiver<Envelope>,
+}
 
 /// The member of results that holds a server's questions.
 const REQUESTS: &str = "inputRequests";
@@ -62,16 +75,17 @@ pub fn put(
     let said = required.get(&["result", REQUESTS]).unwrap_or(b"{}");
     let mut questions = Vec::new();
     for (key, _, at) in json::members(said) {
-        let id = json::quote(&key);
+        // Not the key, which other questions of this host may have.
+        let id = Id::text(&random_id());
         let asked = question(id.as_bytes(), &said[at])
-            .ok_or_else(|| format!("its question {id} has no method"))?;
+            .ok_or_else(|| format!("its question {key:?} has no method"))?;
         let asked = in_legacy_words(session, &asked);
         let asked = match task {
             Some(task) => tasks::relate(&asked, "params", task),
             None => asked,
         };
         match rounds::lacking(&asked, session.capabilities()) {
-            Ok(None) => questions.push((key.into_owned(), asked)),
+            Ok(None) => questions.push((key.into_owned(), id, asked)),
             Ok(Some(lacking)) => {
                 return Ok(Put::Unanswerable(format!(
                     "the server wants to ask for something that this client has not declared: \
@@ -88,17 +102,25 @@ pub fn put(
         return Ok(Put::Nothing);
     }
     // Only now: of questions that cannot all be answered none is asked.
-    let mut waiting = Vec::with_capacity(questions.len());
-    for (key, asked) in questions {
+    let mut waiting = Questions {
+        session: session.clone(),
+        open: VecDeque::with_capacity(questions.len()),
+    };
+    for (key, id, asked) in questions {
         let (answer, answered) = oneshot::channel();
         let asker = Arc::new(Waiter(Mutex::new(Some(answer))));
         if session.ask(asker, &asked, Some(exchange)).is_err() {
             return Ok(Put::Unanswerable(session.why_unasked().to_owned()));
         }
         let method = asked.method().unwrap_or_default().to_owned();
-        waiting.push((key, method, answered));
+        waiting.open.push_back(Open {
+            key,
+            id,
+            method,
+            answered,
+        });
     }
-    Ok(Put::Questions(Questions(waiting)))
+    Ok(Put::Questions(waiting))
 }
 
 impl Questions {
@@ -106,12 +128,15 @@ impl Questions {
     ///
     /// # Errors
     /// One cannot be answered, and there is no way to tell the server so; why.
-    pub async fn answers(self) -> Result<Vec<u8>, String> {
-        let mut members = Vec::with_capacity(self.0.len());
-        for (key, method, answered) in self.0 {
-            let answer = answered
+    pub async fn answers(mut self) -> Result<Vec<u8>, String> {
+        let mut members = Vec::with_capacity(self.open.len());
+        while let Some(next) = self.open.front_mut() {
+            let answer = (&mut next.answered)
                 .await
                 .map_err(|_| "the client left before it answered".to_owned())?;
+            let Some(Open { key, method, .. }) = self.open.pop_front() else {
+                break;
+            };
             let key = json::quote(&key);
             match answer.result() {
                 Some(said) => members.push([key.as_bytes(), b":", said].concat()),
@@ -126,6 +151,18 @@ impl Questions {
             }
         }
         Ok([b"{", members.join(&b","[..]).as_slice(), b"}"].concat())
+    }
+}
+
+impl Drop for Questions {
+    fn drop(&mut self) {
+        for Open { id, .. } in &self.open {
+            let params = [br#"{"requestId":"#, id.as_bytes(), b"}"].concat();
+            let note = message::notification("notifications/cancelled", Some(&params));
+            if let Ok(note) = own(note) {
+                self.session.withdraw(id, &note);
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use chillgate_wire::{Envelope, Era, Revision, code, json, message, meta};
 use memchr::memmem::Finder;
 
 use crate::backend::said::level_name;
-use crate::era::rounds;
+use crate::era::{rounds, tasks};
 use crate::exchange::Exchange;
 use crate::route::own;
 use crate::session::Session;
@@ -257,6 +257,14 @@ fn in_legacy_codes(method: &str, answer: Envelope) -> Envelope {
 /// took away.
 pub fn capabilities(declared: &[u8]) -> Bytes {
     let kept = json::without(declared, "tasks");
+    // Tasks of the extension are nothing that such a host could be given unasked.
+    let kept = match json::path(&kept, &["extensions"]) {
+        Some(at) => {
+            let rest = json::without(&kept[at.clone()], tasks::EXTENSION);
+            [&kept[..at.start], &rest, &kept[at.end..]].concat()
+        }
+        None => kept,
+    };
     let roots = json::member(&kept, "roots");
     let Some(at) = roots else {
         return kept.into();

@@ -18,10 +18,11 @@ use crate::gate::Refusal;
 use crate::lock::locked;
 use crate::route::Route;
 
-/// How many are remembered, the oldest go first.
-const MOST: usize = 20_000;
-/// One that went to so many agents is no secret.
-const AGENTS: usize = 64;
+/// How many of one agent are remembered, the oldest go first; and of how many agents.
+const MOST: usize = 2_000;
+const AGENTS: usize = 1_000;
+/// A state that went to so many agents is no secret.
+const SHARED: usize = 64;
 
 /// What was handed out.
 #[derive(Debug, Default)]
@@ -31,9 +32,10 @@ pub struct Handles(Mutex<Owned>);
 struct Owned {
     /// To whom it was handed: servers may hand equal states to several.
     agents: HashMap<Key, Vec<Arc<str>>>,
-    /// Which server made a task, by agent and id.
-    makers: HashMap<Key, Arc<str>>,
-    order: VecDeque<(Key, Key)>,
+    /// Which servers made a task of this id for this agent.
+    makers: HashMap<Key, Vec<Arc<str>>>,
+    /// What each agent got, in order.
+    order: HashMap<Arc<str>, VecDeque<(Key, Key)>>,
 }
 
 type Key = [u8; 32];
@@ -52,10 +54,13 @@ static TASK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"taskId
 static STATE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"requestState\""));
 
 impl Handles {
-    /// The server that made a task of this agent, as far as is known.
+    /// The server that made a task of this agent, as far as is known; of two that did, none.
     pub fn maker(&self, agent: &str, task: &str) -> Option<Arc<str>> {
         let owned = locked(&self.0);
-        owned.makers.get(&key("maker", agent, task)).cloned()
+        match owned.makers.get(&key("maker", agent, task))?.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        }
     }
 
     /// Whether the request may go to its server with the handles that it names.
@@ -143,26 +148,46 @@ impl Handles {
         let by_server = key(kind, server, handle);
         let by_agent = key("maker", &agent, handle);
         let mut owned = locked(&self.0);
-        if let Some(owners) = owned.agents.get_mut(&by_server) {
-            if !is_among(owners, &agent) {
-                owners.push(agent);
-            }
-            return;
-        }
-        owned.agents.insert(by_server, vec![agent]);
+        let Owned {
+            agents,
+            makers,
+            order,
+        } = &mut *owned;
+        let owners = agents.entry(by_server).or_default();
         if kind == "task" {
-            owned.makers.insert(by_agent, server.clone());
+            // A server that gives an id again has made another task.
+            *owners = vec![agent.clone()];
+            let makers = makers.entry(by_agent).or_default();
+            if !makers.contains(server) {
+                makers.push(server.clone());
+            }
+        } else if is_among(owners, &agent) {
+            return;
+        } else {
+            owners.push(agent.clone());
         }
-        owned.order.push_back((by_server, by_agent));
-        if owned.order.len() > MOST
-            && let Some((by_server, by_agent)) = owned.order.pop_front()
+        if order.len() >= AGENTS && !order.contains_key(&agent) {
+            // Somebody's are forgotten: their servers judge them then.
+            let some = order.keys().next().cloned();
+            for (by_server, by_agent) in some
+                .and_then(|some| order.remove(&some))
+                .unwrap_or_default()
+            {
+                agents.remove(&by_server);
+                makers.remove(&by_agent);
+            }
+        }
+        let own = order.entry(agent).or_default();
+        own.push_back((by_server, by_agent));
+        if own.len() > MOST
+            && let Some((by_server, by_agent)) = own.pop_front()
         {
-            owned.agents.remove(&by_server);
-            owned.makers.remove(&by_agent);
+            agents.remove(&by_server);
+            makers.remove(&by_agent);
         }
     }
 }
 
 fn is_among(owners: &[Arc<str>], agent: &Arc<str>) -> bool {
-    owners.len() >= AGENTS || owners.contains(agent)
+    owners.len() >= SHARED || owners.contains(agent)
 }

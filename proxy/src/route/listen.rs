@@ -54,7 +54,11 @@ pub const LISTS: [(&str, &str); 3] = [
 ];
 
 impl Filter {
-    fn read(request: &Envelope) -> Result<Self, String> {
+    /// What a request, or the acknowledgement of one, names.
+    ///
+    /// # Errors
+    /// It is none; in which way.
+    pub fn read(request: &Envelope) -> Result<Self, String> {
         let filter = request.get(&["params", "notifications"]);
         let filter = filter.filter(|filter| json::is_object(filter));
         let filter = filter.ok_or("`notifications` is missing or no object")?;
@@ -77,15 +81,11 @@ impl Filter {
                 wanted.resources.insert(uri.into_owned());
             }
         }
-        if wanted.resources.len() > RESOURCES {
-            return Err(format!(
-                "more than {RESOURCES} resources in one subscription"
-            ));
-        }
         Ok(wanted)
     }
 
-    fn written(&self) -> String {
+    /// The same as it is asked for.
+    pub fn written(&self) -> String {
         let mut members: Vec<String> = LISTS
             .iter()
             .filter(|(list, _)| self.lists.contains(list))
@@ -97,6 +97,15 @@ impl Filter {
             members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
         }
         format!("{{{}}}", members.join(","))
+    }
+
+    fn bounded(self) -> Result<Self, String> {
+        if self.resources.len() > RESOURCES {
+            return Err(format!(
+                "more than {RESOURCES} resources in one subscription"
+            ));
+        }
+        Ok(self)
     }
 
     /// Whether the host wants this notification.
@@ -353,7 +362,7 @@ impl Backend for Listen {
         _: Passage,
     ) -> Result<Envelope, BackendError> {
         let id = exchange.id.as_bytes();
-        match Filter::read(request) {
+        match Filter::read(request).and_then(Filter::bounded) {
             Ok(wanted) => {
                 self.listen(exchange, &wanted).await;
                 let result = format!(

@@ -3,7 +3,7 @@
 //! Keeps account of the sessions behind one pipe: who is there, and who subscribed to what. It sends
 //! nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::lock::locked;
@@ -90,10 +90,22 @@ impl Audience {
         nobody
     }
 
-    /// The resources that anybody has subscribed to.
-    pub fn wanted(&self) -> BTreeSet<String> {
+    /// How many resources this session has subscribed to.
+    pub fn subscriptions(&self, session: &Session) -> usize {
         match self {
-            Self::One(_) => BTreeSet::new(),
+            Self::One(_) => 0,
+            Self::Many(members) => {
+                let members = locked(members);
+                let has = |who: &&HashSet<Arc<str>>| who.contains(&session.id);
+                members.subscribed.values().filter(has).count()
+            }
+        }
+    }
+
+    /// The resources that anybody has subscribed to.
+    pub fn wanted(&self) -> HashSet<String> {
+        match self {
+            Self::One(_) => HashSet::new(),
             Self::Many(members) => locked(members).subscribed.keys().cloned().collect(),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chillgate_wire::{Envelope, json, method};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::era::rounds;
@@ -33,7 +34,7 @@ struct Kept {
 }
 
 /// What was asked for, and by whom where that matters.
-type Key = (Asked, Option<Arc<str>>);
+type Key = (Sought, Option<Arc<str>>);
 
 #[derive(Debug)]
 struct Entry {
@@ -42,13 +43,14 @@ struct Entry {
     until: Instant,
 }
 
-/// A request whose answer may be kept: its method, and its `params` without `_meta`.
+/// A request whose answer may be kept: its method, and a digest of its `params` without `_meta`
+/// and of what its host declares, which servers may look at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Asked(&'static str, Vec<u8>);
+pub struct Sought(&'static str, [u8; 32]);
 
-impl Asked {
+impl Sought {
     /// What the request asks for, if the answer may be kept at all (R-088, R-090).
-    pub fn of(request: &Envelope) -> Option<Self> {
+    pub fn of(request: &Envelope, capabilities: &[u8]) -> Option<Self> {
         let name = method::known(request.method()?)?;
         if method::is_list(name).is_none() && name != "resources/read" {
             return None;
@@ -57,7 +59,14 @@ impl Asked {
         let is_retry = [rounds::STATE, rounds::RESPONSES]
             .iter()
             .any(|member| json::member(params, member).is_some());
-        (!is_retry).then(|| Self(name, json::without(params, "_meta")))
+        (!is_retry).then(|| {
+            let mut digest = Sha256::new();
+            for part in [&*json::without(params, "_meta"), capabilities] {
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+            Self(name, digest.finalize().into())
+        })
     }
 }
 
@@ -68,7 +77,7 @@ impl Cache {
     }
 
     /// The answer to what `agent` asks, under any id, with what is left of its time.
-    pub fn get(&self, asked: &Asked, agent: &Arc<str>) -> Option<Envelope> {
+    pub fn get(&self, asked: &Sought, agent: &Arc<str>) -> Option<Envelope> {
         let kept = locked(&self.0);
         let of = |agent| kept.answers.get(&(asked.clone(), agent));
         let entry = of(None).or_else(|| of(Some(agent.clone())))?;
@@ -83,7 +92,7 @@ impl Cache {
     }
 
     /// Keeps an answer for as long as it says; `changes` is from before it was asked for.
-    pub fn keep(&self, asked: Asked, agent: &Arc<str>, changes: u64, answer: &Envelope) {
+    pub fn keep(&self, asked: Sought, agent: &Arc<str>, changes: u64, answer: &Envelope) {
         let is_whole = answer.text(&["result", "resultType"]).as_deref() == Some("complete");
         let ttl = answer.get(&["result", "ttlMs"]).and_then(json::integer);
         let ttl = ttl.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
@@ -95,7 +104,8 @@ impl Cache {
         let agent = (scope.as_deref() != Some("public")).then(|| agent.clone());
         let now = Instant::now();
         let entry = Entry {
-            answer: answer.clone(),
+            // A copy: a slice would keep the whole read buffer alive.
+            answer: answer.with_id(b"0"),
             since: now,
             until: now + Duration::from_millis(ttl).min(LONGEST),
         };
@@ -103,7 +113,7 @@ impl Cache {
         if kept.changes != changes || answer.raw().len() > MOST_BYTES / 4 {
             return;
         }
-        kept.bytes += answer.raw().len();
+        kept.bytes += entry.answer.raw().len();
         if let Some(old) = kept.answers.insert((asked, agent), entry) {
             kept.bytes -= old.answer.raw().len();
         }
@@ -137,7 +147,7 @@ impl Cache {
         self.forget(|_| true);
     }
 
-    fn forget(&self, is_void: impl Fn(&Asked) -> bool) {
+    fn forget(&self, is_void: impl Fn(&Sought) -> bool) {
         let mut kept = locked(&self.0);
         kept.changes += 1;
         let Kept { answers, bytes, .. } = &mut *kept;
@@ -163,9 +173,9 @@ mod tests {
             .expect("a message")
     }
 
-    fn asked(method: &str, params: &str) -> Option<Asked> {
+    fn asked(method: &str, params: &str) -> Option<Sought> {
         let raw = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
-        Asked::of(&message(&raw))
+        Sought::of(&message(&raw), b"{}")
     }
 
     fn answer(scope: &str, ttl: i64) -> Envelope {
@@ -206,6 +216,13 @@ mod tests {
         );
         assert_eq!(pages.0, pages.1, "what is asked for is the same");
         assert_ne!(pages.0, asked("tools/list", "{}"));
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let of = |capabilities: &[u8]| Sought::of(&message(list), capabilities);
+        assert_ne!(
+            of(b"{}"),
+            of(br#"{"elicitation":{}}"#),
+            "servers may tell them apart"
+        );
     }
 
     /// R-089.

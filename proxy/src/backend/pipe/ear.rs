@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chillgate_wire::{Envelope, Id, json, meta};
+use chillgate_wire::{Envelope, Id, code, json, meta};
 use tokio::sync::oneshot;
 
 use super::{Awaited, Pace, Pipe, message};
-use crate::backend::BackendError;
 use crate::backend::greeting::META_OF_THE_GATE;
 use crate::lock::locked;
 use crate::route::listen::LISTEN;
@@ -21,6 +20,15 @@ use crate::route::listen::LISTEN;
 pub(super) enum Ear {
     Unacknowledged(oneshot::Sender<Envelope>),
     Acknowledged,
+}
+
+/// Why a server is not listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// It knows no such thing, or not with these words.
+    Refused,
+    /// It is gone, or busy, or silent: it may be another time.
+    Lost,
 }
 
 /// A server that is listened to; dropped, it is told that nobody listens any more.
@@ -43,11 +51,12 @@ impl Pipe {
     ///
     /// # Errors
     /// The server does not let itself be listened to, or is gone.
-    pub async fn listen(self: &Arc<Self>, filter: &[u8]) -> Result<Listening, BackendError> {
+    pub async fn listen(self: &Arc<Self>, filter: &[u8]) -> Result<Listening, Unheard> {
+        let lost = |_| Unheard::Lost;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (heard, acknowledged) = oneshot::channel();
         let ear = Some(Ear::Unacknowledged(heard));
-        let mut end = self.expect(number, None, ear)?;
+        let mut end = self.expect(number, None, ear).map_err(lost)?;
         let params = [
             br#"{"notifications":"#,
             filter,
@@ -60,20 +69,20 @@ impl Pipe {
             LISTEN,
             Some(&params.concat()),
         );
-        let request = self.own(raw)?;
-        self.line
-            .send(&request, &request.edit(), Pace::Gather)
-            .await
-            .map_err(|_| self.lost())?;
+        // Too long to be said at all, it will be no shorter the next time.
+        let request = self.own(raw).map_err(|_| Unheard::Refused)?;
+        let edits = request.edit();
+        let sent = self.line.send(&request, &edits, Pace::Gather).await;
+        sent.map_err(|_| Unheard::Lost)?;
         tokio::select! {
             biased;
             Ok(acknowledged) = acknowledged => Ok(Listening { acknowledged, end }),
             answer = end.wait() => {
-                let said = answer?;
-                let said = said.error().unwrap_or(b"it ended the subscription at once");
-                Err(BackendError::Invalid {
-                    server: self.server.clone(),
-                    cause: String::from_utf8_lossy(said).into_owned(),
+                let said = answer.map_err(lost)?;
+                let said = said.get(&["error", "code"]).and_then(json::integer);
+                Err(match said {
+                    Some(code::METHOD_NOT_FOUND | code::INVALID_PARAMS) => Unheard::Refused,
+                    _ => Unheard::Lost,
                 })
             }
         }
@@ -102,10 +111,11 @@ impl Pipe {
         let ear = pending
             .get_mut(&number)
             .and_then(|pending| pending.ear.replace(Ear::Acknowledged));
-        if let Some(Ear::Unacknowledged(heard)) = ear {
+        // Nobody waits for it any more when its listener has just gone: then the one before counts.
+        if let Some(Ear::Unacknowledged(heard)) = ear
+            && heard.send(note).is_ok()
+        {
             self.ear.store(number, Ordering::Relaxed);
-            // Nobody waits for it any more when its listener has just gone.
-            let _ = heard.send(note);
         }
     }
 }

@@ -36,6 +36,11 @@ impl Pipe {
             return false;
         };
         match said.kind() {
+            Kind::Response if said.id().and_then(|id| id.as_number()) != Some(number) => {
+                debug!(server = %self.server, "Dropped an answer to something else.");
+                self.metrics
+                    .child_protocol_error(&self.server, "unknown_id");
+            }
             Kind::Response | Kind::Error => {
                 // An error may have been written before the id was read.
                 self.hear_answer(said.with_id(Id::number(number).as_bytes()));
@@ -136,6 +141,14 @@ impl Pipe {
         self.count(&exchange.send(edit.finish()));
     }
 
+    /// A list may have changed while nobody heard.
+    pub fn tell_changed(&self, list: &str) {
+        let method = format!("notifications/{list}/list_changed");
+        if let Ok(note) = self.own(message::notification(&method, None)) {
+            self.hear_shared(&note);
+        }
+    }
+
     /// A modern server tells of one request, or of what was subscribed to, and of nothing else.
     /// `about` is the request that the way it came by names.
     fn hear_modern(&self, note: Envelope, about: Option<u64>) {
@@ -152,6 +165,8 @@ impl Pipe {
                 let session = exchange.session.clone();
                 self.count(&hand_on(&self.server, &session, Some(&exchange), note));
             }
+            // The reply itself ends where there is one for each request.
+            "notifications/cancelled" if about.is_some() => {}
             "notifications/cancelled" => {
                 // It ends a subscription; who listens hears it as the answer that never came.
                 let id = note.get(&["params", "requestId"]).and_then(Id::from_lexeme);
@@ -184,6 +199,10 @@ impl Pipe {
     /// The only call in flight whose host wants log messages: a modern server writes none for
     /// others.
     fn only_logged(&self) -> Option<Arc<Exchange>> {
+        // It may still be about one that has ended without its answer.
+        if self.is_in_doubt() {
+            return None;
+        }
         let pending = locked(&self.pending);
         let mut logged = pending
             .values()

@@ -26,7 +26,10 @@ impl Pipes {
     /// The first words with a modern server.
     pub(super) async fn discover_first(&self, pipe: &std::sync::Arc<Pipe>) -> Result<(), Trouble> {
         let params = greeting::discover_params();
-        let answer = pipe.request_own("server/discover", &params).await?;
+        let mut answer = pipe.request_own("server/discover", &params).await?;
+        if Greeting::may_ask_again(&answer) {
+            answer = pipe.request_own("server/discover", &params).await?;
+        }
         let greeting = Greeting::discovered(&self.0.terms.server, &answer);
         pipe.greet(greeting.map_err(Trouble::Unspoken)?);
         self.hear_from(pipe);
@@ -96,7 +99,8 @@ impl Pipes {
         asked: Asked<'_>,
         request: &Envelope,
     ) -> Result<Envelope, BackendError> {
-        let Some(sought) = cache::Asked::of(request) else {
+        let capabilities = asked.exchange.session.capabilities();
+        let Some(sought) = cache::Sought::of(request, capabilities) else {
             return self.send(asked, request).await;
         };
         let (cache, agent) = (asked.pipe.cache(), &asked.exchange.session.agent.name);
@@ -136,6 +140,9 @@ impl Pipes {
                 Came::Required(required) => required,
                 came => return Ok(came),
             };
+            if round == ROUNDS {
+                break;
+            }
             let state = required.get(&["result", rounds::STATE]);
             let put = asking::put(asked.exchange, &required, None).map_err(invalid)?;
             let said = match put {

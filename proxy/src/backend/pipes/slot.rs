@@ -41,7 +41,7 @@ impl Slot {
     pub(super) fn current(&self) -> Option<Arc<Pipe>> {
         locked(&self.pipe)
             .as_ref()
-            .filter(|pipe| pipe.is_open())
+            .filter(|pipe| pipe.is_fit())
             .cloned()
     }
 

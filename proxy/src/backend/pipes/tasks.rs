@@ -49,7 +49,7 @@ impl Pipes {
             Came::Answer(answer) => match answer.result() {
                 Some(result) => {
                     let task = finished(result);
-                    session.finished.keep(task.clone());
+                    session.finished.keep(task.clone(), result.len());
                     task
                 }
                 None => return Ok(answer),

@@ -47,6 +47,8 @@ pub(super) struct Link {
     level: AtomicU8,
     pub(super) over: Notify,
     pub(super) slots: Semaphore,
+    /// Calls that the server may ask its host about.
+    running: Mutex<Vec<Arc<Exchange>>>,
 }
 
 /// What became of one POST.
@@ -72,6 +74,7 @@ impl Link {
             level: AtomicU8::new(u8::MAX),
             over: Notify::new(),
             slots: Semaphore::new(remote.terms.in_flight),
+            running: Mutex::default(),
         })
     }
 
@@ -98,6 +101,7 @@ impl Link {
         exchange: Option<&Arc<Exchange>>,
         request: &Envelope,
     ) -> Result<Sent, BackendError> {
+        let _running = exchange.map(|exchange| Run::new(self.clone(), exchange.clone()));
         let headers = self.headers();
         let with_session = headers.iter().any(|(name, _)| *name == SESSION_ID);
         let reply = remote.http.post(request.raw().clone(), &headers).await;
@@ -229,6 +233,8 @@ impl Link {
                 return;
             }
             (Kind::Request, _) => {
+                let only = self.only_running();
+                let exchange = exchange.or(only.as_ref());
                 let asked = session.ask(self.clone(), &said, exchange);
                 if let (Err(_), Some(id)) = (&asked, said.id()) {
                     let refusal = message::error(
@@ -250,6 +256,17 @@ impl Link {
                 .terms
                 .metrics
                 .dropped(&remote.terms.server, "host_not_reading");
+        }
+    }
+
+    /// What is asked on the server's own stream says not which call it is about: it is about the
+    /// only one there is (eras, b.5).
+    fn only_running(&self) -> Option<Arc<Exchange>> {
+        let running = locked(&self.running);
+        let mut askable = running.iter().filter(|exchange| exchange.is_askable());
+        match (askable.next(), askable.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => None,
         }
     }
 
@@ -283,7 +300,7 @@ impl Link {
             Ok(Sent::Answer(answer)) => answer,
             Ok(Sent::NoSession) => return Err(remote.down("it refuses every session")),
             Err(error) => {
-                remote.look_at(&error);
+                remote.now(State::Broken(error.to_string()));
                 return Err(error);
             }
         };
@@ -444,6 +461,22 @@ impl Asker for Link {
         if let Err(error) = self.post(&remote, &message).await {
             debug!(server = %remote.terms.server, %error, "An answer was not taken.");
         }
+    }
+}
+
+/// A call on its way; dropped, it is over.
+struct Run(Arc<Link>, Arc<Exchange>);
+
+impl Run {
+    fn new(link: Arc<Link>, exchange: Arc<Exchange>) -> Self {
+        locked(&link.running).push(exchange.clone());
+        Self(link, exchange)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        locked(&self.0.running).retain(|exchange| !Arc::ptr_eq(exchange, &self.1));
     }
 }
 

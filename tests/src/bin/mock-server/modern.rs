@@ -113,6 +113,11 @@ fn listen(server: &Server, id: &Value, params: &Value) {
     lock(&server.listening).push((id.clone(), wanted.clone()));
     let params = json!({"notifications": wanted, "_meta": {SUBSCRIPTION: id}});
     server.tell("notifications/subscriptions/acknowledged", params);
+    // News in the moment in which one subscription takes the place of another.
+    if wanted.to_string().contains("/noisy") {
+        let news = json!({"uri": "mock://a/1"});
+        tell_listeners(server, "notifications/resources/updated", &news);
+    }
 }
 
 /// Tells all who listen to this.
