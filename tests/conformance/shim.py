@@ -29,7 +29,7 @@ from collections import deque
 
 LINE_BYTES = 16 << 20
 HEAD_SECONDS = 60  # an idle connection is kept this long
-END_SECONDS = 10
+END_SECONDS = 8  # less than the runner waits for the shim
 SESSIONS = 4  # hosts of the suite go without a word; the one silent for longest makes room
 KEPT = 100  # messages that wait for a GET stream
 
@@ -154,16 +154,14 @@ class Modern:
     def owner(self, message: dict) -> Asked | None:
         """The request that a message came with, with the host's words in place of the shim's."""
         params = member(message, "params")
-        if (number := member(params, "progressToken")) in self.asked:
-            params["progressToken"] = self.asked[number].token
-            return self.asked[number]
-        if (number := member(params, "_meta", SUBSCRIPTION)) in self.asked:
-            params["_meta"][SUBSCRIPTION] = self.asked[number].id
-            return self.asked[number]
-        if (number := member(params, "requestId")) in self.asked:
-            params["requestId"] = self.asked[number].id
-            return self.asked[number]
-        # Nothing names its request; it is clear only where there is no choice.
+        for holder, key in ((params, "progressToken"), (member(params, "_meta"), SUBSCRIPTION), (params, "requestId")):
+            if (number := member(holder, key)) is not None:
+                asked = self.asked.get(number) if isinstance(number, int) else None
+                if asked:
+                    holder[key] = asked.token if key == "progressToken" else asked.id
+                return asked
+        # Nothing names its request; it is clear only where there is no choice. What no request has
+        # asked for goes to the one that is there, so that the suite sees it.
         wanting = [asked for asked in self.asked.values() if asked.wants_logs]
         if message["method"] == "notifications/message" and len(wanting) == 1:
             return wanting[0]
@@ -233,8 +231,7 @@ class Legacy:
         pass
 
     async def close(self) -> None:
-        for name in [*self.sessions]:
-            await self.end(name)
+        await asyncio.gather(*(self.end(name) for name in [*self.sessions]))
 
     async def end(self, name: str) -> None:
         await self.sessions.pop(name).gate.end()
