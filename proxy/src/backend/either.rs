@@ -144,9 +144,8 @@ impl Inner {
         };
         match (wanted, self.of(wanted).1.get()) {
             (Era::Legacy, NO) => MODERN,
-            (Era::Modern, NO) => LEGACY,
-            (Era::Legacy, _) => LEGACY,
-            (Era::Modern, _) => MODERN,
+            (Era::Modern, said) if said != NO => MODERN,
+            _ => LEGACY,
         }
     }
 

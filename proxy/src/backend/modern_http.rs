@@ -160,9 +160,8 @@ impl Posts {
 
     /// One request and all that comes in reply.
     async fn ask(&self, number: u64, request: &Envelope) -> Result<(), BackendError> {
-        let (status, body) = match self.post_whole(number, request).await? {
-            Some(said) => said,
-            None => return Ok(()),
+        let Some((status, body)) = self.post_whole(number, request).await? else {
+            return Ok(());
         };
         if request.method() != Some("tools/call") || !is_mismatch(&body, &self.limits) {
             return self.answer(number, request, status, body);
