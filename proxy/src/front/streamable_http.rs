@@ -214,8 +214,10 @@ impl Endpoint {
         }
         let message =
             Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        let version =
-            read::single(headers, &PROTOCOL_VERSION)?.map(|value| value.to_str().unwrap_or("?"));
+        let single = read::single(headers, &PROTOCOL_VERSION);
+        let version = single.as_ref().ok().copied().flatten();
+        let version = version.map(|value| value.to_str().unwrap_or("?"));
+        // Several headers say nothing of the era, and are refused in the words of the body's.
         if classify(&message, version) == Era::Modern {
             if self.eras == Eras::Legacy {
                 return Err(Box::new(not_modern(&message)));
@@ -224,6 +226,7 @@ impl Endpoint {
             let posted = self.post_modern(headers, message, scope, agent, snapshot, place);
             return Box::pin(posted).await;
         }
+        single?;
         check_version(version, message.id().as_ref())?;
         if message.method() == Some("initialize") && message.kind() == Kind::Request {
             // Boxed like everything rare here: the size of this future is paid with each request.
