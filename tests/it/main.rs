@@ -22,6 +22,7 @@ mod either;
 mod eras;
 mod examples;
 mod harness;
+mod headers_agree;
 mod http_rules;
 mod http_sse;
 mod listening;

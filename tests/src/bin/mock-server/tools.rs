@@ -20,6 +20,10 @@ use crate::voice::flood;
 const TOOLS: &[(&str, &str)] = &[
     ("echo", "answers `message`"),
     ("raw", "answers the line it heard, byte for byte"),
+    (
+        "verbatim",
+        "writes `line`: texts, bytes as numbers, and null for its id",
+    ),
     ("meta", "answers `params._meta` as JSON"),
     ("params", "answers `params` as JSON"),
     ("host", "answers what the host declared"),
@@ -161,6 +165,10 @@ pub(crate) async fn call(
             given["message"].as_str().unwrap_or_default().to_owned()
         }
         "raw" => line,
+        "verbatim" => {
+            server.voice.raw(verbatim(&given["line"], id));
+            return None;
+        }
         "meta" => params["_meta"].to_string(),
         "params" => params.to_string(),
         "host" => lock(&server.host).to_string(),
@@ -289,6 +297,20 @@ pub(crate) async fn grandchild(mark: &str) {
     );
     let started = command("sh").arg("-c").arg(script).status().await;
     started.expect("a shell can be started");
+}
+
+/// Bytes of a test's own, which no JSON library had a say in.
+fn verbatim(line: &Value, id: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in line.as_array().into_iter().flatten() {
+        match part {
+            Value::String(text) => bytes.extend_from_slice(text.as_bytes()),
+            Value::Null => bytes.extend_from_slice(id.to_string().as_bytes()),
+            byte => bytes.extend(byte.as_u64().map(|byte| byte as u8)),
+        }
+    }
+    bytes.push(b'\n');
+    bytes
 }
 
 fn text(said: &str) -> Value {
