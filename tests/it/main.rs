@@ -38,6 +38,7 @@ mod schemas;
 mod server_requests;
 mod tls;
 mod tree;
+mod versions;
 
 use chillgate_tests::Mock;
 
