@@ -65,6 +65,17 @@ pub fn field(text: &str) -> String {
     sentinel(text)
 }
 
+/// The text that a field stands for; `None`: for none.
+pub fn unsentinel(field: &str) -> Option<String> {
+    let inner = field
+        .strip_prefix("=?base64?")
+        .and_then(|rest| rest.strip_suffix("?="));
+    match inner {
+        None => Some(field.to_owned()),
+        Some(inner) => String::from_utf8(STANDARD.decode(inner).ok()?).ok(),
+    }
+}
+
 /// Sends a message to the merged endpoint.
 pub async fn send(at: SocketAddr, message: &Value) -> Answer {
     request(at, "POST", "/mcp", &fields(message), message.to_string()).await

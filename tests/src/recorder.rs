@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// Request line and fields, up to the blank line and without it.
+    /// Request line and fields, up to the blank line.
     pub head: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
@@ -25,12 +25,12 @@ impl Recorded {
     /// # Panics
     /// When a line of the head is no field: something was injected.
     pub fn fields(&self) -> Vec<(String, Vec<u8>)> {
-        let mut lines = self.head.split(|byte| *byte == b'\n');
+        let mut lines = self.head.split_inclusive(|byte| *byte == b'\n');
         let first = lines.next().unwrap_or_default();
         assert!(first.starts_with(b"POST "), "{:?}", self.shown());
         lines
             .map(|line| {
-                let line = line.strip_suffix(b"\r").expect("a line ends with CR LF");
+                let line = line.strip_suffix(b"\r\n").expect("a line ends with CR LF");
                 let at = line.iter().position(|byte| *byte == b':');
                 let at = at.unwrap_or_else(|| panic!("no field: {:?}", self.shown()));
                 let name = String::from_utf8_lossy(&line[..at]).to_lowercase();
@@ -143,7 +143,7 @@ impl Recorder {
                     _ => return,
                 }
             };
-            let head = buffer[..end].to_vec();
+            let head = buffer[..end + 2].to_vec();
             let length = length(&head);
             while buffer.len() < end + 4 + length {
                 let Ok(1..) = stream.read_buf(&mut buffer).await else {

@@ -1,0 +1,180 @@
+//! What chillgate writes into the head of a request to a modern server, byte by byte.
+//!
+//! It stands apart because the attack is in a name and shows in a head: the server is a bare socket
+//! that keeps what came. Whatever a host calls a thing, no field is added, split or changed by it.
+
+use serde_json::{Value, json};
+
+use chillgate_tests::gate::Gate;
+use chillgate_tests::http::{Connection, collect};
+use chillgate_tests::modern::{body, field, fields, message, unsentinel};
+use chillgate_tests::recorder::{Recorded, Recorder};
+
+/// Generated names; the row's own number.
+const NAMES: usize = 10_000;
+
+/// Pieces that names are made of: what ends a line, a string or a field, what looks like a marker,
+/// what no field can carry, and plain letters.
+const PIECES: [&str; 32] = [
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+    "\t",
+    " ",
+    "  ",
+    "\u{7f}",
+    "\u{85}",
+    "\u{2028}",
+    "\u{2029}",
+    "\u{feff}",
+    "=?base64?",
+    "?=",
+    "=?",
+    "DQpYOiBh",
+    "=?BASE64?",
+    "?",
+    "=",
+    ":",
+    ";",
+    ",",
+    "\"",
+    "\\",
+    "X-Injected: 1",
+    "Content-Length: 0",
+    "é",
+    "я",
+    "😀",
+    "a",
+    "echo",
+    "%0d%0a",
+];
+
+/// A sequence without a pattern, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % most as u64) as usize
+    }
+
+    fn name(&mut self) -> String {
+        (0..=self.below(5))
+            .map(|_| PIECES[self.below(PIECES.len())])
+            .collect()
+    }
+}
+
+/// Whether chillgate takes it for a name: a control character or line separator is in none.
+fn is_name(text: &str) -> bool {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    !text.chars().any(breaks)
+}
+
+/// Judges one head: these fields once each and no other, and what repeats the body repeats it.
+fn judge(request: &Recorded, repeated: &[(&str, &str)]) {
+    let mut names: Vec<String> = request.fields().into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    let mut expected = vec![
+        "accept",
+        "content-length",
+        "content-type",
+        "host",
+        "mcp-method",
+        "mcp-protocol-version",
+    ];
+    expected.extend(repeated.iter().map(|(name, _)| *name));
+    expected.sort_unstable();
+    expected.dedup();
+    assert_eq!(
+        names,
+        expected,
+        "{:?}",
+        String::from_utf8_lossy(&request.head)
+    );
+    for (name, text) in repeated {
+        let value = request.field(name).remove(0);
+        let safe = |byte: &u8| (b' '..=b'~').contains(byte);
+        assert!(value.iter().all(safe), "{name} {text:?}: {value:?}");
+        let value = String::from_utf8(value).unwrap();
+        assert_eq!(unsentinel(&value).as_deref(), Some(*text), "{value:?}");
+    }
+}
+
+fn tool() -> Value {
+    let region = json!({"type": "string", "x-mcp-header": "Region"});
+    json!([{"name": "deploy", "inputSchema": {"type": "object", "properties": {"region": region}}}])
+}
+
+/// R-020, R-066, R-067, R-221: 10,000 names, half of them from each era's hosts.
+#[tokio::test]
+async fn no_name_or_argument_adds_a_field() {
+    let server = Recorder::start().await;
+    server.offer(tool());
+    let gate = Gate::with(&server.table("r")).start().await;
+    let legacy = gate.host().path("/server/r/mcp").open().await;
+    // From its list chillgate knows which argument goes into the head.
+    legacy.request("tools/list", json!({})).await.result();
+    let mut connection = Connection::open(gate.front()).await;
+    let list = message(&json!(0), "tools/list", json!({}));
+    let asking = fields(&list);
+    let listed = connection.send("POST", "/server/r/mcp", &asking, list.to_string().into());
+    assert_eq!(collect(listed.await).await.status, 200);
+    server.take("tools/list");
+
+    let mut dice = Dice(0x5eed_5eed_5eed_5eed);
+    let (mut refused, mut in_base64) = (0, 0);
+    for n in 0..NAMES {
+        let text = dice.name();
+        let (method, params, repeats) = match dice.below(4) {
+            0 => ("tools/call", json!({"name": text}), "mcp-name"),
+            1 => ("prompts/get", json!({"name": text}), "mcp-name"),
+            2 => ("resources/read", json!({"uri": text}), "mcp-name"),
+            _ => {
+                let arguments = json!({"region": text});
+                let call = json!({"name": "deploy", "arguments": arguments});
+                ("tools/call", call, "mcp-param-region")
+            }
+        };
+        let is_refused = params["name"].as_str().is_some_and(|name| !is_name(name));
+        let code = if n % 2 == 0 {
+            legacy.request(method, params).await.code()
+        } else {
+            let sent = message(&json!(n), method, params);
+            let value = field(&text);
+            let mut all = fields(&sent);
+            all.retain(|(name, _)| *name != repeats);
+            all.push((repeats, &value));
+            let raw = sent.to_string().into();
+            let answer = connection.send("POST", "/server/r/mcp", &all, raw);
+            body(&collect(answer.await).await)["error"]["code"].as_i64()
+        };
+        let mut heard = server.take(method);
+        if is_refused {
+            assert_eq!((code, heard.len()), (Some(-32600), 0), "{method} {text:?}");
+            refused += 1;
+            continue;
+        }
+        assert_eq!((code, heard.len()), (None, 1), "{method} {text:?}");
+        let heard = heard.remove(0);
+        let told = heard.message();
+        let path = match (method, repeats) {
+            ("resources/read", _) => "/params/uri",
+            (_, "mcp-name") => "/params/name",
+            _ => "/params/arguments/region",
+        };
+        assert_eq!(told.pointer(path), Some(&json!(text)), "{told}");
+        let mut repeated = vec![("mcp-method", method), (repeats, text.as_str())];
+        if repeats != "mcp-name" {
+            repeated.push(("mcp-name", "deploy"));
+        }
+        judge(&heard, &repeated);
+        in_base64 += usize::from(heard.field(repeats)[0].starts_with(b"=?base64?"));
+    }
+    // The generator makes all sorts.
+    assert!(refused > 1000 && in_base64 > 1000, "{refused} {in_base64}");
+    assert!(NAMES - refused - in_base64 > 1000, "{refused} {in_base64}");
+}
