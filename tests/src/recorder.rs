@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::lenient;
+
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -52,7 +54,7 @@ impl Recorded {
 
     /// The body as JSON; null if it is none.
     pub fn message(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        lenient::read(&self.body).unwrap_or_default()
     }
 
     fn shown(&self) -> String {

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use chillgate_tests::lenient;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -66,7 +67,7 @@ impl Server {
         if self.flags.silent {
             return;
         }
-        let Ok(message) = serde_json::from_slice::<Value>(line) else {
+        let Some(message) = lenient::read(line) else {
             return;
         };
         let id = message.get("id").cloned();
