@@ -107,7 +107,7 @@ impl Gate {
         let handles = &self.0.handles;
         let selected = snapshot.routes.select(exchange, inbound, handles).await;
         let route = selected.map_err(|astray| self.turn_away(*astray, snapshot))?;
-        if let Err(refusal) = mirrored::check(exchange, &route).await {
+        if let Err(refusal) = mirrored::check(exchange, &route, &snapshot.access).await {
             return Err(self.turn_away(route.astray(refusal), snapshot));
         }
         if let Err(refusal) = handles.check(exchange, &route) {

@@ -10,16 +10,25 @@ use chillgate_wire::{code, mirror};
 
 use crate::exchange::Exchange;
 use crate::gate::Refusal;
+use crate::route::lists::Access;
 use crate::route::{Route, catalog};
 
-/// Holds a call's fields against its arguments.
+/// Holds a call's fields against its arguments. A tool that its host may not see has none to hold
+/// against: that they differ would say that it is there.
 ///
 /// # Errors
 /// One of them says something else, or is missing.
-pub async fn check(exchange: &Arc<Exchange>, route: &Route) -> Result<(), Refusal> {
+pub async fn check(
+    exchange: &Arc<Exchange>,
+    route: &Route,
+    access: &Access,
+) -> Result<(), Refusal> {
     let (Some(fields), Some(tool)) = (exchange.mirrored(), route.call.tool()) else {
         return Ok(());
     };
+    if access.cuts() && !access.shows(exchange, &route.call.server, "tools/list", tool) {
+        return Ok(());
+    }
     let look = !fields.is_empty();
     let params = catalog::mirrored(exchange, &route.backend, tool, look).await;
     let arguments = route.call.arguments.as_deref().unwrap_or(b"{}");
