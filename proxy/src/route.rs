@@ -275,6 +275,9 @@ impl Routes {
         let list = match &*inbound.method {
             "tools/call" => "tools/list",
             "prompts/get" => "prompts/list",
+            "completion/complete" if self.access.cuts() => {
+                return Box::pin(self.referred(exchange, inbound, server, rename)).await;
+            }
             _ => return Ok(self.to(exchange, *inbound, server, rename)),
         };
         if let (true, Some(shown)) = (self.access.cuts(), inbound.target.clone()) {
@@ -285,6 +288,34 @@ impl Routes {
             }
         }
         Ok(self.to(exchange, *inbound, server, rename))
+    }
+
+    /// What completion refers to is hidden like anything else, and then as unknown.
+    async fn referred(
+        &self,
+        exchange: &Arc<Exchange>,
+        inbound: Box<Inbound>,
+        server: Arc<dyn Backend>,
+        rename: Option<(&[&str], String)>,
+    ) -> Selected {
+        let text = |member| {
+            let text = inbound.request.text(&["params", "ref", member]);
+            text.map(std::borrow::Cow::into_owned)
+        };
+        let shows = |list, name: &str| self.access.shows(exchange, server.name(), list, name);
+        let refusal = if let Some(shown) = text("name") {
+            let name = rename.as_ref().map_or(&*shown, |(_, name)| name.as_str());
+            let list = "prompts/list";
+            let is_there = shows(list, name) && catalog::has(exchange, &server, list, name).await;
+            (!is_there).then(|| unknown("prompts/get", &shown))
+        } else {
+            let hidden = text("uri").filter(|uri| !shows("resources/list", uri));
+            hidden.map(|uri| not_found(&uri))
+        };
+        match refusal {
+            Some(refusal) => astray(exchange, *inbound, refusal),
+            None => Ok(self.to(exchange, *inbound, server, rename)),
+        }
     }
 
     async fn by_reference(
@@ -305,7 +336,7 @@ impl Routes {
                 Some((server, bare)) => {
                     let rename = (bare != name)
                         .then(|| (["params", "ref", "name"].as_slice(), bare.to_owned()));
-                    Ok(self.to(exchange, *inbound, server, rename))
+                    self.known(exchange, inbound, server, rename).await
                 }
                 None => astray(exchange, *inbound, unknown("prompts/get", &name)),
             };
@@ -314,7 +345,7 @@ impl Routes {
             return astray(exchange, *inbound, missing("ref"));
         };
         match self.by_uri(exchange, &uri).await {
-            Ok(server) => Ok(self.to(exchange, *inbound, server, None)),
+            Ok(server) => self.known(exchange, inbound, server, None).await,
             Err(refusal) => astray(exchange, *inbound, refusal),
         }
     }
@@ -332,27 +363,19 @@ impl Routes {
         let servers = self.access.readable(exchange, &self.servers, uri);
         let owner = catalog::owner_of_uri(exchange, &servers, uri).await;
         owner.map_err(|owners| {
-            let (code, message) = if owners.is_empty() {
-                (
-                    code::RESOURCE_NOT_FOUND,
-                    format!("Resource not found: {uri}"),
-                )
-            } else {
-                let paths: Vec<String> = owners
-                    .iter()
-                    .map(|name| format!("/server/{name}/mcp"))
-                    .collect();
-                (
-                    code::INVALID_PARAMS,
-                    format!(
-                        "Several servers have {uri}; ask one of them at {}",
-                        paths.join(" or ")
-                    ),
-                )
-            };
+            if owners.is_empty() {
+                return not_found(uri);
+            }
+            let paths: Vec<String> = owners
+                .iter()
+                .map(|name| format!("/server/{name}/mcp"))
+                .collect();
             Refusal::Answered {
-                code,
-                message,
+                code: code::INVALID_PARAMS,
+                message: format!(
+                    "Several servers have {uri}; ask one of them at {}",
+                    paths.join(" or ")
+                ),
                 data: None,
             }
         })
@@ -441,6 +464,15 @@ pub(crate) fn unknown(method: &str, name: &str) -> Refusal {
     Refusal::Answered {
         code: code::INVALID_PARAMS,
         message: format!("Unknown {noun}: {name}"),
+        data: None,
+    }
+}
+
+/// The same about a resource.
+fn not_found(uri: &str) -> Refusal {
+    Refusal::Answered {
+        code: code::RESOURCE_NOT_FOUND,
+        message: format!("Resource not found: {uri}"),
         data: None,
     }
 }
