@@ -18,6 +18,8 @@ pub(crate) const PARAMS: &[&str] = &[
     "ref",
     "level",
     "taskId",
+    "requestState",
+    "inputResponses",
 ];
 
 /// Members of `params._meta` that do.
@@ -25,6 +27,8 @@ pub(crate) const META: &[&str] = &[
     "progressToken",
     "io.modelcontextprotocol/protocolVersion",
     "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/logLevel",
 ];
 
 /// Whether `key` differs from one of `known` by case alone. An exact match is not a lookalike.
