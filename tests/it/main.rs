@@ -41,6 +41,7 @@ mod schemas;
 mod server_requests;
 mod tls;
 mod tree;
+mod two_readings;
 mod versions;
 
 use chillgate_tests::Mock;
