@@ -317,6 +317,8 @@ impl Endpoint {
         agent: &str,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
+        let version = read::single(headers, &PROTOCOL_VERSION)?;
+        check_version(version.map(|value| value.to_str().unwrap_or("?")), None)?;
         let session = match self.session(headers, scope, agent, None) {
             Ok(session) => session,
             // Who begins with a batch hears what is wrong with that, not that no session is there.
