@@ -27,7 +27,7 @@ fn call(params: &str) -> String {
 }
 
 /// Bodies that are no JSON text at all: -32700.
-fn no_json() -> Vec<Vec<u8>> {
+pub(crate) fn no_json() -> Vec<Vec<u8>> {
     let mut bodies: Vec<Vec<u8>> = [
         "",
         " ",
@@ -65,7 +65,7 @@ fn no_json() -> Vec<Vec<u8>> {
 }
 
 /// JSON that is no acceptable message: -32600.
-fn no_message() -> Vec<String> {
+pub(crate) fn no_message() -> Vec<String> {
     let mut bodies: Vec<String> = [
         "1", "null", "\"x\"", "true", "{}",
         r#"{"id":1,"method":"ping"}"#,

@@ -30,6 +30,7 @@ mod listening;
 mod metrics;
 mod misrouting;
 mod modern_servers;
+mod odd_bytes;
 mod parity;
 mod pass_through;
 mod peers;

@@ -95,9 +95,14 @@ impl Recorder {
         recorder
     }
 
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
     /// The `[server.NAME]` table.
     pub fn table(&self, name: &str) -> String {
-        let url = format!("http://{}/mcp", self.address);
+        let url = self.url();
         format!("[server.{name}]\nurl = \"{url}\"\nera = \"modern\"\n")
     }
 
