@@ -288,6 +288,7 @@ impl Gate {
     pub async fn hear(&self, session: &Arc<Session>, message: Envelope) -> Result<(), Refusal> {
         let snapshot = self.0.live.pin();
         session.use_now();
+        let message = inbound::without_own_keys(&message);
         if matches!(message.kind(), Kind::Response | Kind::Error) {
             if !session.answer(&message).await {
                 self.0.metrics.dropped("*", "answer_to_nobody");

@@ -84,6 +84,23 @@ impl Inbound {
     }
 }
 
+/// A notification or an answer of a host without keys of chillgate's own.
+pub fn without_own_keys(message: &Envelope) -> Envelope {
+    let forged: Vec<_> = ["params", "result"]
+        .into_iter()
+        .flat_map(|part| {
+            let meta = message.get(&[part, "_meta"]).unwrap_or(b"{}");
+            json::members(meta).map(move |(key, _, _)| (part, key))
+        })
+        .filter(|(_, key)| key.starts_with(OWN_KEYS))
+        .collect();
+    let mut edit = message.edit();
+    for (part, key) in &forged {
+        edit.remove(&[part, "_meta", key]);
+    }
+    edit.finish()
+}
+
 /// A known method as a shared string.
 fn interned(name: &str) -> Arc<str> {
     static KNOWN: LazyLock<Vec<Arc<str>>> =
