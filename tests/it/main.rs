@@ -22,6 +22,7 @@ mod egress;
 mod either;
 mod eras;
 mod examples;
+mod forged;
 mod harness;
 mod headers_agree;
 mod http_rules;
