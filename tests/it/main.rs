@@ -23,6 +23,7 @@ mod either;
 mod eras;
 mod examples;
 mod forged;
+mod handles;
 mod harness;
 mod headers_agree;
 mod http_rules;

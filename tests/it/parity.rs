@@ -374,9 +374,9 @@ async fn a_decision_is_the_same_by_every_way() {
                 assert_eq!(said, first, "{era} {way:?} {method} {params}");
             }
             if first.contains("\"code\"") {
-                refused += 1
+                refused += 1;
             } else {
-                admitted += 1
+                admitted += 1;
             }
         }
         assert!(
@@ -388,8 +388,8 @@ async fn a_decision_is_the_same_by_every_way() {
             let all = NAMED.iter().flat_map(|method| heard.of(method));
             for call in all {
                 let params = &call["params"];
-                let named = [&params["name"], &params["uri"], &params["ref"]["name"]];
-                let is_forbidden = named
+                let targets = [&params["name"], &params["uri"], &params["ref"]["name"]];
+                let is_forbidden = targets
                     .iter()
                     .any(|name| forbidden.iter().any(|one| **name == *one));
                 assert!(!is_forbidden, "{era}: it reached the server: {call}");

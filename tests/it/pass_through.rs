@@ -266,13 +266,13 @@ fn same(heard: &str, case: &Case, tool: &str) -> Result<(), String> {
     ))
 }
 
-fn equal(came: &str, case: &Case) -> Result<(), String> {
+fn equal(said: &str, case: &Case) -> Result<(), String> {
     let expected = case.answer.replacen(ID, &case.id, 1);
-    if came == expected {
+    if said == expected {
         return Ok(());
     }
     Err(format!(
-        "the host heard\n{came}\nand the server said\n{expected}"
+        "the host heard\n{said}\nand the server said\n{expected}"
     ))
 }
 
