@@ -261,15 +261,16 @@ async fn what_is_hidden_cannot_be_told_from_what_is_not_there() {
 async fn a_hidden_resource_is_as_unknown_as_none() {
     let [(_, one, _), (_, _, keys)] = servers();
     let other = crate::mock("b").flags(&["--eras", "modern"]).table(keys);
-    let policies = ACCESS.replace("a/secret*", "*/secret*");
+    // One of them is listed, the other fits a template.
+    let policies = ACCESS.replace("mock://a/secret*", "mock://*/doc\", \"mock://*/item/*");
     let gate = Gate::with(&(one.table("") + &other + &policies))
         .start()
         .await;
     let host = gate.host().open().await;
     let before = reached(&gate);
     for (hidden, absent) in [
-        ("mock://a/secret", "mock://c/secret"),
-        ("mock://b/secret", "mock://d/secret"),
+        ("mock://a/doc", "mock://c/doc"),
+        ("mock://b/item/7", "mock://d/item/7"),
     ] {
         let mut said = Vec::new();
         for uri in [hidden, absent] {
