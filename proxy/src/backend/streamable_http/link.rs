@@ -232,8 +232,10 @@ impl Link {
                 }
                 return;
             }
-            (Kind::Request, _) => {
-                let only = self.only_running();
+            (Kind::Request, method) => {
+                // Servers ask for roots whenever they have just been greeted.
+                let is_of_a_call = method != "roots/list";
+                let only = is_of_a_call.then(|| self.only_running()).flatten();
                 let exchange = exchange.or(only.as_ref());
                 let asked = session.ask(self.clone(), &said, exchange);
                 if let (Err(_), Some(id)) = (&asked, said.id()) {

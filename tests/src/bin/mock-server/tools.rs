@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use chillgate_tests::process::command;
 
+use crate::flags::Eras;
 use crate::methods::respond;
 use crate::server::{Server, lock};
 use crate::voice::flood;
@@ -135,7 +136,7 @@ pub(crate) fn list(server: &Server) -> Vec<Value> {
                 tool["execution"] = json!({"taskSupport": support});
                 tool
             }
-            "numbers" => {
+            "numbers" if server.flags.eras != Eras::Legacy => {
                 let mut tool = tool(name, about);
                 tool["outputSchema"] = json!({"type": "array", "items": {"type": "integer"}});
                 tool
