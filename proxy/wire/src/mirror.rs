@@ -131,6 +131,10 @@ impl Param {
 /// Whether two spellings are one number. Whole numbers beyond 2^53 are compared digit by digit,
 /// because a float would take neighbours for the same.
 fn same_number(one: &str, other: &str) -> bool {
+    // Written as JSON writes numbers, which `+7` and `07` are not.
+    if float(one).is_none() || float(other).is_none() {
+        return false;
+    }
     match (one.parse::<i128>(), other.parse::<i128>()) {
         (Ok(one), Ok(other)) => one == other,
         _ => match (float(one), float(other)) {

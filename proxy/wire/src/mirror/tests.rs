@@ -164,6 +164,8 @@ fn field_and_argument_agree_or_do_not() {
         ),
         (number, Some("inf"), r#"{"n":1e999}"#, false),
         (number, Some("7"), r#"{"n":"7"}"#, false),
+        (number, Some("+7"), r#"{"n":7}"#, false),
+        (number, Some("07"), r#"{"n":7}"#, false),
         (dry, Some("true"), r#"{"deep":{"dry":true}}"#, true),
         (dry, Some("True"), r#"{"deep":{"dry":true}}"#, false),
         (dry, None, r#"{"deep":7}"#, true),
