@@ -31,6 +31,7 @@ mod http_sse;
 mod listening;
 mod metrics;
 mod misrouting;
+mod modern_questions;
 mod modern_servers;
 mod odd_bytes;
 mod parity;
