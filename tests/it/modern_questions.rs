@@ -186,3 +186,30 @@ async fn a_host_is_asked_only_for_what_it_declared_and_may_say_no() {
         assert_eq!(answer["result"]["isError"] == true, tool == "sample");
     }
 }
+
+/// A call that cannot go on without one answer wants no other.
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_taken_back() {
+    let gate = gate().await;
+    let host = able(&gate).await;
+    let call = host.message("tools/call", Some(json!({"name": "pair"})));
+    let mut events = host.stream(&call).await;
+    let asked = [
+        next(&mut events, "a question").await,
+        next(&mut events, "another").await,
+    ];
+    let of = |method: &str| {
+        asked
+            .iter()
+            .find(|asked| asked["method"] == method)
+            .unwrap()
+    };
+    let (model, form) = (of("sampling/createMessage"), of("elicitation/create"));
+    let no = json!({"jsonrpc": "2.0", "id": model["id"], "error": {"code": -1, "message": "no"}});
+    host.post(&no).await;
+    let taken_back = next(&mut events, "the withdrawal").await;
+    assert_eq!(taken_back["method"], "notifications/cancelled");
+    assert_eq!(taken_back["params"]["requestId"], form["id"]);
+    let answer = next(&mut events, "the answer").await;
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+}

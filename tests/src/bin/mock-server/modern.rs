@@ -112,12 +112,23 @@ fn listen(server: &Server, id: &Value, params: &Value) {
     }
     lock(&server.listening).push((id.clone(), wanted.clone()));
     let params = json!({"notifications": wanted, "_meta": {SUBSCRIPTION: id}});
-    server.tell("notifications/subscriptions/acknowledged", params);
-    // News in the moment in which one subscription takes the place of another.
-    if wanted.to_string().contains("/noisy") {
-        let news = json!({"uri": "mock://a/1"});
-        tell_listeners(server, "notifications/resources/updated", &news);
+    if !wanted.to_string().contains("/noisy") {
+        return server.tell("notifications/subscriptions/acknowledged", params);
     }
+    // News in the moment in which one subscription takes the place of another: in one breath, so
+    // that nobody comes in between.
+    let line = |method: &str, params: &Value| {
+        format!(
+            "{}\n",
+            json!({"jsonrpc": "2.0", "method": method, "params": params})
+        )
+    };
+    let mut breath = line("notifications/subscriptions/acknowledged", &params);
+    for (id, _) in &*lock(&server.listening) {
+        let news = json!({"uri": "mock://a/1", "_meta": {SUBSCRIPTION: id}});
+        breath += &line("notifications/resources/updated", &news);
+    }
+    server.voice.raw(breath.into_bytes());
 }
 
 /// Tells all who listen to this.
@@ -175,6 +186,9 @@ async fn call(
         "elicit" if answers.is_null() => return asked(json!({"e": form}), json!("the state")),
         "sample" if answers.is_null() => return asked(json!({"s": model}), json!("s")),
         "sample-able" if answers.is_null() => return asked(json!({"s": able_model}), Value::Null),
+        "pair" if answers.is_null() => {
+            return asked(json!({"a": model, "b": form}), Value::Null);
+        }
         "page" if answers.is_null() => return asked(json!({"p": page}), Value::Null),
         "survey" if answers.is_null() => {
             return asked(json!({"e": form, "r": roots}), json!("one"));

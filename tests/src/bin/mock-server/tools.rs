@@ -94,6 +94,7 @@ const TOOLS: &[(&str, &str)] = &[
     // What only a server of 2026-07-28 has; see `modern.rs`.
     ("page", "asks the host's user to open a page"),
     ("sample-able", "asks for a completion with tools"),
+    ("pair", "asks for a completion and the host's user at once"),
     ("forever", "asks without end"),
     ("again", "wants to be called twice more"),
     ("as-task", "becomes a task of the extension"),
