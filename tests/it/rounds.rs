@@ -427,6 +427,8 @@ async fn progress_goes_with_the_round_that_it_belongs_to() {
 #[tokio::test]
 async fn a_late_question_of_a_cancelled_call_reaches_no_other_call() {
     let gate = gate().await;
+    // The server is there, so that the next call is with it at once.
+    ask(&gate, &call(9, "name")).await;
     let mut late = call(1, "elicit");
     late["params"]["arguments"] = json!({"ms": 400});
     let mut connection = Connection::open(gate.front()).await;
