@@ -379,6 +379,9 @@ async fn a_host_that_closes_its_connection_has_cancelled_its_call() {
         )
     };
     let (leaves, stays) = (wait("leaves"), wait("stays"));
+    // The server is there, so that the next calls are with it at once.
+    let first = message(&json!(9), "tools/call", json!({"name": "name"}));
+    send(gate.front(), &first).await;
     let staying = send(gate.front(), &stays);
     let leaving = async {
         let mut connection = Connection::open(gate.front()).await;
