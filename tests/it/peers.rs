@@ -13,7 +13,7 @@ use chillgate_tests::script::{
 use chillgate_tests::server::toml_list;
 use chillgate_tests::wait::seconds;
 use chillgate_tests::{Gate, until};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
 /// server-everything over stdio, as a command.
 fn everything() -> Vec<String> {
@@ -67,13 +67,7 @@ async fn remote_over(transport: &str, path: &str) -> (Child, String) {
         "NODE_OPTIONS",
         format!("--require {}", loopback().display()),
     );
-    let child = node
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    listening(port).await;
+    let child = started(node, port).await;
     (child, format!("http://127.0.0.1:{port}{path}"))
 }
 
@@ -263,17 +257,18 @@ async fn newer_remote(sdk: Sdk) -> (Child, String) {
     let words = newer(sdk);
     let mut server = command(&words[0]);
     server.args(&words[1..]).args(["--http", &port.to_string()]);
+    let child = started(server, port).await;
+    (child, format!("http://127.0.0.1:{port}/mcp"))
+}
+
+/// Starts a server and waits until it listens.
+async fn started(mut server: Command, port: u16) -> Child {
     let child = server
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    listening(port).await;
-    (child, format!("http://127.0.0.1:{port}/mcp"))
-}
-
-async fn listening(port: u16) {
     until("the remote server", seconds(30), async || {
         tokio::net::TcpStream::connect(("127.0.0.1", port))
             .await
@@ -281,6 +276,7 @@ async fn listening(port: u16) {
             .map(drop)
     })
     .await;
+    child
 }
 
 /// The control of the three above: only a client of the same era can be tried straight.
