@@ -24,6 +24,7 @@ pub mod pipes;
 pub(crate) mod said;
 pub mod stdio;
 pub mod streamable_http;
+pub mod tasking;
 
 /// What the gate knows about an admitted call besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::backend::{Backend, BackendError};
 use crate::config::Prefix;
 use crate::drain::Drain;
+use crate::era::tasks;
 use crate::exchange::Exchange;
 use crate::gate::handles::Handles;
 use crate::gate::inbound::Inbound;
@@ -167,7 +168,9 @@ impl Routes {
                 let server = self.get(name).cloned();
                 return match server {
                     Some(server) if &*inbound.method == LISTEN => {
-                        let listen = self.listen(server.name(), vec![server.clone()]);
+                        let followed = self.followed(exchange, &inbound, handles);
+                        let servers = vec![server.clone()];
+                        let listen = self.listen(server.name(), servers, followed);
                         Ok(self.to(exchange, *inbound, listen, None))
                     }
                     Some(server) => self.known(exchange, inbound, server, None).await,
@@ -190,7 +193,9 @@ impl Routes {
                 }
             }
             LISTEN => {
-                let listen = self.listen(self.merge.name(), self.servers.clone());
+                let followed = self.followed(exchange, &inbound, handles);
+                let servers = self.servers.clone();
+                let listen = self.listen(self.merge.name(), servers, followed);
                 Ok(self.to(exchange, *inbound, listen, None))
             }
             method if Merge::answers(method) => {
@@ -198,15 +203,29 @@ impl Routes {
             }
             method => {
                 // A task is where it was made; no other is known here.
-                let task = inbound.target.as_deref();
-                let task = task.filter(|_| method.starts_with("tasks/"));
+                let is_about_task = method.starts_with("tasks/");
+                let task = inbound.target.as_deref().filter(|_| is_about_task);
                 let maker = task.and_then(|task| handles.maker(&session.agent.name, task));
-                if let Some(maker) = maker.and_then(|maker| self.get(&maker).cloned()) {
+                let maker = match (maker, self.servers.as_slice()) {
+                    (Some(maker), _) => self.get(&maker).cloned(),
+                    (None, [only]) if task.is_some() && session.era() == Era::Modern => {
+                        Some(only.clone())
+                    }
+                    (None, _) => None,
+                };
+                if let Some(maker) = maker {
                     return Ok(self.to(exchange, *inbound, maker, None));
                 }
+                let (code, message) = if is_about_task && session.era() == Era::Modern {
+                    let text = "Invalid params: there is no such task".to_owned();
+                    (code::INVALID_PARAMS, text)
+                } else {
+                    let text = format!("Method not found: {}", inbound.method);
+                    (code::METHOD_NOT_FOUND, text)
+                };
                 let refusal = Refusal::Answered {
-                    code: code::METHOD_NOT_FOUND,
-                    message: format!("Method not found: {}", inbound.method),
+                    code,
+                    message,
                     data: None,
                 };
                 astray(exchange, *inbound, refusal)
@@ -214,10 +233,48 @@ impl Routes {
         }
     }
 
-    fn listen(&self, name: &Arc<str>, servers: Vec<Arc<dyn Backend>>) -> Arc<dyn Backend> {
+    /// The tasks that a request to listen names, as far as they are its agent's own: of others there
+    /// is nothing to hear.
+    fn followed(
+        &self,
+        exchange: &Exchange,
+        inbound: &Inbound,
+        handles: &Handles,
+    ) -> Vec<(String, Arc<dyn Backend>)> {
+        let session = &exchange.session;
+        if !tasks::are_declared(session.capabilities()) {
+            return Vec::new();
+        }
+        let Ok(filter) = listen::Filter::read(&inbound.request) else {
+            return Vec::new();
+        };
+        let reachable = self.of(session).unwrap_or_default();
+        let maker = |task: &str| {
+            let maker = handles.maker(&session.agent.name, task)?;
+            reachable.iter().find(|server| *server.name() == maker)
+        };
+        let tasks = filter.tasks.into_iter();
+        tasks
+            .filter_map(|task| maker(&task).cloned().map(|server| (task, server)))
+            .collect()
+    }
+
+    fn listen(
+        &self,
+        name: &Arc<str>,
+        servers: Vec<Arc<dyn Backend>>,
+        followed: Vec<(String, Arc<dyn Backend>)>,
+    ) -> Arc<dyn Backend> {
         let (access, tasks) = (self.access.clone(), self.tasks.clone());
         let ends = (self.drain.clone(), self.superseded.clone());
-        Arc::new(Listen::new(name.clone(), servers, access, tasks, ends))
+        Arc::new(Listen::new(
+            name.clone(),
+            servers,
+            followed,
+            access,
+            tasks,
+            ends,
+        ))
     }
 
     async fn by_thing(

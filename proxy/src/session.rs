@@ -25,6 +25,7 @@ mod finished;
 mod heeds;
 mod questions;
 mod register;
+mod tasks;
 
 use finished::Finished;
 pub use heeds::Heeded;
@@ -32,6 +33,8 @@ use heeds::Heeds;
 pub use questions::Asker;
 use questions::Questions;
 pub use register::{Agent, Aside, Full, Place, Sessions};
+pub use tasks::Task;
+use tasks::Tasks;
 
 /// The host has not said which log messages it wants.
 const UNSAID: u8 = u8::MAX;
@@ -100,6 +103,8 @@ pub struct Session {
     log_level: AtomicU8,
     /// Tasks of its that have ended before they began.
     pub finished: Finished,
+    /// Tasks of older servers that its modern hosts have.
+    pub tasks: Tasks,
     /// What a modern server may hear of its capabilities.
     modern_capabilities: OnceLock<Bytes>,
     exchanges: Mutex<Map<Id, Arc<Exchange>>>,
@@ -225,6 +230,7 @@ impl Session {
             line: opening.line,
             log_level: AtomicU8::new(UNSAID),
             finished: Finished::default(),
+            tasks: Tasks::default(),
             modern_capabilities: OnceLock::new(),
             exchanges: Mutex::default(),
             questions: Questions::default(),
@@ -567,6 +573,7 @@ impl Session {
         for exchange in locked(&self.exchanges).values() {
             exchange.end(why);
         }
+        self.tasks.clear();
         self.questions.clear();
         self.outbox.close();
     }

@@ -21,6 +21,7 @@ use crate::backend::pipe::Terms;
 use crate::backend::pipes::{Opener, Pipes};
 use crate::backend::stdio::Child;
 use crate::backend::streamable_http::Remote;
+use crate::backend::tasking::Tasking;
 use crate::breaks::Breaks;
 use crate::config::{Config, Isolation, Server, ServerEra, ServerName};
 use crate::drain::Drain;
@@ -241,11 +242,18 @@ fn backend_of(
 /// A server in the era it is configured for, or in both.
 fn in_eras(
     era: ServerEra,
-    make: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
+    reach: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
     sort: Sort,
     terms: &Terms,
     tasks: &TaskTracker,
 ) -> Result<Arc<dyn Backend>, String> {
+    let make = |era| {
+        let server = reach(era)?;
+        Ok::<Arc<dyn Backend>, String>(match era {
+            Era::Legacy => Arc::new(Tasking::new(server, tasks.clone())),
+            Era::Modern => server,
+        })
+    };
     match era {
         ServerEra::Legacy => make(Era::Legacy),
         ServerEra::Modern => make(Era::Modern),

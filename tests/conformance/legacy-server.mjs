@@ -15,6 +15,8 @@ import { createRequire } from "node:module";
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
+import { Tasks } from "./legacy-tasks.mjs";
+
 // The SDK at the version of the interop tests, so that the two never drift apart.
 const sdk = createRequire(new URL("../interop/ts/package.json", import.meta.url));
 const { Server } = sdk("@modelcontextprotocol/sdk/server/index.js");
@@ -404,6 +406,9 @@ const TOOLS = {
   ],
 };
 
+TOOLS.greet = ["Says hello", (_call, { name }) => said(`Hello, ${name}!`), object({ name: string("Whom to greet") })];
+TOOLS.runs = ["How often each tool that can be a task was run", async (call) => said(JSON.stringify(await call.session.tasks.counted()))];
+
 const argument = (name) => ({ name, description: `The argument ${name}`, required: true });
 
 // Each prompt: what it is in words, its messages, and its arguments.
@@ -454,7 +459,7 @@ function listed(name, [description, , inputSchema]) {
 }
 
 function tools() {
-  const all = Object.entries(TOOLS).map(([name, entry]) => listed(name, entry));
+  const all = [...Object.entries(TOOLS).map(([name, entry]) => listed(name, entry)), ...Tasks.listed()];
   // Last, so that the order of the others never depends on it.
   return extra.tool ? [...all, listed("test_extra_tool", ["Comes and goes"])] : all;
 }
@@ -476,6 +481,7 @@ function contents(uri) {
 class Session {
   level = LEVELS[0];
   watched = new Set();
+  tasks = new Tasks(sdk);
 
   constructor() {
     this.server = new Server(
@@ -487,7 +493,10 @@ class Session {
           resources: { subscribe: true, listChanged: true },
           logging: {},
           completions: {},
+          tasks: Tasks.capability,
         },
+        taskStore: this.tasks.store,
+        taskMessageQueue: this.tasks.queue,
         instructions: "Speaks 2025-11-25 and older.",
       },
     );
@@ -500,6 +509,7 @@ class Session {
     const on = this.server.setRequestHandler.bind(this.server);
     on(ListToolsRequestSchema, () => ({ tools: tools() }));
     on(CallToolRequestSchema, async ({ params }, context) => {
+      if (Tasks.has(params.name)) return this.tasks.call(new Call(this, context), params, context);
       const [, run] = TOOLS[params.name] ?? [];
       if (!run) throw new Refusal(INVALID_PARAMS, `Unknown tool: ${params.name}`);
       try {

@@ -34,6 +34,7 @@ mod misrouting;
 mod modern_questions;
 mod modern_servers;
 mod odd_bytes;
+mod older_tasks;
 mod parity;
 mod pass_through;
 mod peers;

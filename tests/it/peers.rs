@@ -262,7 +262,7 @@ async fn newer_remote(sdk: Sdk) -> (Child, String) {
 }
 
 /// Starts a server and waits until it listens.
-async fn started(mut server: Command, port: u16) -> Child {
+pub(crate) async fn started(mut server: Command, port: u16) -> Child {
     let child = server
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -4,7 +4,7 @@
 //! hosts that both count from 0 never meet. Reader and writer are separate; neither waits for a
 //! host. It never starts, stops or judges the process behind it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub struct Pipe {
     audience: Audience,
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
+    /// Calls that run beside the one that holds the pipe, and that the server may ask about as well.
+    beside: AtomicUsize,
     /// Until when a question may be about a call that has ended without its answer.
     doubt: Mutex<Option<Instant>>,
     greeting: OnceLock<Greeting>,
@@ -114,6 +116,7 @@ impl Pipe {
             slots: Semaphore::new(terms.in_flight),
             audience,
             holder: Mutex::default(),
+            beside: AtomicUsize::new(0),
             doubt: Mutex::default(),
             greeting: OnceLock::new(),
             ears: OnceLock::new(),
@@ -201,6 +204,13 @@ impl Pipe {
     /// From now on the server's questions are about this call.
     pub fn hold_for(&self, exchange: &Arc<Exchange>) {
         *locked(&self.holder) = Arc::downgrade(exchange);
+    }
+
+    /// A call that the server may ask about goes in beside the one that holds the pipe: while it
+    /// lasts, what says not which of them it is about is about neither.
+    pub fn go_beside(self: &Arc<Self>) -> Beside {
+        self.beside.fetch_add(1, Ordering::Relaxed);
+        Beside(self.clone())
     }
 
     /// The call has ended, and the server has not answered it: what it asks in the next moments may
@@ -392,6 +402,16 @@ impl Pipe {
             number,
             receiver: Some(receiver),
         })
+    }
+}
+
+/// A call beside the one that holds the pipe; dropped, it is over.
+#[derive(Debug)]
+pub struct Beside(Arc<Pipe>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.beside.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -123,7 +123,9 @@ impl Pipes {
             && self.0.terms.era == Era::Legacy
             && self.is_own(session)
             && session.declared.any()
-            && request.method().is_some_and(rounds::may_ask);
+            && request.method().is_some_and(rounds::may_ask)
+            // What it asks about a task names the task, which outlives the call.
+            && request.find(&["params", "task"]).is_none();
         if !is_asked {
             return Ok(None);
         }
@@ -354,6 +356,11 @@ impl Backend for Pipes {
         let lease = self.lease(&exchange.session, request)?;
         let Some(mut lease) = lease else {
             let pipe = self.pipe(&exchange.session).await?;
+            let makes_task = exchange.session.era() == Era::Modern
+                && request.method() == Some("tools/call")
+                && pipe.era() == Era::Legacy
+                && !pipe.audience().is_shared();
+            let _beside = makes_task.then(|| pipe.go_beside());
             return self.carry(&pipe, exchange, request, passage).await;
         };
         // Boxed for the same reason.

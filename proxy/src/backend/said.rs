@@ -27,12 +27,20 @@ pub(super) fn hand_on(
         }
         // It told that a question need not be answered any more; a modern host was not asked one.
         "notifications/elicitation/complete" if session.era() == Era::Modern => Ok(()),
+        // Whoever listens for the task looks at it.
+        "notifications/tasks/status" if session.era() == Era::Modern => {
+            session.tasks.changed();
+            Ok(())
+        }
         "notifications/message" if !wants_log(session, related, &note) => Ok(()),
         "notifications/resources/updated" => session.tell(note),
         method if method.ends_with("list_changed") => {
             session.learned().forget(server);
             session.tell(note)
         }
+        // A modern host hears of a call its progress and its log, and else what it listens for.
+        "notifications/message" | "notifications/progress" => session.tell_about(related, note),
+        _ if session.era() == Era::Modern => session.tell(note),
         _ => session.tell_about(related, note),
     }
 }

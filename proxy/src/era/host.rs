@@ -153,26 +153,15 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
 
 static EXECUTION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"execution\""));
 
-/// The tools of a list without what 2025-11-25 says of running them as tasks, and without those
-/// that run in no other way: a modern host could not call them (eras, b.3). `None`: none says it.
+/// The tools of a list without what 2025-11-25 says of running them as tasks (eras, b.6). `None`:
+/// none says it.
 fn without_execution(result: &[u8]) -> Option<Vec<u8>> {
     EXECUTION.find(result)?;
     let tools = &result[json::member(result, "tools")?];
-    let mut kept = vec![b'['];
-    for at in json::items(tools) {
-        let tool = &tools[at];
-        let execution = json::member(tool, "execution").map(|at| &tool[at]);
-        let support = execution.and_then(|said| Some(&said[json::member(said, "taskSupport")?]));
-        if support.and_then(json::text).as_deref() == Some("required") {
-            continue;
-        }
-        if kept.len() > 1 {
-            kept.push(b',');
-        }
-        kept.extend_from_slice(&json::without(tool, "execution"));
-    }
-    kept.push(b']');
-    Some(kept)
+    let kept: Vec<_> = json::items(tools)
+        .map(|at| json::without(&tools[at], "execution"))
+        .collect();
+    Some([b"[", kept.join(&b","[..]).as_slice(), b"]"].concat())
 }
 
 /// The results that say for how long they hold.

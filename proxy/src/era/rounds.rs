@@ -177,20 +177,27 @@ pub fn key(input: &Input) -> String {
     format!("q{}", input.number)
 }
 
-/// The outcome of a call that waits for its host, as the answer to the request `id`.
-pub fn required(id: &[u8], inputs: &[Input], state: Option<&str>) -> Bytes {
-    let mut result = br#"{"resultType":"input_required","inputRequests":{"#.to_vec();
+/// Questions as a modern host reads them, each under its key.
+pub fn requests(inputs: &[Input]) -> Vec<u8> {
+    let mut requests = vec![b'{'];
     for (at, input) in inputs.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
         let head = format!(r#"{comma}"{}":{{"method":"{}""#, key(input), input.method);
-        result.extend_from_slice(head.as_bytes());
+        requests.extend_from_slice(head.as_bytes());
         if let Some(params) = &input.params {
-            result.extend_from_slice(br#","params":"#);
-            result.extend_from_slice(params);
+            requests.extend_from_slice(br#","params":"#);
+            requests.extend_from_slice(params);
         }
-        result.push(b'}');
+        requests.push(b'}');
     }
-    result.push(b'}');
+    requests.push(b'}');
+    requests
+}
+
+/// The outcome of a call that waits for its host, as the answer to the request `id`.
+pub fn required(id: &[u8], inputs: &[Input], state: Option<&str>) -> Bytes {
+    let mut result = br#"{"resultType":"input_required","inputRequests":"#.to_vec();
+    result.extend_from_slice(&requests(inputs));
     if let Some(state) = state {
         result.extend_from_slice(format!(r#","requestState":"{state}""#).as_bytes());
     }

@@ -27,10 +27,16 @@ pub fn discovered(greeting: &Envelope) -> Envelope {
         edit.set(&["result", "_meta", meta::SERVER_INFO], server);
         edit.remove(&["result", "serverInfo"]);
     }
-    // What cannot be asked for through chillgate is not offered.
+    // Calls alone can be tasks there, and their list is nobody's (eras, b.6).
     let tasks = ["result", "capabilities", "tasks"];
     if greeting.find(&tasks).is_some() {
         edit.remove(&tasks);
+        if greeting.result().is_some_and(tasks::are_had) {
+            edit.set(
+                &["result", "capabilities", "extensions", tasks::EXTENSION],
+                b"{}",
+            );
+        }
     }
     edit.finish()
 }
@@ -66,7 +72,6 @@ pub fn to_legacy<'r>(
         let id = Some(exchange.host_id.as_bytes());
         own(message::error(id, code, text, None)).map(Box::new)
     };
-    let method = request.method().unwrap_or_default();
     // Whatever chillgate has sealed never comes as far as this.
     if request.find(&["params", rounds::STATE]).is_some()
         && let text = format!("Invalid params: {}", rounds::Broken)
@@ -74,17 +79,9 @@ pub fn to_legacy<'r>(
     {
         return Err(answer);
     }
-    // The tasks of the two eras have nothing but their names in common.
-    if method.starts_with("tasks/")
-        && let text = format!("Method not found: {method}")
-        && let Ok(answer) = refused(code::METHOD_NOT_FOUND, &text)
-    {
-        return Err(answer);
-    }
     let stripped = meta::strip(request);
     // Without a state the answers belong to nothing that was asked here: this is a call of its own.
-    // And what asks an older server for a task means nothing to a modern host.
-    let unknown: Vec<_> = [rounds::RESPONSES, rounds::STATE, "task"]
+    let unknown: Vec<_> = [rounds::RESPONSES, rounds::STATE]
         .into_iter()
         .filter(|member| stripped.find(&["params", member]).is_some())
         .collect();

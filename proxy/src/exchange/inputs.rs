@@ -93,6 +93,12 @@ impl Inputs {
         self.change().lacking = Some(capabilities);
     }
 
+    /// Shows what has been asked, which stays where it is. `None`: nothing has.
+    pub fn peek<T>(&self, look: impl FnOnce(&[Input]) -> T) -> Option<T> {
+        let open = locked(&self.open);
+        (!open.inputs.is_empty()).then(|| look(&open.inputs))
+    }
+
     /// Resolves once the server has asked something and then been silent for a moment. Safe to
     /// cancel; for the one who carries the call.
     pub async fn wanted(&self) -> Wanted {

@@ -5,13 +5,16 @@
 //! they end; what they say reaches it through the host's session. It sends only what was asked for
 //! and acknowledged.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chillgate_wire::{Envelope, Id, code, json, message, meta};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
+use serde_json::{Map, Value, json as value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +24,7 @@ use super::lists::Access;
 use super::{catalog, own};
 use crate::backend::{Backend, BackendError, Passage};
 use crate::drain::Drain;
+use crate::era::tasks;
 use crate::exchange::Exchange;
 use crate::session::Heeded;
 
@@ -29,6 +33,12 @@ pub const LISTEN: &str = "subscriptions/listen";
 
 /// Resources that one request may name.
 const RESOURCES: usize = 100;
+/// Tasks that one request may name.
+const TASKS: usize = 100;
+/// How often a task is looked at, where its server does not say; at least and at most.
+const LOOK: Duration = Duration::from_secs(1);
+const OFTEN: Duration = Duration::from_millis(250);
+const SELDOM: Duration = Duration::from_secs(10);
 /// How long a server that has ended is left alone, at most.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -44,6 +54,8 @@ pub struct Filter {
     pub lists: Vec<&'static str>,
     /// Resources whose updates it wants.
     pub resources: HashSet<String>,
+    /// Tasks that it wants to follow: of the tasks extension.
+    pub tasks: HashSet<String>,
 }
 
 /// Lists, and the members of a filter that stand for their changes.
@@ -70,17 +82,8 @@ impl Filter {
                 Some(_) => return Err(format!("`notifications.{member}` is no boolean")),
             }
         }
-        if let Some(at) = json::member(filter, "resourceSubscriptions") {
-            let uris = &filter[at];
-            let wrong = "`notifications.resourceSubscriptions` is no array of strings";
-            if !json::is_array(uris) {
-                return Err(wrong.to_owned());
-            }
-            for at in json::items(uris) {
-                let uri = json::text(&uris[at]).ok_or(wrong)?;
-                wanted.resources.insert(uri.into_owned());
-            }
-        }
+        wanted.resources = strings(filter, "resourceSubscriptions")?;
+        wanted.tasks = strings(filter, "taskIds")?;
         Ok(wanted)
     }
 
@@ -91,10 +94,15 @@ impl Filter {
             .filter(|(list, _)| self.lists.contains(list))
             .map(|(_, member)| format!(r#""{member}":true"#))
             .collect();
-        if !self.resources.is_empty() {
-            let mut uris: Vec<_> = self.resources.iter().map(|uri| json::quote(uri)).collect();
-            uris.sort();
-            members.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
+        for (member, named) in [
+            ("resourceSubscriptions", &self.resources),
+            ("taskIds", &self.tasks),
+        ] {
+            if !named.is_empty() {
+                let mut named: Vec<_> = named.iter().map(|name| json::quote(name)).collect();
+                named.sort();
+                members.push(format!(r#""{member}":[{}]"#, named.join(",")));
+            }
         }
         format!("{{{}}}", members.join(","))
     }
@@ -104,6 +112,9 @@ impl Filter {
             return Err(format!(
                 "more than {RESOURCES} resources in one subscription"
             ));
+        }
+        if self.tasks.len() > TASKS {
+            return Err(format!("more than {TASKS} tasks in one subscription"));
         }
         Ok(self)
     }
@@ -127,11 +138,27 @@ impl Filter {
     }
 }
 
+/// The strings that a member of a filter lists; none where it is not there.
+fn strings(filter: &[u8], member: &str) -> Result<HashSet<String>, String> {
+    let Some(at) = json::member(filter, member) else {
+        return Ok(HashSet::new());
+    };
+    let list = &filter[at];
+    let wrong = || format!("`notifications.{member}` is no array of strings");
+    if !json::is_array(list) {
+        return Err(wrong());
+    }
+    let texts = json::items(list).map(|at| json::text(&list[at]).map(Cow::into_owned));
+    texts.collect::<Option<_>>().ok_or_else(wrong)
+}
+
 /// The servers that one request listens to.
 #[derive(Debug)]
 pub struct Listen {
     name: Arc<str>,
     servers: Vec<Arc<dyn Backend>>,
+    /// The tasks of its agent that it names, and where they are.
+    followed: Vec<(String, Arc<dyn Backend>)>,
     access: Access,
     tasks: TaskTracker,
     /// What ends it: chillgate stops, or has other servers.
@@ -146,6 +173,7 @@ impl Listen {
     pub fn new(
         name: Arc<str>,
         servers: Vec<Arc<dyn Backend>>,
+        followed: Vec<(String, Arc<dyn Backend>)>,
         access: Access,
         tasks: TaskTracker,
         ends: (Drain, CancellationToken),
@@ -153,6 +181,7 @@ impl Listen {
         Self {
             name,
             servers,
+            followed,
             access,
             tasks,
             ends,
@@ -245,6 +274,16 @@ impl Listen {
         agreed
     }
 
+    /// Those of the named tasks that are there.
+    async fn tasks_now(&self, exchange: &Arc<Exchange>) -> Vec<Followed> {
+        let looks = self.followed.iter().map(|(id, server)| async move {
+            let task = look(server, exchange, id).await?;
+            let (id, server) = (id.clone(), server.clone());
+            Some(Followed { id, server, task })
+        });
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
     async fn listen(&self, exchange: &Arc<Exchange>, wanted: &Filter) {
         let shares = self.shares(exchange, wanted).await;
         let (tellers, mut offers): (Vec<_>, Vec<_>) =
@@ -256,7 +295,9 @@ impl Listen {
             .zip(tellers)
             .map(|((server, uris), offered)| self.attend(server, exchange, uris, offered));
         let telling = async {
-            let agreed = self.agree(wanted, &mut offers).await;
+            let (mut agreed, seen) =
+                tokio::join!(self.agree(wanted, &mut offers), self.tasks_now(exchange));
+            agreed.tasks = seen.iter().map(|seen| seen.id.clone()).collect();
             let params = format!(
                 r#"{{"notifications":{},"_meta":{{"{}":{}}}}}"#,
                 agreed.written(),
@@ -273,7 +314,10 @@ impl Listen {
             }
             let _heeded = Heeded::new(exchange.clone(), agreed);
             let (drain, superseded) = &self.ends;
+            let following = join_all(seen.into_iter().map(|seen| seen.follow(exchange)));
+            let following = following.then(|_| std::future::pending::<()>());
             tokio::select! {
+                () = following => {}
                 () = drain.until_refusing() => {}
                 () = superseded.cancelled() => {}
             }
@@ -284,6 +328,71 @@ impl Listen {
             _ = join_all(attending) => {}
         }
     }
+}
+
+/// A task that a host follows, as it was last seen.
+struct Followed {
+    id: String,
+    server: Arc<dyn Backend>,
+    task: Map<String, Value>,
+}
+
+impl Followed {
+    /// Looks at it until it has ended, and tells the host whenever it is not as it was: servers need
+    /// not say so, and those of the older era say less.
+    async fn follow(mut self, exchange: &Arc<Exchange>) {
+        loop {
+            let status = self.task.get("status").and_then(Value::as_str);
+            if matches!(status, Some("completed" | "failed" | "cancelled") | None) {
+                return;
+            }
+            let every = self.task.get("pollIntervalMs").and_then(Value::as_u64);
+            let every = every.map_or(LOOK, Duration::from_millis);
+            tokio::select! {
+                () = tokio::time::sleep(every.clamp(OFTEN, SELDOM)) => {}
+                () = exchange.session.tasks.until_changed() => {}
+            }
+            let Some(now) = look(&self.server, exchange, &self.id).await else {
+                continue;
+            };
+            if now == self.task {
+                continue;
+            }
+            self.task = now;
+            let mut params = self.task.clone();
+            let id = String::from_utf8_lossy(exchange.host_id.as_bytes()).into_owned();
+            let id: Value = serde_json::from_str(&id).unwrap_or_default();
+            params.insert("_meta".to_owned(), value!({(meta::SUBSCRIPTION_ID): id}));
+            let params = Value::Object(params).to_string();
+            let note = own(message::notification(
+                "notifications/tasks",
+                Some(params.as_bytes()),
+            ));
+            if let Ok(note) = note {
+                // A host that does not read misses a state, not the next one.
+                let _ = exchange.send(note);
+            }
+        }
+    }
+}
+
+/// A task as its server says it is.
+async fn look(
+    server: &Arc<dyn Backend>,
+    exchange: &Arc<Exchange>,
+    id: &str,
+) -> Option<Map<String, Value>> {
+    let asker = Exchange::new(Id::text("chillgate-task"), exchange.session.clone(), 1);
+    let params = format!(r#"{{"taskId":{}}}"#, json::quote(id));
+    let raw = message::request(asker.id.as_bytes(), "tasks/get", Some(params.as_bytes()));
+    let request = own(raw).ok()?;
+    let asking = server.call(&asker, &request, Passage::default());
+    let answer = tokio::time::timeout(catalog::PATIENCE, asking).await;
+    let mut task = tasks::read(&answer.ok()?.ok()?)?;
+    // What belongs to the answer and not to the task.
+    task.remove("resultType");
+    task.remove("_meta");
+    Some(task)
 }
 
 /// One request about a resource, on chillgate's own account in the session of the exchange.
@@ -390,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_read_and_written_alike() {
-        let full = r#"{"toolsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["a:1","b:2"]}"#;
+        let full = r#"{"toolsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["a:1","b:2"],"taskIds":["t"]}"#;
         for filter in [full, "{}", r#"{"promptsListChanged":true}"#] {
             let read = Filter::read(&request(&format!(r#"{{"notifications":{filter}}}"#)));
             assert_eq!(read.expect(filter).written(), filter);
@@ -401,6 +510,8 @@ mod tests {
             r#"{"notifications":{"toolsListChanged":1}}"#,
             r#"{"notifications":{"resourceSubscriptions":"a"}}"#,
             r#"{"notifications":{"resourceSubscriptions":[1]}}"#,
+            r#"{"notifications":{"taskIds":"a"}}"#,
+            r#"{"notifications":{"taskIds":[{}]}}"#,
         ] {
             assert!(Filter::read(&request(wrong)).is_err(), "{wrong}");
         }

@@ -9,13 +9,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chillgate_wire::{Envelope, code, json, message, method};
+use chillgate_wire::{Envelope, Era, code, json, message, method};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::backend::said::severity;
 use crate::backend::{Backend, BackendError, Passage};
 use crate::era::server::discovered;
+use crate::era::tasks;
 use crate::exchange::Exchange;
 use crate::route::catalog::{self, PATIENCE};
 use crate::route::lists::{self, Access, each, naming_member, push_entry};
@@ -73,8 +74,14 @@ impl Merge {
         } else {
             format!(r#","instructions":{}"#, json::quote(&instructions))
         };
+        // The ids of tasks name no server, so the hosts of older eras, who share them in lists, have
+        // none here. What others were given, chillgate knows the maker of.
+        let tasks = match session.era() {
+            Era::Legacy => String::new(),
+            Era::Modern => format!(r#","tasks":{}"#, tasks::offer()),
+        };
         format!(
-            r#"{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"prompts":{{"listChanged":true}},"resources":{{"subscribe":true,"listChanged":true}},"completions":{{}},"logging":{{}}}},"serverInfo":{{"name":"chillgate","version":"{}"}}{instructions}}}"#,
+            r#"{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"prompts":{{"listChanged":true}},"resources":{{"subscribe":true,"listChanged":true}},"completions":{{}},"logging":{{}}{tasks}}},"serverInfo":{{"name":"chillgate","version":"{}"}}{instructions}}}"#,
             session.revision.as_str(),
             env!("CARGO_PKG_VERSION"),
         )

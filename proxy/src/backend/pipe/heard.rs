@@ -3,6 +3,7 @@
 //! Nothing here waits: a host that does not read must not stop the reader that all share.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chillgate_wire::{Envelope, Era, Id, Kind, code, message, meta};
@@ -13,6 +14,7 @@ use crate::backend::BackendError;
 use crate::backend::said::hand_on;
 use crate::exchange::{Exchange, Refused};
 use crate::lock::locked;
+use crate::session::Asker;
 
 impl Pipe {
     /// Takes in one message of the server.
@@ -258,10 +260,15 @@ impl Pipe {
         } else {
             let asked = match &self.audience {
                 Audience::One(session) => session.upgrade().map(|session| {
+                    let asker: Arc<dyn Asker> = self.clone();
+                    let about = session.ask_about_task(&self.server, &asker, question);
+                    if let Some(asked) = about {
+                        return asked.map_err(|_| session.why_unasked());
+                    }
                     let is_sure = session.era() == Era::Legacy || !self.is_in_doubt();
                     let related = self.only_exchange().filter(|_| is_sure);
                     session
-                        .ask(self.clone(), question, related.as_ref())
+                        .ask(asker, question, related.as_ref())
                         .map_err(|_| session.why_unasked())
                 }),
                 Audience::Many(_) => {
@@ -295,7 +302,9 @@ impl Pipe {
     /// The exchange a message without a reference belongs to: the one that has the pipe for
     /// itself, or the only one there is.
     fn only_exchange(&self) -> Option<Arc<Exchange>> {
-        if let Some(holder) = locked(&self.holder).upgrade() {
+        if let Some(holder) = locked(&self.holder).upgrade()
+            && self.beside.load(Ordering::Relaxed) == 0
+        {
             return Some(holder);
         }
         let pending = locked(&self.pending);

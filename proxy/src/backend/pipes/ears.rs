@@ -210,6 +210,7 @@ impl Keeping {
         let filter = Filter {
             lists: self.lists.clone(),
             resources: uris.clone(),
+            ..Filter::default()
         };
         let filter = filter.written();
         let asking = self.pipe.listen(filter.as_bytes());

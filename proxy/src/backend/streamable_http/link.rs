@@ -237,7 +237,9 @@ impl Link {
                 let is_of_a_call = method != "roots/list";
                 let only = is_of_a_call.then(|| self.only_running()).flatten();
                 let exchange = exchange.or(only.as_ref());
-                let asked = session.ask(self.clone(), &said, exchange);
+                let own: Arc<dyn Asker> = self.clone();
+                let about = session.ask_about_task(&remote.terms.server, &own, &said);
+                let asked = about.unwrap_or_else(|| session.ask(own, &said, exchange));
                 if let (Err(_), Some(id)) = (&asked, said.id()) {
                     let refusal = message::error(
                         Some(id.as_bytes()),
