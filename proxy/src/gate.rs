@@ -9,13 +9,12 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chillgate_policies::engine::{Completion, Deadline, Outcome, Pass};
 use chillgate_wire::{Envelope, Kind, json, method};
 use futures_util::FutureExt;
-use memchr::memmem::Finder;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, warn};
 
@@ -478,19 +477,13 @@ fn bounds(route: &Route, pass: &Pass, limits: &Limits) -> Deadline {
     }
 }
 
-static IS_ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"isError\""));
-
 fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
     if let Some(error) = answer.error() {
         let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
         return Outcome::RpcError(code.unwrap_or(chillgate_wire::code::INTERNAL_ERROR));
     }
     let failed = route.call.tool().is_some()
-        && answer.result().is_some_and(|result| {
-            // Nearly every result says `false`, and then walking through it is spared.
-            may_fail(result)
-                && json::member(result, "isError").is_some_and(|at| &result[at] == b"true")
-        });
+        && answer.get(&["result", "isError"]).is_some_and(|said| said == b"true");
     if failed {
         Outcome::ToolError
     } else {
@@ -498,37 +491,7 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
     }
 }
 
-/// Whether `"isError": true` stands anywhere in the result.
-fn may_fail(result: &[u8]) -> bool {
-    IS_ERROR.find_iter(result).any(|at| {
-        let behind = result[at + IS_ERROR.needle().len()..].trim_ascii_start();
-        let value = behind.strip_prefix(b":").unwrap_or_default();
-        value.trim_ascii_start().starts_with(b"true")
-    })
-}
-
 /// The label of a method in metrics: from a closed set.
 pub(crate) fn label(name: &str) -> &'static str {
     method::label(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::may_fail;
-
-    #[test]
-    fn an_error_is_found_however_it_is_spaced() {
-        for (result, expected) in [
-            (r#"{"isError":true}"#, true),
-            (r#"{"content":[],"isError" : true }"#, true),
-            ("{\"isError\"\t:\n true}", true),
-            (r#"{"a":"\"isError\"","isError":true}"#, true),
-            (r#"{"isError":false}"#, false),
-            (r#"{"a":"isError","b":true}"#, false),
-            (r#"{"content":[]}"#, false),
-            (r#"{"isError"}"#, false),
-        ] {
-            assert_eq!(may_fail(result.as_bytes()), expected, "{result}");
-        }
-    }
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -92,6 +93,8 @@ pub struct Session {
     /// The `params` of the host's own `initialize`, to the letter; for a modern host, those that
     /// say the same.
     pub greeting: Bytes,
+    /// Where the capabilities stand in it.
+    capabilities: Option<Range<usize>>,
     /// What the host declared there.
     pub declared: Declared,
     /// What policies and the audit log see of it.
@@ -223,6 +226,7 @@ impl Session {
             scope: opening.scope,
             era: opening.era,
             revision,
+            capabilities: json::member(&greeting, "capabilities"),
             declared: Declared::read(&greeting),
             greeting,
             context,
@@ -261,7 +265,7 @@ impl Session {
 
     /// The capabilities that the host declared, as it wrote them.
     pub fn capabilities(&self) -> &[u8] {
-        let declared = json::member(&self.greeting, "capabilities");
+        let declared = self.capabilities.clone();
         declared.map_or(b"{}", |at| &self.greeting[at])
     }
 

@@ -250,7 +250,11 @@ impl Pipes {
             passage,
         };
         if pipe.era() == Era::Modern {
-            let answer = Box::pin(self.ask_modern(asked)).await;
+            // What is for older hosts is boxed, so that the usual call stays small.
+            let answer = match exchange.session.era() {
+                Era::Modern => self.relay_modern(asked).await,
+                Era::Legacy => Box::pin(self.ask_modern(asked)).await,
+            };
             self.look_at(&exchange.session, &answer);
             return answer;
         }

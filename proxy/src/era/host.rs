@@ -56,14 +56,17 @@ fn log_level(request: &Envelope) -> Result<Option<u8>, Refusal> {
     })
 }
 
+/// Whether the revision that a modern request names is spoken here.
+pub fn is_spoken(hop: &Hop<'_>) -> bool {
+    Revision::known(&hop.version).is_some_and(|revision| revision.era() == Era::Modern)
+}
+
 /// The `params` of an `initialize` that say what each modern request says of its host.
 ///
 /// # Errors
 /// The revision is not spoken here.
 pub fn greeting(hop: &Hop<'_>) -> Result<Bytes, Refusal> {
-    let is_spoken =
-        Revision::known(&hop.version).is_some_and(|revision| revision.era() == Era::Modern);
-    if !is_spoken {
+    if !is_spoken(hop) {
         return Err(unsupported(&hop.version, &Revision::ALL));
     }
     let client = hop.client.unwrap_or(br#"{"name":"unknown","version":"0"}"#);
@@ -126,7 +129,7 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
             edit.set(&["result", "tools"], tools);
         }
         let mut add = |member: &'static str, text: &'static [u8]| {
-            if json::member(result, member).is_none() {
+            if message.find(&["result", member]).is_none() {
                 edit.set(&["result", member], text);
             }
         };

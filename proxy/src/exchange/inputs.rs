@@ -3,13 +3,15 @@
 //! A modern host hears such a question only as the outcome of its call, so questions are gathered
 //! here until the server has fallen silent. It neither words the outcome nor knows the answers.
 
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use serde_json::Value;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::Refused;
 use crate::lock::locked;
@@ -47,8 +49,12 @@ pub enum Wanted {
 #[derive(Debug, Default)]
 pub struct Inputs {
     open: Mutex<Open>,
-    asked: Notify,
+    /// Wakes whoever carries the call; there is never more than one.
+    asked: AtomicWaker,
 }
+
+/// How long a server has left to go on asking; of the one who waits for what it asks.
+pub type Silence = Option<Pin<Box<Sleep>>>;
 
 #[derive(Debug, Default)]
 struct Open {
@@ -59,38 +65,41 @@ struct Open {
 }
 
 impl Inputs {
-    fn change(&self) -> MutexGuard<'_, Open> {
-        self.asked.notify_one();
-        locked(&self.open)
+    fn change<T>(&self, change: impl FnOnce(MutexGuard<'_, Open>) -> T) -> T {
+        let done = change(locked(&self.open));
+        self.asked.wake();
+        done
     }
 
     /// The server asks something more. An error: it has asked enough for one time.
     pub fn add(&self, input: Input) -> Result<(), Refused> {
-        let mut open = self.change();
-        let size = |input: &Input| input.params.as_ref().map_or(0, Bytes::len);
-        let bytes: usize = open.inputs.iter().map(size).sum();
-        let is_full = open.inputs.len() >= MOST || bytes + size(&input) > MOST_BYTES;
-        if is_full && !open.inputs.is_empty() {
-            return Err(Refused);
-        }
-        open.inputs.push(input);
-        let now = Instant::now();
-        open.asked = Some((open.asked.map_or(now, |(first, _)| first), now));
-        Ok(())
+        self.change(|mut open| {
+            let size = |input: &Input| input.params.as_ref().map_or(0, Bytes::len);
+            let bytes: usize = open.inputs.iter().map(size).sum();
+            let is_full = open.inputs.len() >= MOST || bytes + size(&input) > MOST_BYTES;
+            if is_full && !open.inputs.is_empty() {
+                return Err(Refused);
+            }
+            open.inputs.push(input);
+            let now = Instant::now();
+            open.asked = Some((open.asked.map_or(now, |(first, _)| first), now));
+            Ok(())
+        })
     }
 
     /// The server no longer wants to know.
     pub fn withdraw(&self, number: u64) {
-        let mut open = self.change();
-        open.inputs.retain(|input| input.number != number);
-        if open.inputs.is_empty() {
-            open.asked = None;
-        }
+        self.change(|mut open| {
+            open.inputs.retain(|input| input.number != number);
+            if open.inputs.is_empty() {
+                open.asked = None;
+            }
+        });
     }
 
     /// The server asked for what this host has not declared.
     pub fn lacks(&self, capabilities: Value) {
-        self.change().lacking = Some(capabilities);
+        self.change(|mut open| open.lacking = Some(capabilities));
     }
 
     /// Shows what has been asked, which stays where it is. `None`: nothing has.
@@ -99,33 +108,32 @@ impl Inputs {
         (!open.inputs.is_empty()).then(|| look(&open.inputs))
     }
 
-    /// Resolves once the server has asked something and then been silent for a moment. Safe to
-    /// cancel; for the one who carries the call.
-    pub async fn wanted(&self) -> Wanted {
+    /// Ready once the server has asked something and then been silent for a moment. For the one who
+    /// carries the call.
+    pub fn poll_wanted(&self, silence: &mut Silence, cx: &mut Context<'_>) -> Poll<Wanted> {
+        self.asked.register(cx.waker());
         loop {
-            let asked = self.asked.notified();
-            let last = {
+            let due = {
                 let mut open = locked(&self.open);
                 if let Some(lacking) = open.lacking.take() {
-                    return Wanted::Capabilities(lacking);
+                    return Poll::Ready(Wanted::Capabilities(lacking));
                 }
-                let due = open
-                    .asked
-                    .map(|(first, last)| (last + MORE_TO_COME).min(first + LONGEST));
-                match due {
-                    Some(due) if due <= Instant::now() => {
-                        open.asked = None;
-                        return Wanted::Answers(std::mem::take(&mut open.inputs));
-                    }
-                    last => last,
+                let Some((first, last)) = open.asked else {
+                    *silence = None;
+                    return Poll::Pending;
+                };
+                let due = (last + MORE_TO_COME).min(first + LONGEST);
+                if due <= Instant::now() {
+                    open.asked = None;
+                    return Poll::Ready(Wanted::Answers(std::mem::take(&mut open.inputs)));
                 }
+                due
             };
-            match last {
-                None => asked.await,
-                Some(due) => {
-                    let _ = tokio::time::timeout_at(due, asked).await;
-                }
+            let left = silence.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if left.deadline() != due {
+                left.as_mut().reset(due);
             }
+            std::task::ready!(left.as_mut().poll(cx));
         }
     }
 }

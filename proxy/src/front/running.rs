@@ -10,13 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use chillgate_wire::{Envelope, Era, Id};
 
 use crate::era::rounds;
 use crate::exchange::Exchange;
-use crate::exchange::inputs::Wanted;
+use crate::exchange::inputs::{Silence, Wanted};
 use crate::gate::suspended::{Calling, Resumed, Waiting, refused};
 use crate::gate::{Answer, Gate, Refusal};
+use crate::route::own;
 use crate::session::Session;
 
 /// A call on its way; dropped early, a legacy one goes on without its host.
@@ -25,12 +27,12 @@ pub struct Running {
     exchange: Arc<Exchange>,
     gate: Gate,
     /// For a call that its host can be asked about.
-    asking: Option<Box<Asking>>,
+    asking: Option<Asking>,
 }
 
 /// What it takes to end the host's request before its call.
 struct Asking {
-    wanted: Pin<Box<dyn Future<Output = Wanted> + Send>>,
+    silence: Silence,
     bound: Bound,
     round: u32,
     /// The request that the host waits with now.
@@ -39,17 +41,16 @@ struct Asking {
 
 /// What the state will be good for.
 enum Bound {
-    /// The request, of which nothing has been worked out as long as nothing is asked.
-    Request(Envelope),
+    /// The request, of which nothing is worked out as long as nothing is asked.
+    Request(Bytes),
     To([u8; 32]),
 }
 
 impl Asking {
     fn new(exchange: &Arc<Exchange>, bound: Bound, round: u32, id: Id) -> Self {
         exchange.hear_inputs();
-        let exchange = exchange.clone();
         Self {
-            wanted: Box::pin(async move { exchange.inputs.wanted().await }),
+            silence: None,
             bound,
             round,
             id,
@@ -63,8 +64,8 @@ impl Running {
         let session = &exchange.session;
         let may_ask = session.era() == Era::Modern && request.method().is_some_and(rounds::may_ask);
         let asking = may_ask.then(|| {
-            let bound = Bound::Request(request.clone());
-            Box::new(Asking::new(&exchange, bound, 0, exchange.host_id.clone()))
+            let bound = Bound::Request(request.raw().clone());
+            Asking::new(&exchange, bound, 0, exchange.host_id.clone())
         });
         let call = Box::pin(gate.handle(exchange.clone(), request));
         Self {
@@ -98,7 +99,7 @@ impl Running {
             let exchange = Exchange::new(id, session.clone(), outbox);
             return Ok(Ok(Self::new(gate.clone(), exchange, request)));
         };
-        Ok(match gate.resume(session, &state, &request, &id).await? {
+        Ok(match Box::pin(gate.resume(session, &state, &request, &id)).await? {
             Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
             Resumed::Waits(answer) => Err(answer),
             Resumed::Foreign => {
@@ -120,7 +121,7 @@ impl Running {
             call: Some(waiting.calling),
             exchange: waiting.exchange,
             gate,
-            asking: Some(Box::new(asking)),
+            asking: Some(asking),
         }
     }
 
@@ -143,9 +144,10 @@ impl Running {
             Wanted::Answers(inputs) => {
                 let session = &self.exchange.session;
                 let bound = match &asking.bound {
-                    Bound::Request(request) => {
-                        rounds::bound(&session.agent.name, &session.scope, request)
-                    }
+                    Bound::Request(raw) => match own(raw.clone()) {
+                        Ok(request) => rounds::bound(&session.agent.name, &session.scope, &request),
+                        Err(_) => return Answer::none(),
+                    },
                     Bound::To(bound) => *bound,
                 };
                 let waiting = Waiting {
@@ -163,25 +165,27 @@ impl Running {
 impl Future for Running {
     type Output = Answer;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(call) = &mut self.call else {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let running = self.get_mut();
+        let Some(call) = &mut running.call else {
             return Poll::Pending;
         };
         if let Poll::Ready(mut answer) = call.as_mut().poll(cx) {
-            self.call = None;
+            running.call = None;
             // After the first round the host waits with another request than it began with.
-            if let (Some(asking), Some(said)) = (&self.asking, &mut answer.message)
+            if let (Some(asking), Some(said)) = (&running.asking, &mut answer.message)
                 && asking.round > 0
             {
                 *said = said.with_id(asking.id.as_bytes());
             }
             return Poll::Ready(answer);
         }
-        let Some(asking) = &mut self.asking else {
+        let Some(asking) = &mut running.asking else {
             return Poll::Pending;
         };
-        let wanted = std::task::ready!(asking.wanted.as_mut().poll(cx));
-        Poll::Ready(self.want(wanted))
+        let inputs = &running.exchange.inputs;
+        let wanted = std::task::ready!(inputs.poll_wanted(&mut asking.silence, cx));
+        Poll::Ready(running.want(wanted))
     }
 }
 

@@ -6,10 +6,9 @@
 //! and what it has not seen, such as one from before a restart, it leaves to the server.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 use chillgate_wire::{Envelope, code, json};
-use memchr::memmem::Finder;
 use sha2::{Digest, Sha256};
 
 use crate::era::rounds;
@@ -49,9 +48,6 @@ fn key(kind: &str, owner: &str, handle: &str) -> Key {
     }
     digest.finalize().into()
 }
-
-static TASK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"taskId\""));
-static STATE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"requestState\""));
 
 impl Handles {
     /// The server that made a task of this agent, as far as is known; of two that did, none.
@@ -97,16 +93,9 @@ impl Handles {
 
     /// Notes what an answer hands to its agent; the answer without what is another's.
     pub fn note(&self, exchange: &Exchange, route: &Route, answer: Envelope) -> Envelope {
-        let Some(result) = answer.result() else {
-            return answer;
-        };
-        if STATE.find(result).is_some()
-            && let Some(state) = answer.text(&["result", rounds::STATE])
+        if let Some(state) = answer.text(&["result", rounds::STATE])
         {
             self.keep("state", exchange, &route.call.server, &state);
-        }
-        if TASK.find(result).is_none() {
-            return answer;
         }
         // Flat since 2026-07-28, in an object of its own before.
         for path in [&["result", "taskId"][..], &["result", "task", "taskId"]] {

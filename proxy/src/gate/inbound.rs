@@ -1,6 +1,6 @@
 //! What the gate reads of a request: whom it names, its arguments, its progress token.
 //!
-//! One walk over the members of `params`; everything else in them stays unread. Keys of
+//! What the scan has kept of it, and nothing else in it. Keys of
 //! chillgate's own that a host has no business setting are taken out here.
 
 use std::sync::{Arc, LazyLock};
@@ -37,33 +37,24 @@ impl Inbound {
         let name = request.method().unwrap_or_default();
         let method = interned(name);
         let wanted = method::target_member(name);
-        let (mut target, mut arguments, mut forged) = (None, None, Vec::new());
-        if let Some(params) = request.params() {
-            let takes_arguments = matches!(name, "tools/call" | "prompts/get");
-            if !takes_arguments {
-                arguments = Some(request.raw().slice_ref(params));
-            }
-            for (key, _, value) in json::members(params) {
-                match &*key {
-                    key if Some(key) == wanted => {
-                        target = json::text(&params[value]).map(Arc::from);
-                    }
-                    "arguments" if takes_arguments => {
-                        arguments = Some(request.raw().slice_ref(&params[value]));
-                    }
-                    "_meta" => {
-                        let meta = &params[value];
-                        for (key, _, value) in json::members(meta) {
-                            if key == "progressToken" {
-                                exchange.set_token(Some(Bytes::copy_from_slice(&meta[value])));
-                            } else if key.starts_with(OWN_KEYS) {
-                                forged.push(key.into_owned());
-                            }
-                        }
-                    }
-                    _ => {}
-                }
-            }
+        let slice = |value| request.raw().slice_ref(value);
+        let target = wanted.and_then(|member| request.text(&["params", member]));
+        let target = target.map(Arc::from);
+        let arguments = match name {
+            "tools/call" | "prompts/get" => request.get(&["params", "arguments"]).map(slice),
+            _ => request.params().map(slice),
+        };
+        let token = request.get(&["params", "_meta", "progressToken"]);
+        if token.is_some() {
+            exchange.set_token(token.map(Bytes::copy_from_slice));
+        }
+        let mut forged = Vec::new();
+        if request.may_have_other_meta()
+            && let Some(meta) = request.get(&["params", "_meta"])
+        {
+            let names = json::members(meta).map(|(name, _, _)| name);
+            let own = names.filter(|name| name.starts_with(OWN_KEYS));
+            forged.extend(own.map(std::borrow::Cow::into_owned));
         }
         let request = if forged.is_empty() {
             request

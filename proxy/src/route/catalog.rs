@@ -136,8 +136,8 @@ async fn learn(
     names
 }
 
-/// One list request on chillgate's own account, in the session of the exchange.
-async fn ask(
+/// One request on chillgate's own account, in the session of the exchange.
+pub async fn ask(
     exchange: &Arc<Exchange>,
     server: &Arc<dyn Backend>,
     list: &str,

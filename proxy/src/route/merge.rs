@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chillgate_wire::{Envelope, Era, code, json, message, method};
+use chillgate_wire::{Envelope, code, json, message, method};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -56,8 +56,8 @@ impl Merge {
         ) || method::is_list(method).is_some()
     }
 
-    /// Answered at once from what is configured, whatever the servers do.
-    fn initialize(&self, session: &Session) -> String {
+    /// Written from what is configured, whatever the servers do.
+    fn initialize(&self, session: &Session, has_tasks: bool) -> String {
         let mut instructions = String::new();
         for server in &self.servers {
             if let Some(text) = server.instructions() {
@@ -74,17 +74,32 @@ impl Merge {
         } else {
             format!(r#","instructions":{}"#, json::quote(&instructions))
         };
-        // The ids of tasks name no server, so the hosts of older eras, who share them in lists, have
-        // none here. What others were given, chillgate knows the maker of.
-        let tasks = match session.era() {
-            Era::Legacy => String::new(),
-            Era::Modern => format!(r#","tasks":{}"#, tasks::offer()),
+        // What can be asked for here alone is offered (R-081).
+        let tasks = if has_tasks {
+            format!(r#","tasks":{}"#, tasks::offer())
+        } else {
+            String::new()
         };
         format!(
             r#"{{"protocolVersion":"{}","capabilities":{{"tools":{{"listChanged":true}},"prompts":{{"listChanged":true}},"resources":{{"subscribe":true,"listChanged":true}},"completions":{{}},"logging":{{}}{tasks}}},"serverInfo":{{"name":"chillgate","version":"{}"}}{instructions}}}"#,
             session.revision.as_str(),
             env!("CARGO_PKG_VERSION"),
         )
+    }
+
+    /// Whether one of the servers has tasks, for a host that knows what to do with them; a server that
+    /// does not say so in time has none.
+    async fn has_tasks(&self, exchange: &Arc<Exchange>) -> bool {
+        if !tasks::are_declared(exchange.session.capabilities()) {
+            return false;
+        }
+        let asking = self
+            .servers
+            .iter()
+            .map(|server| catalog::ask(exchange, server, "server/discover", b"{}", 0));
+        let said = futures_util::future::join_all(asking).await;
+        let mut said = said.iter().flatten().filter_map(Envelope::result);
+        said.any(tasks::are_offered)
     }
 
     async fn set_level(&self, exchange: &Arc<Exchange>, request: &Envelope) -> Said {
@@ -314,7 +329,13 @@ impl Backend for Merge {
         _: Passage,
     ) -> Result<Envelope, BackendError> {
         let result = match request.method().unwrap_or_default() {
-            "initialize" | "server/discover" => Ok(self.initialize(&exchange.session)),
+            // The ids of tasks name no server, so the hosts of older eras, who share them in lists,
+            // have none here.
+            "initialize" => Ok(self.initialize(&exchange.session, false)),
+            "server/discover" => {
+                let has_tasks = self.has_tasks(exchange).await;
+                Ok(self.initialize(&exchange.session, has_tasks))
+            }
             "ping" => Ok("{}".to_owned()),
             "logging/setLevel" => self.set_level(exchange, request).await,
             _ => self.list(exchange, request).await,

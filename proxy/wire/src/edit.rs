@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::envelope::{Envelope, Head, SLOTS, Span, join_lines};
+use crate::envelope::{Envelope, Head, SLOTS, Span, head, join_lines};
 
+mod follow;
 mod plan;
 mod tree;
 
@@ -137,6 +138,11 @@ impl<'a> Edit<'a> {
             plan::join(raw, &splices, out);
             plan::shift(&mut head, &splices);
             return head;
+        }
+        if self.raw.is_empty() {
+            follow::follow(&mut head, &self.tree);
+        } else {
+            head.inside = head::inside::Inside::default();
         }
         let mut plan = Plan::new(raw, self.envelope.head(), &self.raw);
         plan.message(self.id.as_deref(), &self.tree);

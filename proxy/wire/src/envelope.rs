@@ -16,7 +16,7 @@ use crate::json;
 use crate::limits::Limits;
 use crate::scan::{self, Shape};
 
-mod head;
+pub(crate) mod head;
 
 use head::kept_method;
 pub(crate) use head::{Head, SLOTS, Span};
@@ -67,6 +67,7 @@ impl Envelope {
             fault.id = head.lone_id(&raw);
             return Err(fault);
         }
+        head.inside.complete();
         let method = kept_method(head.method.of(&raw));
         Ok(Self {
             raw,
@@ -132,7 +133,16 @@ impl Envelope {
     pub fn find(&self, path: &[&str]) -> Option<Range<usize>> {
         let (first, rest) = path.split_first()?;
         let span = if let Some(slot) = Head::slot(first.as_bytes()) {
-            self.head.get(slot).range()?
+            let span = self.head.get(slot).range()?;
+            if let Some((kept, length)) = self.head.inside.find(slot, rest) {
+                let (kept, rest) = (kept.range()?, rest.get(length..)?);
+                if rest.is_empty() {
+                    return Some(kept);
+                }
+                let found = json::path(self.raw.get(kept.clone())?, rest)?;
+                return Some(kept.start + found.start..kept.start + found.end);
+            }
+            span
         } else {
             let root = self.head.root.range()?;
             let found = json::member(self.raw.get(root.clone())?, first)?;
@@ -143,6 +153,12 @@ impl Envelope {
         }
         let found = json::path(self.raw.get(span.clone())?, rest)?;
         Some(span.start + found.start..span.start + found.end)
+    }
+
+    /// Whether `params._meta` may have members beside those of a request's own hop ([`crate::meta`])
+    /// and its progress token.
+    pub fn may_have_other_meta(&self) -> bool {
+        self.head.inside.may_have_other_meta()
     }
 
     /// The value at `path`.

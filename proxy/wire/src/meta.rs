@@ -65,8 +65,7 @@ const CAPABILITIES: &str = "an object, `{}` for none";
 /// The first of the required keys that is not there in its form, or an optional one that
 /// is there in another.
 pub fn read(request: &Envelope) -> Result<Hop<'_>, Missing> {
-    let meta = request.get(&["params", "_meta"]).unwrap_or(b"{}");
-    let value = |key: &str| json::member(meta, key).map(|at| &meta[at]);
+    let value = |key: &str| request.get(&["params", "_meta", key]);
     let text = |key, expected| match value(key) {
         None => Ok(None),
         Some(value) => json::text(value).map(Some).ok_or(Missing { key, expected }),

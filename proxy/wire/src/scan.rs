@@ -37,7 +37,7 @@ pub(crate) struct Value<'a> {
     pub(crate) lexeme: &'a [u8],
 }
 
-/// Told of names down to level 3 and of complete values down to level 2, in the order they stand.
+/// Told of names and of complete values down to level 3, in the order they stand.
 /// Level 1 is the inside of the outermost container. A returned reason is noted as a fault.
 pub(crate) trait Watch {
     fn key(&mut self, level: usize, name: &[u8]) -> Option<FaultKind>;
@@ -45,8 +45,7 @@ pub(crate) trait Watch {
 }
 
 /// Levels below which a [`Watch`] hears nothing.
-const KEY_LEVELS: usize = 3;
-const VALUE_LEVELS: usize = 2;
+const LEVELS: usize = 3;
 
 /// What was learnt about the whole text.
 pub(crate) struct Scanned {
@@ -214,7 +213,7 @@ impl<'a, W: Watch> Scan<'a, W> {
     #[inline]
     fn done(&mut self, start: usize) {
         let level = self.frames.len();
-        if level > VALUE_LEVELS {
+        if level > LEVELS {
             return;
         }
         let lexeme = self.bytes.get(start..self.at).unwrap_or_default();
@@ -288,7 +287,7 @@ impl<'a, W: Watch> Scan<'a, W> {
             Cow::Borrowed(lexeme.get(1..lexeme.len() - 1).unwrap_or_default())
         };
         let level = self.frames.len();
-        if level <= KEY_LEVELS
+        if level <= LEVELS
             && let Some(kind) = self.watch.key(level, &name)
         {
             self.note(kind, start, Some(&name));

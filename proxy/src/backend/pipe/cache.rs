@@ -48,11 +48,17 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sought(&'static str, [u8; 32]);
 
+/// Whether a request asks for something whose answer may be kept.
+pub fn may_be_kept(request: &Envelope) -> bool {
+    let name = request.method().unwrap_or_default();
+    method::is_list(name).is_some() || name == "resources/read"
+}
+
 impl Sought {
     /// What the request asks for, if the answer may be kept at all.
     pub fn of(request: &Envelope, capabilities: &[u8]) -> Option<Self> {
         let name = method::known(request.method()?)?;
-        if method::is_list(name).is_none() && name != "resources/read" {
+        if !may_be_kept(request) {
             return None;
         }
         let params = request.params().unwrap_or(b"{}");

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use chillgate_wire::{Envelope, Era, code, json, message};
+use chillgate_wire::{Envelope, code, json, message};
 
 use super::{Asked, Pipes, Trouble, tasks};
 use crate::backend::BackendError;
@@ -36,11 +36,26 @@ impl Pipes {
         Ok(())
     }
 
-    /// Asks a modern server.
+    /// Asks a modern server for a host of its own era.
+    pub(super) async fn relay_modern(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
+        let method = asked.request.method().unwrap_or_default();
+        // Of what goes with a session, a host of its era has nothing; chillgate itself listens so.
+        if matches!(method, "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe") {
+            return Box::pin(self.ask_modern(asked)).await;
+        }
+        let request = server::to_modern(&asked.exchange.session, asked.request);
+        let answer = if cache::may_be_kept(asked.request) {
+            Box::pin(self.send_or_recall(asked, &request)).await?
+        } else {
+            self.send(asked, &request).await?
+        };
+        check(asked, answer)
+    }
+
+    /// Asks a modern server for an older host.
     pub(super) async fn ask_modern(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
         let exchange = asked.exchange;
         let session = &exchange.session;
-        let is_legacy = session.era() == Era::Legacy;
         let method = asked.request.method().unwrap_or_default();
         match method {
             "ping" => return self.own_result(exchange, b"{}"),
@@ -56,7 +71,7 @@ impl Pipes {
             }
             "resources/subscribe" => return self.hear_more(asked).await,
             "resources/unsubscribe" => return self.hear_less(asked),
-            method if is_legacy && method.starts_with("tasks/") => {
+            method if method.starts_with("tasks/") => {
                 if Self::has_tasks(asked) {
                     return self.about_task(asked).await;
                 }
@@ -65,14 +80,11 @@ impl Pipes {
             }
             _ => {}
         }
-        if is_legacy && tasks::is_wanted(asked.request) && Self::has_tasks(asked) {
+        if tasks::is_wanted(asked.request) && Self::has_tasks(asked) {
             return self.call_as_task(asked).await;
         }
         let request = server::to_modern(session, asked.request);
         let answer = self.send_or_recall(asked, &request).await?;
-        if !is_legacy {
-            return check(asked, answer);
-        }
         match self.settle(asked, &request, answer).await? {
             Came::Answer(answer) if method == "tools/list" && Self::has_tasks(asked) => {
                 let mut edit = answer.edit();

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
+use super::modern::Last;
 use super::Endpoint;
 use super::flow::Flow;
 use crate::config::{Front, Listen, Tls};
@@ -178,6 +179,7 @@ pub(super) struct Traffic {
     ended: AtomicBool,
     running: AtomicUsize,
     served: AtomicUsize,
+    last: Last,
 }
 
 /// A request and its reply, to the end of the body.
@@ -228,6 +230,11 @@ impl Traffic {
 }
 
 impl OneRequest {
+    /// What the last modern request of its connection said.
+    pub(super) fn last(&self) -> &Last {
+        &self.0.last
+    }
+
     /// Whether the host will say no more on this connection.
     pub fn is_ended(&self) -> bool {
         self.0.ended.load(Ordering::Relaxed)

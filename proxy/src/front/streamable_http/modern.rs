@@ -4,9 +4,10 @@
 //! The order of checks: version header against body, what `_meta` must say, whether the revision is
 //! spoken, the fields that repeat the body. It asks no server.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, Weak};
 
-use bytes::Bytes;
+use chillgate_wire::meta::Hop;
 use chillgate_wire::{Envelope, Era, Kind, Revision, code, meta, mirror};
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -18,7 +19,8 @@ use crate::config::Eras;
 use crate::era::host::{self, is_modern};
 use crate::front::running::Running;
 use crate::gate::Refusal;
-use crate::session::{Opening, Scope};
+use crate::lock::locked;
+use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
 
 const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
@@ -60,18 +62,12 @@ impl Endpoint {
                 return Err(refuse(answered(code::INVALID_REQUEST, text.to_owned())));
             }
         }
-        let greeting = check(headers, &message).map_err(refuse)?;
-        let opening = Opening {
-            agent,
-            scope,
-            greeting,
-            transport: "streamable-http",
-            // Whoever says the same shares the session, wherever it calls from.
-            peer: None,
-            line: None,
-            era: Era::Modern,
+        let hop = check(headers, &message).map_err(refuse)?;
+        let session = match place.last().session(&hop, &agent, &scope) {
+            Some(session) => session,
+            None => self.standing(&hop, agent, scope, place).map_err(refuse)?,
         };
-        let session = self.gate.standing(opening).map_err(refuse)?;
+        drop(hop);
         let id = message.id();
         let fields = match message.method() {
             Some("tools/call") => Some(mirrored(headers).map_err(refuse)?),
@@ -96,9 +92,68 @@ impl Endpoint {
     }
 }
 
-/// What the request must be before anybody is asked; the `params` of an `initialize` that say what
-/// it says of its host.
-fn check(headers: &HeaderMap, message: &Envelope) -> Result<Bytes, Refusal> {
+impl Endpoint {
+    /// The session of a request that says what the last one of its connection did not.
+    fn standing(
+        &self,
+        hop: &Hop<'_>,
+        agent: Arc<str>,
+        scope: Scope,
+        place: &OneRequest,
+    ) -> Result<Arc<Session>, Refusal> {
+        let opening = Opening {
+            agent,
+            scope,
+            greeting: host::greeting(hop)?,
+            transport: "streamable-http",
+            // Whoever says the same shares the session, wherever it calls from.
+            peer: None,
+            line: None,
+            era: Era::Modern,
+        };
+        let session = self.gate.standing(opening)?;
+        place.last().note(hop, &session);
+        Ok(session)
+    }
+}
+
+/// The session that the last modern request of a connection belonged to, and what that said of its
+/// host: most say the same with each.
+#[derive(Debug, Default)]
+pub(super) struct Last(Mutex<Option<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    version: Box<str>,
+    capabilities: Box<[u8]>,
+    client: Option<Box<[u8]>>,
+    session: Weak<Session>,
+}
+
+impl Last {
+    fn session(&self, hop: &Hop<'_>, agent: &str, scope: &Scope) -> Option<Arc<Session>> {
+        let last = locked(&self.0);
+        let said = last.as_ref()?;
+        let says_the_same = *said.version == *hop.version
+            && *said.capabilities == *hop.capabilities
+            && said.client.as_deref() == hop.client;
+        let session = said.session.upgrade().filter(|_| says_the_same)?;
+        let is_the_same = *session.agent.name == *agent && session.scope == *scope;
+        (is_the_same && !session.is_over()).then_some(session)
+    }
+
+    fn note(&self, hop: &Hop<'_>, session: &Arc<Session>) {
+        *locked(&self.0) = Some(Said {
+            version: (*hop.version).into(),
+            capabilities: hop.capabilities.into(),
+            client: hop.client.map(Into::into),
+            session: Arc::downgrade(session),
+        });
+    }
+}
+
+/// What the request must be before anybody is asked; what it says of its host.
+fn check<'m>(headers: &HeaderMap, message: &'m Envelope) -> Result<Hop<'m>, Refusal> {
     let version = field(headers, &PROTOCOL_VERSION)?;
     let hop = match (meta::read(message), &version) {
         (Ok(hop), Some(version)) if *version == hop.version => hop,
@@ -111,7 +166,9 @@ fn check(headers: &HeaderMap, message: &Envelope) -> Result<Bytes, Refusal> {
             return Err(answered(code::INVALID_PARAMS, text));
         }
     };
-    let greeting = host::greeting(&hop)?;
+    if !host::is_spoken(&hop) {
+        return Err(host::unsupported(&hop.version, &Revision::ALL));
+    }
     agrees(headers, &METHOD, message.method())?;
     // A method of the other era is refused by its name alone, whatever it names.
     if let Some(name) = mirror::name(message)
@@ -119,7 +176,7 @@ fn check(headers: &HeaderMap, message: &Envelope) -> Result<Bytes, Refusal> {
     {
         agrees(headers, &NAME, Some(&name))?;
     }
-    Ok(greeting)
+    Ok(hop)
 }
 
 /// A field repeats what the body says.
@@ -133,7 +190,7 @@ fn agrees(headers: &HeaderMap, name: &HeaderName, body: Option<&str>) -> Result<
 }
 
 /// The text of a field that may stand once.
-fn field(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refusal> {
+fn field<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Cow<'h, str>>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -143,7 +200,7 @@ fn field(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refus
         return Err(answered(code::HEADER_MISMATCH, text));
     }
     match mirror::decode(value.as_bytes()) {
-        Ok(text) => Ok(Some(text.into_owned())),
+        Ok(text) => Ok(Some(text)),
         Err(undecodable) => {
             let text = format!("Header mismatch: `{name}`: {undecodable}");
             Err(answered(code::HEADER_MISMATCH, text))
@@ -157,7 +214,7 @@ fn mirrored(headers: &HeaderMap) -> Result<Vec<(String, String)>, Refusal> {
     for name in headers.keys() {
         if let Some(rest) = name.as_str().strip_prefix(mirror::PARAM) {
             let text = field(headers, name)?.unwrap_or_default();
-            fields.push((rest.to_owned(), text));
+            fields.push((rest.to_owned(), text.into_owned()));
         }
     }
     Ok(fields)

@@ -13,6 +13,10 @@ use crate::json;
 use crate::method;
 use crate::scan::{Shape, Value, Watch};
 
+pub(crate) mod inside;
+
+use inside::Inside;
+
 /// A place in the message. Messages are below 4 GiB; the empty place means absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -86,6 +90,7 @@ pub(crate) struct Head {
     pub(crate) params: Span,
     pub(crate) result: Span,
     pub(crate) error: Span,
+    pub(crate) inside: Inside,
     seen: Seen,
 }
 
@@ -94,6 +99,9 @@ pub(crate) struct Head {
 struct Seen {
     slot: Option<Slot>,
     inner: Inner,
+    /// Where the next value at level 2, and at level 3, belongs.
+    place: Option<u8>,
+    deeper: Option<u8>,
     null_id: bool,
     id_unsafe: bool,
     code: bool,
@@ -147,8 +155,8 @@ impl Head {
     }
 
     /// All places with the root first, for shifting.
-    pub(crate) fn spans_mut(&mut self) -> [&mut Span; 7] {
-        [
+    pub(crate) fn spans_mut(&mut self) -> impl Iterator<Item = &mut Span> {
+        let own = [
             &mut self.root,
             &mut self.version,
             &mut self.id,
@@ -156,7 +164,8 @@ impl Head {
             &mut self.params,
             &mut self.result,
             &mut self.error,
-        ]
+        ];
+        own.into_iter().chain(self.inside.spans_mut())
     }
 
     /// Why the members of a whole object are no message, if they are none.
@@ -236,6 +245,18 @@ impl Watch for Head {
     #[inline]
     fn key(&mut self, level: usize, name: &[u8]) -> Option<FaultKind> {
         let seen = &mut self.seen;
+        match level {
+            1 => {}
+            2 => {
+                seen.place = seen.slot.and_then(|slot| inside::place(slot, name));
+                seen.deeper = None;
+            }
+            _ if seen.inner == Inner::Meta => {
+                seen.deeper = inside::of_meta(name);
+                self.inside.has_other_meta |= seen.deeper.is_none();
+            }
+            _ => {}
+        }
         let lookalike = match level {
             1 => {
                 seen.slot = Self::slot(name);
@@ -265,6 +286,14 @@ impl Watch for Head {
 
     #[inline]
     fn value(&mut self, level: usize, value: Value<'_>) -> Option<FaultKind> {
+        let place = match level {
+            2 => self.seen.place.take(),
+            3 => self.seen.deeper.take(),
+            _ => None,
+        };
+        if let Some(place) = place {
+            self.inside.note(place, value.start, value.lexeme.len());
+        }
         match (level, self.seen.slot) {
             (1, Some(slot)) => self.member(slot, value),
             (2, Some(Slot::Params)) => {

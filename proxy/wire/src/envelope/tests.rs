@@ -441,3 +441,79 @@ fn a_member_of_the_envelope_is_known_by_its_name() {
     }
     assert_eq!(Head::slot(b"Id"), None);
 }
+
+/// The message with something else at this path, without it, with it and something beside it, and
+/// some of these one after the other.
+fn changes(message: &Envelope, path: &[&'static str]) -> Vec<Envelope> {
+    let edited = |message: &Envelope, change: &dyn Fn(&mut Edit<'_>)| {
+        let mut edit = message.edit();
+        change(&mut edit);
+        edit.finish()
+    };
+    let longer = br#"["something longer than before",{"name":1}]"#;
+    let set = edited(message, &|edit| drop(edit.set(path, &longer[..])));
+    let gone = edited(message, &|edit| drop(edit.remove(path)));
+    let both = edited(message, &|edit| {
+        edit.remove(path).set(&[path[0], "more"], b"1");
+        edit.set(&[path[0], "_meta", "dev.chillgate/x"], b"{}");
+    });
+    let again = edited(&gone, &|edit| drop(edit.set(path, b"7").id(&b"123456"[..])));
+    let last = edited(&set, &|edit| drop(edit.remove(&[path[0], "_meta"])));
+    vec![set, gone, both, again, last]
+}
+
+/// What the scan keeps is what a walk finds, also where names are escaped, before and after
+/// any change.
+#[test]
+fn what_is_kept_is_what_is_found() {
+    let meta = r#""_meta":{"progressToken":{"a":[1]},"x":[{"io.modelcontextprotocol/logLevel":1}],"io.modelcontextprotocol\/protocolVersion" : "v","io.modelcontextprotocol/clientCapabilities":{"name":"no"}}"#;
+    let paths: [&[&str]; 16] = [
+        &["params", "_meta"],
+        &["params", "_meta", "progressToken"],
+        &["params", "_meta", "progressToken", "a"],
+        &["params", "_meta", "x"],
+        &["params", "_meta", "io.modelcontextprotocol/protocolVersion"],
+        &["params", "_meta", "io.modelcontextprotocol/clientCapabilities", "name"],
+        &["params", "_meta", "io.modelcontextprotocol/logLevel"],
+        &["params", "_meta", "io.modelcontextprotocol/clientInfo"],
+        &["params", "name"],
+        &["params", "arguments"],
+        &["params", "arguments", "name"],
+        &["params", "arguments", "_meta", "progressToken"],
+        &["params", "taskId"],
+        &["params", "requestState"],
+        &["result", "resultType"],
+        &["result", "isError"],
+    ];
+    for raw in [
+        format!(r#"{{"jsonrpc":"2.0","params":{{"arguments":{{"name":"inner","_meta":{{"progressToken":9}},"uri":"u"}}, {meta} ,"n\u0061me":"t","task":null}},"id":"seven","method":"tools/call"}}"#),
+        format!(r#"{{"id":7,"jsonrpc":"2.0","method":"m","params":{{"_meta":[["progressToken",1]],"taskId":"t","requestState":null}}}}"#),
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"isError":true,"resultType":"no"}],"isError":false,"resultType":"complete"}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":{"isError":1}}}"#.to_owned(),
+    ] {
+        let message = parse(&raw).unwrap();
+        let longer = message.with_id(br#""a much longer id""#);
+        for path in paths {
+            let found = json::path(raw.as_bytes(), path).map(|at| &raw.as_bytes()[at]);
+            assert_eq!(message.get(path), found, "{path:?} in {raw}");
+            assert_eq!(longer.get(path), found, "{path:?} in {raw}");
+            // What is set where nothing is makes a message of another kind.
+            let changed = message.find(&path[..1]).map(|_| changes(&message, path));
+            for changed in changed.into_iter().flatten() {
+                let walk = Envelope::parse(changed.raw().clone(), &Limits::default()).unwrap();
+                for path in paths {
+                    let found = json::path(walk.raw(), path).map(|at| &walk.raw()[at]);
+                    assert_eq!(changed.get(path), found, "{path:?} in {:?}", changed.raw());
+                }
+                assert!(changed.may_have_other_meta() || !walk.may_have_other_meta());
+            }
+        }
+    }
+    let plain = |meta: &str| {
+        let raw = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"_meta":{{{meta}}}}}}}"#);
+        parse(&raw).unwrap()
+    };
+    let known = plain(r#""progressToken":1,"io.modelcontextprotocol/logLevel":"info""#);
+    assert!(!known.may_have_other_meta());
+    assert!(plain(r#""progressToken":1,"dev.chillgate/x":{}"#).may_have_other_meta());
+}
