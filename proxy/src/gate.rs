@@ -8,8 +8,8 @@
 //! file asks policies. It knows no transport and no protocol revision by name.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chillgate_policies::engine::{Completion, Deadline, Outcome, Pass};
@@ -483,7 +483,9 @@ fn outcome_of(answer: &Envelope, route: &Route) -> Outcome {
         return Outcome::RpcError(code.unwrap_or(chillgate_wire::code::INTERNAL_ERROR));
     }
     let failed = route.call.tool().is_some()
-        && answer.get(&["result", "isError"]).is_some_and(|said| said == b"true");
+        && answer
+            .get(&["result", "isError"])
+            .is_some_and(|said| said == b"true");
     if failed {
         Outcome::ToolError
     } else {

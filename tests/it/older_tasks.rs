@@ -173,7 +173,11 @@ async fn tasks_are_offered_in_the_words_of_the_extension() {
     let mut host = house.host("stdio");
     "/mcp".clone_into(&mut host.path);
     let said = host.ask("server/discover", json!({})).await["result"].clone();
-    assert_eq!(said["capabilities"]["extensions"][TASKS], json!({}), "{said}");
+    assert_eq!(
+        said["capabilities"]["extensions"][TASKS],
+        json!({}),
+        "{said}"
+    );
     let said = host.unaware().ask("server/discover", json!({})).await["result"].clone();
     assert!(said["capabilities"]["extensions"].is_null(), "{said}");
     // A host that has not declared the extension is told what it would take.

@@ -225,14 +225,21 @@ impl Pipes {
     }
 
     async fn ask(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
-        let request = match to_legacy(asked.exchange, asked.request) {
-            Ok(request) => request,
-            Err(refusal) => return Ok(*refusal),
-        };
+        if asked.exchange.session.era() == Era::Legacy {
+            return self.send(asked, asked.request).await;
+        }
+        match &to_legacy(asked.exchange, asked.request) {
+            Ok(request) => self.send(asked, request).await,
+            Err(refusal) => Ok((**refusal).clone()),
+        }
+    }
+
+    /// Puts a request to the server in these words.
+    async fn send(&self, asked: Asked<'_>, request: &Envelope) -> Result<Envelope, BackendError> {
         let mut edit = request.edit();
         let session = &asked.exchange.session;
         self.0.opener.stamp(&mut edit, session, asked.passage);
-        asked.pipe.request(asked.exchange, &request, edit).await
+        asked.pipe.request(asked.exchange, request, edit).await
     }
 
     /// What a request comes to on an open pipe.

@@ -76,6 +76,11 @@ impl Running {
         }
     }
 
+    /// Whether a modern request brings a state, and may so go on with a call that there is.
+    pub fn is_retry(request: &Envelope) -> bool {
+        request.find(&["params", rounds::STATE]).is_some()
+    }
+
     /// Begins the call of a modern request, or goes on with the one that it brings answers for;
     /// `Err` in the answer is what its host hears at once.
     ///
@@ -99,14 +104,16 @@ impl Running {
             let exchange = Exchange::new(id, session.clone(), outbox);
             return Ok(Ok(Self::new(gate.clone(), exchange, request)));
         };
-        Ok(match Box::pin(gate.resume(session, &state, &request, &id)).await? {
-            Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
-            Resumed::Waits(answer) => Err(answer),
-            Resumed::Foreign => {
-                let exchange = Exchange::new(id, session.clone(), outbox);
-                Ok(Self::new(gate.clone(), exchange, request))
-            }
-        })
+        Ok(
+            match Box::pin(gate.resume(session, &state, &request, &id)).await? {
+                Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
+                Resumed::Waits(answer) => Err(answer),
+                Resumed::Foreign => {
+                    let exchange = Exchange::new(id, session.clone(), outbox);
+                    Ok(Self::new(gate.clone(), exchange, request))
+                }
+            },
+        )
     }
 
     /// Goes on with a call that has waited for its host, which now waits with the request `id`.

@@ -36,6 +36,7 @@ mod reply;
 
 use body::Body;
 use listen::OneRequest;
+use modern::Begun;
 use reply::{
     events, faulty, for_origin, not_modern, plain, preflight, refuse, refuse_id, unauthorized,
     worded,
@@ -223,13 +224,26 @@ impl Endpoint {
                 return Err(Box::new(not_modern(&message)));
             }
             let place = caller.place;
-            let posted = self.post_modern(headers, message, scope, agent, snapshot, place);
-            return Box::pin(posted).await;
+            let outbox = snapshot.config.limits.outbox;
+            let running = match self.begin_modern(headers, message, scope, agent, outbox, place)? {
+                Begun::Call(running) => running,
+                Begun::Reply(reply) => return Ok(reply),
+                // Boxed like everything rare here: the size of this future is paid with each request.
+                Begun::Retry(retry) => match Box::pin(self.retry_modern(*retry, outbox)).await? {
+                    Ok(running) => running,
+                    Err(reply) => return Ok(reply),
+                },
+            };
+            return tokio::select! {
+                biased;
+                reply = self.run(running) => Ok(reply),
+                // Closing is cancelling: the call is dropped, and nobody reads this.
+                () = place.until_ended() => Ok(plain(StatusCode::OK, Body::empty())),
+            };
         }
         single?;
         check_version(version, message.id().as_ref())?;
         if message.method() == Some("initialize") && message.kind() == Kind::Request {
-            // Boxed like everything rare here: the size of this future is paid with each request.
             return Box::pin(self.initialize(message, scope, agent, caller.peer, snapshot)).await;
         }
         let session = self.session(headers, &scope, &agent, message.id().as_ref())?;

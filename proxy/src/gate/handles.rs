@@ -93,8 +93,7 @@ impl Handles {
 
     /// Notes what an answer hands to its agent; the answer without what is another's.
     pub fn note(&self, exchange: &Exchange, route: &Route, answer: Envelope) -> Envelope {
-        if let Some(state) = answer.text(&["result", rounds::STATE])
-        {
+        if let Some(state) = answer.text(&["result", rounds::STATE]) {
             self.keep("state", exchange, &route.call.server, &state);
         }
         // Flat since 2026-07-28, in an object of its own before.

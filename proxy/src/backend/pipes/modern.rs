@@ -40,7 +40,10 @@ impl Pipes {
     pub(super) async fn relay_modern(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
         let method = asked.request.method().unwrap_or_default();
         // Of what goes with a session, a host of its era has nothing; chillgate itself listens so.
-        if matches!(method, "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe") {
+        if matches!(
+            method,
+            "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
+        ) {
             return Box::pin(self.ask_modern(asked)).await;
         }
         let request = server::to_modern(&asked.exchange.session, asked.request);
@@ -123,17 +126,6 @@ impl Pipes {
         let answer = self.send(asked, request).await?;
         cache.keep(sought, agent, changes, &answer);
         Ok(answer)
-    }
-
-    pub(super) async fn send(
-        &self,
-        asked: Asked<'_>,
-        request: &Envelope,
-    ) -> Result<Envelope, BackendError> {
-        let mut edit = request.edit();
-        let session = &asked.exchange.session;
-        self.0.opener.stamp(&mut edit, session, asked.passage);
-        asked.pipe.request(asked.exchange, request, edit).await
     }
 
     /// The answer for an older host, or the task that it has become, however often its server asks

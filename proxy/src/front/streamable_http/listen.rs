@@ -23,9 +23,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::modern::Last;
 use super::Endpoint;
 use super::flow::Flow;
+use super::modern::Last;
 use crate::config::{Front, Listen, Tls};
 use crate::drain::Drain;
 use crate::front::origin::Origins;

@@ -17,11 +17,11 @@ use super::reply::{self, plain, worded};
 use super::{Endpoint, PROTOCOL_VERSION, Reply};
 use crate::config::Eras;
 use crate::era::host::{self, is_modern};
+use crate::exchange::Exchange;
 use crate::front::running::Running;
 use crate::gate::Refusal;
 use crate::lock::locked;
 use crate::session::{Opening, Scope, Session};
-use crate::snapshot::Snapshot;
 
 const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
 const NAME: HeaderName = HeaderName::from_static(mirror::NAME);
@@ -36,16 +36,16 @@ impl Endpoint {
         self.eras == Eras::Both && known.is_some_and(|revision| revision.era() == Era::Modern)
     }
 
-    /// One modern message.
-    pub(super) async fn post_modern(
+    /// One modern message: what is to be waited for, or what its host hears at once.
+    pub(super) fn begin_modern(
         &self,
         headers: &HeaderMap,
         message: Envelope,
         scope: Scope,
         agent: Arc<str>,
-        snapshot: &Snapshot,
+        outbox: usize,
         place: &OneRequest,
-    ) -> Result<Reply, Box<Reply>> {
+    ) -> Result<Begun, Box<Reply>> {
         let refuse = |refusal: Refusal| {
             let status = match refusal.status() {
                 StatusCode::OK => StatusCode::BAD_REQUEST,
@@ -53,43 +53,81 @@ impl Endpoint {
             };
             Box::new(worded(status, message.id().as_ref(), &refusal))
         };
-        match message.kind() {
-            Kind::Request => {}
+        let id = match (message.kind(), message.id()) {
+            (Kind::Request, Some(id)) => id,
             // Cancelling is closing the stream; of other notifications a server knows none.
-            Kind::Notification => return Ok(plain(StatusCode::ACCEPTED, Body::empty())),
-            Kind::Response | Kind::Error => {
+            (Kind::Request | Kind::Notification, _) => {
+                return Ok(Begun::Reply(plain(StatusCode::ACCEPTED, Body::empty())));
+            }
+            (Kind::Response | Kind::Error, _) => {
                 let text = "revision 2026-07-28 knows no answers of a host; send a request";
                 return Err(refuse(answered(code::INVALID_REQUEST, text.to_owned())));
             }
-        }
+        };
         let hop = check(headers, &message).map_err(refuse)?;
         let session = match place.last().session(&hop, &agent, &scope) {
             Some(session) => session,
             None => self.standing(&hop, agent, scope, place).map_err(refuse)?,
         };
-        drop(hop);
-        let id = message.id();
         let fields = match message.method() {
             Some("tools/call") => Some(mirrored(headers).map_err(refuse)?),
             _ => None,
         };
-        let outbox = snapshot.config.limits.outbox;
-        let begun = Running::begin(&self.gate, &session, message, outbox).await;
-        let running = match begun {
-            Ok(Ok(running)) => running,
-            Ok(Err(answer)) => return Ok(reply::of(answer)),
-            Err(refusal) => return Err(Box::new(worded(refusal.status(), id.as_ref(), &refusal))),
-        };
-        if let Some(fields) = fields {
-            running.exchange().set_mirrored(fields);
+        if Running::is_retry(&message) {
+            return Ok(Begun::Retry(Box::new(Retry {
+                message,
+                session,
+                fields,
+            })));
         }
-        tokio::select! {
-            biased;
-            reply = self.run(running) => Ok(reply),
-            // Closing is cancelling: the call is dropped, and nobody reads this.
-            () = place.until_ended() => Ok(plain(StatusCode::OK, Body::empty())),
+        let exchange = Exchange::new(id, session, outbox);
+        if let Some(fields) = fields {
+            exchange.set_mirrored(fields);
+        }
+        let running = Running::new(self.gate.clone(), exchange, message);
+        Ok(Begun::Call(running))
+    }
+
+    /// A request that may go on with a call that has waited for its host.
+    pub(super) async fn retry_modern(
+        &self,
+        retry: Retry,
+        outbox: usize,
+    ) -> Result<Result<Running, Reply>, Box<Reply>> {
+        let Retry {
+            message,
+            session,
+            fields,
+        } = retry;
+        let id = message.id();
+        match Running::begin(&self.gate, &session, message, outbox).await {
+            Ok(Ok(running)) => {
+                if let Some(fields) = fields {
+                    running.exchange().set_mirrored(fields);
+                }
+                Ok(Ok(running))
+            }
+            Ok(Err(answer)) => Ok(Err(reply::of(answer))),
+            Err(refusal) => Err(Box::new(worded(refusal.status(), id.as_ref(), &refusal))),
         }
     }
+}
+
+/// What a modern message leads to.
+pub(super) enum Begun {
+    /// A call to be waited for.
+    Call(Running),
+    /// Nothing more.
+    Reply(Reply),
+    /// A request that brings a state: whose that is takes some asking.
+    Retry(Box<Retry>),
+}
+
+/// A request that brings a state.
+pub(super) struct Retry {
+    message: Envelope,
+    session: Arc<Session>,
+    fields: Option<Vec<(String, String)>>,
 }
 
 impl Endpoint {

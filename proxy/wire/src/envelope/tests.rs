@@ -473,7 +473,12 @@ fn what_is_kept_is_what_is_found() {
         &["params", "_meta", "progressToken", "a"],
         &["params", "_meta", "x"],
         &["params", "_meta", "io.modelcontextprotocol/protocolVersion"],
-        &["params", "_meta", "io.modelcontextprotocol/clientCapabilities", "name"],
+        &[
+            "params",
+            "_meta",
+            "io.modelcontextprotocol/clientCapabilities",
+            "name",
+        ],
         &["params", "_meta", "io.modelcontextprotocol/logLevel"],
         &["params", "_meta", "io.modelcontextprotocol/clientInfo"],
         &["params", "name"],
@@ -510,7 +515,8 @@ fn what_is_kept_is_what_is_found() {
         }
     }
     let plain = |meta: &str| {
-        let raw = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"_meta":{{{meta}}}}}}}"#);
+        let raw =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"_meta":{{{meta}}}}}}}"#);
         parse(&raw).unwrap()
     };
     let known = plain(r#""progressToken":1,"io.modelcontextprotocol/logLevel":"info""#);
