@@ -39,6 +39,7 @@ async fn listen(gate: &Gate, id: Value, wanted: Value) -> (Connection, Events, V
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["x-accel-buffering"], "no");
     let mut events = Events::new(response.into_body());
+    events = events.judged("2026-07-28", "subscriptions/listen");
     let first = heard(&mut events).await;
     assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
     Schema::of("2026-07-28").check("SubscriptionsAcknowledgedNotification", &first);

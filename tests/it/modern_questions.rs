@@ -41,7 +41,15 @@ async fn a_legacy_host_is_asked_on_its_own_stream_and_the_call_goes_on() {
         if tool == "page" {
             assert!(asked["params"]["elicitationId"].is_string(), "{asked}");
         }
-        let said = json!({"said": format!("answer to {tool}")});
+        let nonce = format!("answer to {tool}");
+        let said = match method {
+            "roots/list" => json!({"roots": [{"uri": "file:///a", "name": nonce}]}),
+            "sampling/createMessage" => {
+                let content = json!({"type": "text", "text": nonce});
+                json!({"role": "assistant", "model": "m", "content": content})
+            }
+            _ => json!({"action": "accept", "content": {"name": nonce}}),
+        };
         assert_eq!(host.respond(&asked["id"], said.clone()).await, 202);
         let answer = next(&mut events, "the answer").await;
         assert_eq!(answer["id"], call["id"]);

@@ -412,7 +412,11 @@ async fn a_host_can_listen_for_its_tasks() {
                 let mut connection = Connection::open(host.gate.front()).await;
                 let raw = sent.to_string().into();
                 let stream = connection.send("POST", &host.path, &head, raw).await;
-                (connection, Events::new(stream.into_body()))
+                let events = Events::new(stream.into_body());
+                (
+                    connection,
+                    events.judged("2026-07-28", "subscriptions/listen"),
+                )
             }
         };
         let (_kept, mut ear) = listen("mina").await;

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::http::{Answer, Connection, collect};
+use crate::judge;
 use crate::sse::Events;
 use crate::wait::within;
 
@@ -251,7 +252,12 @@ impl Host {
 
     /// Posts one message, or whatever JSON it is.
     pub async fn post(&self, message: &Value) -> Reply {
-        self.post_bytes(message.to_string().into()).await
+        let reply = self.post_bytes(message.to_string().into()).await;
+        for heard in reply.messages.iter().filter(|heard| heard.is_object()) {
+            let asked = message["method"].as_str().unwrap_or_default();
+            judge::host_heard(self.revision, asked, heard);
+        }
+        reply
     }
 
     /// Posts bytes as they are.
@@ -296,7 +302,8 @@ impl Host {
             is_events(response.headers()),
             "no event stream: {response:?}"
         );
-        Events::new(response.into_body())
+        let asked = message["method"].as_str().unwrap_or_default();
+        Events::new(response.into_body()).judged(self.revision, asked)
     }
 
     /// Posts a message and gives up on it at once: the connection is closed under the exchange.
@@ -346,7 +353,7 @@ impl Host {
             .send("GET", &self.path, &borrow(&headers), Bytes::new())
             .await;
         assert_eq!(response.status(), 200, "GET stream: {response:?}");
-        Events::new(response.into_body())
+        Events::new(response.into_body()).judged(self.revision, "")
     }
 
     /// Ends the session with DELETE; the status.

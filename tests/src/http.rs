@@ -150,7 +150,16 @@ pub async fn request(
     body: impl Into<Bytes>,
 ) -> Answer {
     let mut connection = Connection::open(address).await;
-    collect(connection.send(method, path, headers, body.into()).await).await
+    let body = body.into();
+    let answer = collect(connection.send(method, path, headers, body.clone()).await).await;
+    let is_modern = headers.contains(&("mcp-protocol-version", "2026-07-28"));
+    if is_modern && let Ok(sent) = serde_json::from_slice::<serde_json::Value>(&body) {
+        let asked = sent["method"].as_str().unwrap_or_default();
+        for heard in crate::modern::messages(&answer) {
+            crate::judge::host_heard("2026-07-28", asked, &heard);
+        }
+    }
+    answer
 }
 
 /// A plain GET.

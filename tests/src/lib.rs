@@ -8,6 +8,7 @@ pub mod audit;
 pub mod gate;
 pub mod host;
 pub mod http;
+pub mod judge;
 pub mod lenient;
 pub mod modern;
 pub mod pipe;

@@ -89,6 +89,14 @@ pub fn body(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
 }
 
+/// The messages of an answer, whether one or a stream of them; none where it holds no JSON.
+pub fn messages(answer: &Answer) -> Vec<Value> {
+    match serde_json::from_slice(&answer.body) {
+        Ok(one) => vec![one],
+        Err(_) => events(answer),
+    }
+}
+
 /// The JSON messages of an event stream, in order.
 pub fn events(answer: &Answer) -> Vec<Value> {
     let text = answer.text();

@@ -63,23 +63,29 @@ impl Schema {
         );
     }
 
-    /// What is wrong with a value, nothing when it fits.
+    /// What judges values by one definition; none where the revision has no such.
     ///
     /// # Panics
-    /// When the revision has no such definition.
-    pub fn violations(&self, definition: &str, value: &Value) -> Vec<String> {
+    /// When the schema is none.
+    pub fn validator(&self, definition: &str) -> Option<Validator> {
         let (key, definitions) = self.definitions();
-        assert!(
-            definitions.get(definition).is_some(),
-            "{} has no {definition}",
-            self.revision
-        );
+        definitions.get(definition)?;
         let mut schema = json!({ "$ref": format!("#/{key}/{definition}") });
         schema[key] = definitions.clone();
         if let Some(dialect) = self.document.get("$schema") {
             schema["$schema"] = dialect.clone();
         }
-        let validator: Validator = jsonschema::validator_for(&schema).expect("the schema compiles");
+        Some(jsonschema::validator_for(&schema).expect("the schema compiles"))
+    }
+
+    /// What is wrong with a value, nothing when it fits.
+    ///
+    /// # Panics
+    /// When the revision has no such definition.
+    pub fn violations(&self, definition: &str, value: &Value) -> Vec<String> {
+        let validator = self.validator(definition);
+        let validator =
+            validator.unwrap_or_else(|| panic!("{} has no {definition}", self.revision));
         validator
             .iter_errors(value)
             .map(|error| format!("{} at {}", error, error.instance_path()))

@@ -93,6 +93,7 @@ impl Heard {
             .iter()
             .map(parse)
             .filter(|message| message["method"] == method)
+            .inspect(crate::judge::server_heard)
             .collect()
     }
 

@@ -46,6 +46,8 @@ pub struct Events {
     body: Incoming,
     buffer: Vec<u8>,
     ended: bool,
+    /// The revision of who reads, and what it has asked for, where that is to be judged.
+    judged: Option<(&'static str, String)>,
 }
 
 impl Events {
@@ -55,7 +57,15 @@ impl Events {
             body,
             buffer: Vec::new(),
             ended: false,
+            judged: None,
         }
+    }
+
+    /// Judges each message as what a host of this revision hears in reply to `asked`.
+    #[must_use]
+    pub fn judged(mut self, revision: &'static str, asked: &str) -> Self {
+        self.judged = Some((revision, asked.to_owned()));
+        self
     }
 
     /// The next event, comments skipped; `None` when the stream has ended or broke.
@@ -83,6 +93,9 @@ impl Events {
     pub async fn message(&mut self) -> Option<Value> {
         loop {
             if let Some(message) = self.next().await?.message() {
+                if let Some((revision, asked)) = &self.judged {
+                    crate::judge::host_heard(revision, asked, &message);
+                }
                 return Some(message);
             }
         }

@@ -445,20 +445,17 @@ fn a_member_of_the_envelope_is_known_by_its_name() {
 /// The message with something else at this path, without it, with it and something beside it, and
 /// some of these one after the other.
 fn changes(message: &Envelope, path: &[&'static str]) -> Vec<Envelope> {
-    let edited = |message: &Envelope, change: &dyn Fn(&mut Edit<'_>)| {
-        let mut edit = message.edit();
-        change(&mut edit);
-        edit.finish()
-    };
     let longer = br#"["something longer than before",{"name":1}]"#;
-    let set = edited(message, &|edit| drop(edit.set(path, &longer[..])));
-    let gone = edited(message, &|edit| drop(edit.remove(path)));
-    let both = edited(message, &|edit| {
-        edit.remove(path).set(&[path[0], "more"], b"1");
-        edit.set(&[path[0], "_meta", "dev.chillgate/x"], b"{}");
-    });
-    let again = edited(&gone, &|edit| drop(edit.set(path, b"7").id(&b"123456"[..])));
-    let last = edited(&set, &|edit| drop(edit.remove(&[path[0], "_meta"])));
+    let set = message.edit().set(path, &longer[..]).finish();
+    let gone = message.edit().remove(path).finish();
+    let both = message
+        .edit()
+        .remove(path)
+        .set(&[path[0], "more"], b"1")
+        .set(&[path[0], "_meta", "dev.chillgate/x"], b"{}")
+        .finish();
+    let again = gone.edit().set(path, b"7").id(&b"123456"[..]).finish();
+    let last = set.edit().remove(&[path[0], "_meta"]).finish();
     vec![set, gone, both, again, last]
 }
 
@@ -492,7 +489,7 @@ fn what_is_kept_is_what_is_found() {
     ];
     for raw in [
         format!(r#"{{"jsonrpc":"2.0","params":{{"arguments":{{"name":"inner","_meta":{{"progressToken":9}},"uri":"u"}}, {meta} ,"n\u0061me":"t","task":null}},"id":"seven","method":"tools/call"}}"#),
-        format!(r#"{{"id":7,"jsonrpc":"2.0","method":"m","params":{{"_meta":[["progressToken",1]],"taskId":"t","requestState":null}}}}"#),
+        r#"{"id":7,"jsonrpc":"2.0","method":"m","params":{"_meta":[["progressToken",1]],"taskId":"t","requestState":null}}"#.to_owned(),
         r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"isError":true,"resultType":"no"}],"isError":false,"resultType":"complete"}}"#.to_owned(),
         r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":{"isError":1}}}"#.to_owned(),
     ] {
