@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use chillgate_tests::gate::Gate;
 use chillgate_tests::http::{Connection, collect};
 use chillgate_tests::modern::{body, field, fields, message, unsentinel};
-use chillgate_tests::recorder::{Recorded, Recorder};
+use chillgate_tests::recorder::{HELD, Recorded, Recorder};
+use chillgate_tests::until;
+use chillgate_tests::wait::seconds;
 
 /// Generated names; the row's own number.
 const NAMES: usize = 10_000;
@@ -177,4 +179,55 @@ async fn no_name_or_argument_adds_a_field() {
     // The generator makes all sorts.
     assert!(refused > 1000 && in_base64 > 1000, "{refused} {in_base64}");
     assert!(NAMES - refused - in_base64 > 1000, "{refused} {in_base64}");
+}
+
+/// R-069: at such a server a call is cancelled by closing its request, however its host cancels; no
+/// notification says so, and the next call finds the server as it was.
+#[tokio::test]
+async fn a_cancelled_call_closes_its_request() {
+    let server = Recorder::start().await;
+    let gate = Gate::with(&server.table("r")).start().await;
+    let path = "/server/r/mcp";
+    let legacy = gate.host().path(path).open().await;
+    legacy.call("first", json!({})).await.result();
+    let held = async |count: usize| {
+        let what = "the request to be closed";
+        until(what, seconds(10), async || {
+            (server.given_up() == count).then_some(())
+        })
+        .await;
+    };
+    let asked = async |count: usize| {
+        let is_held = |one: &Recorded| one.message()["params"]["name"] == HELD;
+        let what = "the call to arrive";
+        let arrived = || server.all().iter().filter(|one| is_held(one)).count();
+        until(what, seconds(10), async || {
+            (arrived() == count).then_some(())
+        })
+        .await;
+    };
+
+    let call = legacy.message("tools/call", Some(json!({"name": HELD})));
+    let cancelling = async {
+        asked(1).await;
+        let about = json!({"requestId": call["id"], "reason": "enough"});
+        legacy.notify("notifications/cancelled", Some(about)).await;
+        held(1).await;
+    };
+    tokio::join!(cancelling, legacy.post(&call));
+
+    let call = message(&json!(1), "tools/call", json!({"name": HELD}));
+    let mut connection = Connection::open(gate.front()).await;
+    let raw = call.to_string().into();
+    let asking = fields(&call);
+    tokio::select! {
+        _ = connection.send("POST", path, &asking, raw) => panic!("it is never answered"),
+        () = asked(2) => {}
+    }
+    drop(connection);
+    held(2).await;
+
+    legacy.call("last", json!({})).await.result();
+    assert!(server.take("notifications/cancelled").is_empty());
+    assert_eq!(server.given_up(), 2);
 }

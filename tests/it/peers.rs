@@ -293,6 +293,32 @@ async fn modern_servers_pass_without_the_gate() {
     }
 }
 
+/// Twenty clients at once, each of which is asked by a person's form and for a model's words: modern
+/// ones at an older server, older ones at modern servers, over stdio and HTTP. Nobody gets another's.
+#[tokio::test]
+async fn twenty_clients_at_once_are_asked_in_both_directions() {
+    let (_server, url) = remote().await;
+    let (_newer, newer_url) = newer_remote(Sdk::TypeScript).await;
+    let tables = table("everything", &everything(), "")
+        + &format!("[server.remote]\nurl = \"{url}\"\n")
+        + &table("newer", &newer(Sdk::Python), "era = \"modern\"")
+        + &format!("[server.newer-remote]\nurl = \"{newer_url}\"\nera = \"modern\"\n")
+        + "[limits]\nin-flight-per-agent = 256\n";
+    let gate = Gate::with(&tables).start().await;
+    for (sdk, suite, server) in [
+        (Sdk::Python, "crowd", "everything"),
+        (Sdk::Python, "crowd", "remote"),
+        (Sdk::PythonLegacy, "new-crowd", "newer"),
+        (Sdk::PythonLegacy, "new-crowd", "newer-remote"),
+    ] {
+        let endpoint = Endpoint::Url(gate.url(&format!("/server/{server}/mcp")));
+        let script = Script::new(sdk, suite).with(&["--clients", "20"]);
+        let checks = script.run(&endpoint).await;
+        let crowds = checks.iter().filter(|check| *check == "crowd").count();
+        assert_eq!(crowds, 20, "{server}: {checks:?}");
+    }
+}
+
 /// The SDK's own tasks of 2025-11-25, at a server whose tasks are the extension of 2026-07-28.
 #[tokio::test]
 async fn a_host_of_2025_11_25_has_tasks_of_a_modern_server() {

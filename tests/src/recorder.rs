@@ -4,6 +4,7 @@
 //! nobody behind an HTTP library. It answers what a test lays down and judges nothing.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -67,7 +68,11 @@ struct Kept {
     requests: Mutex<Vec<Recorded>>,
     next: Mutex<Option<(String, String)>>,
     tools: Mutex<Value>,
+    given_up: AtomicUsize,
 }
+
+/// A call of the tool of this name is never answered.
+pub const HELD: &str = "held";
 
 /// The server; it ends with the test's runtime.
 #[derive(Clone, Debug)]
@@ -133,6 +138,11 @@ impl Recorder {
         all.extract_if(.., fits).collect()
     }
 
+    /// How many calls of [`HELD`] were given up: their connection was closed.
+    pub fn given_up(&self) -> usize {
+        self.kept.given_up.load(Ordering::Relaxed)
+    }
+
     /// Every request so far.
     ///
     /// # Panics
@@ -159,7 +169,14 @@ impl Recorder {
             }
             let rest = buffer.split_off(end + 4 + length);
             let body = std::mem::replace(&mut buffer, rest).split_off(end + 4);
-            let answer = self.keep(Recorded { head, body });
+            let request = Recorded { head, body };
+            let is_held = request.message()["params"]["name"] == HELD;
+            let answer = self.keep(request);
+            if is_held {
+                while let Ok(1..) = stream.read_buf(&mut buffer).await {}
+                self.kept.given_up.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
             let head = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 answer.len()

@@ -6,6 +6,7 @@ control) and through the gate.
 
     peer.py --suite everything [--mode auto|legacy] [--prefix everything__] --url http://…/mcp
     peer.py --suite filesystem --dir DIR -- node server-filesystem DIR
+    peer.py --suite crowd --clients 20 --url http://…/mcp
 
 One line of JSON per check on stdout: {"check", "ok", "detail"}. Exit 1 when any check failed.
 """
@@ -40,7 +41,9 @@ TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS")
 class Peer:
     """The client and everything that the server said to it unasked."""
 
-    def __init__(self, prefix: str, root: str) -> None:
+    def __init__(self, prefix: str, root: str, who: str = "Mina", pause: float = 0.0) -> None:
+        self.who = who
+        self.pause = pause  # how long a person or a model takes
         self.prefix = prefix
         self.root = root
         self.client: Client | None = None
@@ -67,6 +70,7 @@ class Peer:
 
     async def on_sampling(self, _context, params):
         self.sampled.append(params)
+        await anyio.sleep(self.pause)
         said = params.messages[0].content
         said = said[0] if isinstance(said, list) else said
         return types.CreateMessageResult(
@@ -78,7 +82,8 @@ class Peer:
 
     async def on_elicitation(self, _context, params):
         self.elicited.append(params)
-        return types.ElicitResult(action="accept", content={"name": "Mina", "check": True, "answer": "blue"})
+        await anyio.sleep(self.pause)
+        return types.ElicitResult(action="accept", content={"name": self.who, "check": True, "answer": "blue"})
 
     async def on_roots(self, _context):
         self.roots_asked += 1
@@ -137,14 +142,38 @@ async def connected(options, peer: Peer):
             yield
 
 
+def report(check: str, ok: bool, detail: str) -> None:
+    print(json.dumps({"check": check, "ok": ok, "detail": detail}), flush=True)
+
+
 async def run(options) -> int:
+    """Runs the suite with as many clients as are wanted, all at once; the number of failures."""
+    if options.clients == 1:
+        return await run_one(options, Peer(options.prefix, options.dir))
+    failed = []
+    connected_ones = []
+    together = anyio.Event()
+
+    async def all_there():
+        connected_ones.append(1)
+        if len(connected_ones) == options.clients:
+            together.set()
+        await together.wait()
+
+    async def one(number):
+        peer = Peer(options.prefix, options.dir, who=f"guest {number}", pause=0.3)
+        if await run_one(options, peer, all_there):
+            failed.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(options.clients):
+            group.start_soon(one, number)
+    return len(failed)
+
+
+async def run_one(options, peer: Peer, connected_too=None) -> int:
     """Runs the suite's checks in order; the number of failures."""
-    peer = Peer(options.prefix, options.dir)
     failed = 0
-
-    def report(check: str, ok: bool, detail: str) -> None:
-        print(json.dumps({"check": check, "ok": ok, "detail": detail}), flush=True)
-
     checks = suites.SUITES[options.suite]
     wanted = options.checks.split(",") if options.checks else list(checks)
     reached = False
@@ -152,6 +181,8 @@ async def run(options) -> int:
         with anyio.fail_after(CONNECT_SECONDS + CHECK_SECONDS * len(wanted)):
             async with connected(options, peer):
                 reached = True
+                if connected_too is not None:
+                    await connected_too()
                 report("connect", True, f"{peer.client.protocol_version}")
                 for check in wanted:
                     try:
@@ -183,6 +214,7 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true", help="declare no sampling, elicitation or roots")
     parser.add_argument("--header", action="append", default=[], help="NAME=VALUE, sent with every request")
     parser.add_argument("--dir", default="/tmp", help="the directory offered as root")
+    parser.add_argument("--clients", type=int, default=1, help="so many clients, all at once")
     parser.add_argument("--url", default="")
     parser.add_argument("command", nargs="*", help="-- PROGRAM ARGUMENT…")
     options = parser.parse_args()

@@ -395,6 +395,27 @@ async def new_concurrency(p):
     assert all(results), results
 
 
+async def crowd(p):
+    """One of many: what this client was asked is what it gets, several times over."""
+    for turn in range(2):
+        text = await p.text("trigger-elicitation-request", {})
+        assert f"- Name: {p.who}\n" in f"{text}\n", text
+        prompt = f"{p.who}, {turn}"
+        text = await p.text("trigger-sampling-request", {"prompt": prompt, "maxTokens": 7})
+        assert f"sampled: Resource trigger-sampling-request context: {prompt}\"" in text, text
+    assert (len(p.elicited), len(p.sampled)) == (2, 2), (len(p.elicited), len(p.sampled))
+
+
+async def new_crowd(p):
+    """The same with a server that asks in its answers."""
+    said = json.loads(await p.text("three", {}))
+    assert said["who"]["name"] == p.who, said
+    assert said["what"] == "sampled: what is chill?", said
+    said = json.loads(await p.text("rounds", {"upto": 3}))
+    assert said == [p.who] * 3, said
+    assert (len(p.elicited), len(p.sampled)) == (4, 1), (len(p.elicited), len(p.sampled))
+
+
 async def clock(p):
     text = await p.text("get_current_time", {"timezone": "Asia/Seoul"})
     assert json.loads(text)["timezone"] == "Asia/Seoul", text
@@ -434,5 +455,7 @@ SUITES = {
         "talks_back": fast_talks_back,
     },
     "fastmcp-bridged": {"talks_back": talks_back_in_the_old_way},
+    "crowd": {"crowd": crowd},
+    "new-crowd": {"crowd": new_crowd},
     "clock": {"clock": clock},
 }
