@@ -17,6 +17,8 @@ const string = { type: "string" };
 const object = (properties) => ({ type: "object", properties, required: Object.keys(properties) });
 const FORM = object({ name: string, confirm: { type: "boolean" } });
 
+const question = (message) => ({ mode: "form", message, requestedSchema: FORM });
+
 /** Asks before it does anything. */
 async function confirm({ ask }, { filename }) {
   const answer = await ask(`Delete ${filename}?`);
@@ -65,6 +67,14 @@ const TASKS = {
     "optional",
     "Asks two things at once",
     async ({ ask }) => said(JSON.stringify(await Promise.all([ask("First?"), ask("Second?")]))),
+  ],
+  early_question: [
+    "optional",
+    "Asks before its caller can know of the task",
+    async ({ early }) => said(JSON.stringify(await early)),
+    undefined,
+    undefined,
+    "Early?",
   ],
   test_tool_with_task: [
     "required",
@@ -125,8 +135,8 @@ export class Tasks {
 
   /** Calls a tool: as a task, or to its end where it may be called in this way. */
   async call(call, { name, arguments: args = {}, task }, extra) {
-    const [support, , work, , before] = TASKS[name];
-    const { McpError, ErrorCode } = this.#sdk("@modelcontextprotocol/sdk/types.js");
+    const [support, , work, , before, early] = TASKS[name];
+    const { McpError, ErrorCode, ElicitResultSchema } = this.#sdk("@modelcontextprotocol/sdk/types.js");
     if (!task && support === "required") {
       throw new McpError(ErrorCode.MethodNotFound, `${name} is called as a task only`);
     }
@@ -141,7 +151,10 @@ export class Tasks {
     }
     const made = await extra.taskStore.createTask({ ttl: task.ttl ?? TTL_MS, pollInterval: POLL_MS });
     this.#made.push(made.taskId);
-    this.#run(made.taskId, extra, (about) => work(about, args, first));
+    // Sent at once and not left to whoever waits for the result, as servers without the SDK do.
+    const about = { "io.modelcontextprotocol/related-task": { taskId: made.taskId } };
+    const asked = early && call.ask("elicitation/create", { ...question(early), _meta: about }, ElicitResultSchema);
+    this.#run(made.taskId, extra, (task) => work({ ...task, early: asked }, args, first));
     return { task: made };
   }
 
@@ -151,7 +164,7 @@ export class Tasks {
     const ask = async (message) => {
       open += 1;
       await this.store.updateTaskStatus(taskId, "input_required", message);
-      const request = { method: "elicitation/create", params: { mode: "form", message, requestedSchema: FORM } };
+      const request = { method: "elicitation/create", params: question(message) };
       const answer = await extra.sendRequest(request, ElicitResultSchema, { relatedTask: { taskId } });
       open -= 1;
       if (open === 0) await this.store.updateTaskStatus(taskId, "working");

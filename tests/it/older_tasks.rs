@@ -299,6 +299,42 @@ async fn each_tasks_questions_are_its_own() {
     }
 }
 
+/// A question may come before the word that there is a task; and one that names neither call nor task
+/// is nobody's where two calls could be meant.
+#[tokio::test]
+async fn a_question_is_put_to_its_task_or_to_nobody() {
+    let house = House::open().await;
+    for way in WAYS {
+        let host = house.host(way);
+        for _ in 0..5 {
+            let task = host.begin("early_question", json!({})).await;
+            let asked = questions(&host.settled(&task).await);
+            assert_eq!(asked[0].1["params"]["message"], "Early?", "{asked:?}");
+            let mut update = task.clone();
+            update["inputResponses"] = json!({&asked[0].0: {"action": "decline"}});
+            host.ask("tasks/update", update).await;
+            let done = host.settled(&task).await;
+            assert_eq!(text(&done["result"]), r#"{"action":"decline"}"#);
+        }
+    }
+    // Over stdio nothing says which call a question is about but that there is one.
+    let host = house.host("stdio");
+    let waiting = json!({"name": "test_input_required_result_elicitation", "arguments": {}});
+    let first = host.ask("tools/call", waiting.clone()).await["result"].clone();
+    assert_eq!(first["resultType"], "input_required", "{first}");
+    let ambiguous = host.ask("tools/call", json!({"name": "test_tool_with_task"}));
+    let refused = tokio::time::timeout(seconds(10), ambiguous).await.unwrap();
+    let said = refused["error"]["message"].as_str().unwrap_or_default();
+    assert!(said.contains("which of its calls"), "{refused}");
+    let asked = first["inputRequests"].as_object().unwrap();
+    let key = asked.keys().next().unwrap();
+    let mut retry = waiting;
+    retry["requestState"] = first["requestState"].clone();
+    retry["inputResponses"] = json!({key: {"action": "accept", "content": {"name": "w"}}});
+    let done = host.ask("tools/call", retry).await["result"].clone();
+    assert!(text(&done).contains('w'), "{done}");
+}
+
 /// A host that declares something else with its next request is still the owner of its task; no
 /// other agent is. On the endpoint of all servers as well.
 #[tokio::test]

@@ -65,6 +65,8 @@ impl Tasks {
             exchange,
             waiter: Mutex::default(),
         });
+        // A server that gives an id again has made another task.
+        self.end(server, id);
         let oldest = {
             let mut known = locked(&self.known);
             known.push_back(task.clone());
