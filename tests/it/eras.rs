@@ -634,3 +634,68 @@ async fn what_is_bridged(url: &str) {
         .await;
     assert_eq!(checks.len(), wanted.split(',').count() + 1, "{checks:?}");
 }
+
+/// R-084: on the stream of its call a host hears of the call's progress and log, and nothing that an
+/// older server says besides.
+#[tokio::test]
+async fn what_nobody_asked_for_is_not_told_on_the_stream_of_a_call() {
+    let gate = gate().await;
+    let news = r#"{"jsonrpc":"2.0","method":"notifications/x-vendor/news","params":{"a":1}}"#;
+    let head = format!("{news}\n{{\"jsonrpc\":\"2.0\",\"id\":");
+    let line = json!([head, null, ",\"result\":{\"content\":[]}}"]);
+    for _ in 0..3 {
+        let params = json!({"name": "verbatim", "arguments": {"line": line}});
+        let answer = send(gate.front(), &message(&json!(1), "tools/call", params)).await;
+        // Answered as JSON: nothing came before.
+        assert_eq!(body(&answer)["result"]["content"], json!([]));
+    }
+}
+
+/// Each request says everything: what the last one of its connection said holds for none.
+#[tokio::test]
+async fn requests_of_one_connection_have_nothing_in_common() {
+    let tables =
+        mock("a").table("") + &mock("b").table("") + "[identity]\nheader = \"x-agent-id\"\n";
+    let gate = Gate::with(&tables).audited().start().await;
+    let mut connection = Connection::open(gate.front()).await;
+    let mut said = Vec::new();
+    let roots = json!({"roots": {}});
+    for _ in 0..2 {
+        for (agent, path, tool, capabilities) in [
+            ("mina", "/server/a/mcp", "name", json!({})),
+            ("eve", "/server/a/mcp", "name", json!({})),
+            ("eve", "/server/b/mcp", "name", json!({})),
+            ("eve", "/server/b/mcp", "host", roots.clone()),
+            ("eve", "/server/b/mcp", "host", json!({"sampling": {}})),
+            ("eve", "/mcp", "a__name", json!({})),
+        ] {
+            let params = json!({"name": tool, "_meta": {CAPABILITIES: capabilities}});
+            let call = message(&json!(1), "tools/call", params);
+            let mut head = fields(&call);
+            head.push(("x-agent-id", agent));
+            let raw = call.to_string().into();
+            let answer = collect(connection.send("POST", path, &head, raw).await).await;
+            let text = body(&answer)["result"]["content"][0]["text"].clone();
+            said.push((agent, text.as_str().unwrap_or_default().to_owned()));
+        }
+    }
+    let (first, again) = said.split_at(6);
+    assert_eq!(first, again);
+    let texts: Vec<&str> = first.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(
+        (texts[0], texts[1], texts[2], texts[5]),
+        ("a", "a", "b", "a")
+    );
+    let declared =
+        |text: &str| serde_json::from_str::<Value>(text).unwrap()["capabilities"].clone();
+    assert_eq!(declared(texts[3]), roots);
+    assert_eq!(declared(texts[4]), json!({"sampling": {}}));
+    let records = gate
+        .records(2 * said.len())
+        .await
+        .of("method", "tools/call");
+    for agent in ["mina", "eve"] {
+        let calls = said.iter().filter(|(who, _)| *who == agent).count();
+        assert_eq!(records.of("agent", agent).sums().done, calls, "{agent}");
+    }
+}

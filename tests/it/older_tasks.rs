@@ -335,6 +335,45 @@ async fn a_question_is_put_to_its_task_or_to_nobody() {
     assert!(text(&done).contains('w'), "{done}");
 }
 
+/// A task that waits for its host keeps nothing else waiting: not what other calls ask, and not a
+/// place among the requests that a server may have at one time.
+#[tokio::test]
+async fn a_waiting_task_is_in_nobodys_way() {
+    let tables = format!(
+        "[server.stdio]\ncommand = {}\n[limits]\nin-flight-per-server = 2\n{HEADER}",
+        toml_list(&words())
+    );
+    let gate = Gate::with(&tables).start().await;
+    let host = Host {
+        gate: &gate,
+        path: "/server/stdio/mcp".to_owned(),
+        agent: "mina",
+        capabilities: json!({"elicitation": {}, "extensions": {TASKS: {}}}),
+    };
+    let mut waiting = Vec::new();
+    for file in ["a", "b", "c"] {
+        let task = host
+            .begin("confirm_delete", json!({"filename": file}))
+            .await;
+        let asked = questions(&host.settled(&task).await);
+        waiting.push((file, task, asked[0].0.clone()));
+    }
+    let list = tokio::time::timeout(seconds(10), host.ask("tools/list", json!({}))).await;
+    assert!(list.unwrap()["result"]["tools"].is_array());
+    // It asks before there is a task, and names none.
+    let asked = host
+        .ask("tools/call", json!({"name": "test_tool_with_task"}))
+        .await;
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    for (file, task, key) in waiting {
+        let mut update = task.clone();
+        update["inputResponses"] = json!({key: {"action": "decline"}});
+        host.ask("tasks/update", update).await;
+        let done = host.settled(&task).await;
+        assert_eq!(text(&done["result"]), format!("{file}: decline {{}}"));
+    }
+}
+
 /// A host that declares something else with its next request is still the owner of its task; no
 /// other agent is. On the endpoint of all servers as well.
 #[tokio::test]
@@ -483,7 +522,16 @@ async fn a_host_can_listen_for_its_tasks() {
             over.get("resultType").is_none() && over.get("ttl").is_none(),
             "{over}"
         );
+        // Who comes late hears how it has ended.
+        let (_late, mut late) = listen("mina").await;
+        next(&mut late, "what was agreed").await;
+        let told = next(&mut late, "how it is").await;
+        assert_eq!(told["params"]["status"], "completed", "{told}");
     }
+    let host = house.host("http").unaware();
+    let params = json!({"notifications": {"taskIds": ["t"]}});
+    let refused = host.ask("subscriptions/listen", params).await;
+    assert_eq!(refused["error"]["code"], -32021, "{refused}");
 }
 
 /// A server without tasks is not asked for one, whatever its tools and its hosts say.

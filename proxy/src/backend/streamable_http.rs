@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::backend::greeting::{self, Greeting};
-use crate::backend::pipe::Terms;
+use crate::backend::pipe::{Terms, waits_for_its_host};
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::RemoteServer;
 use crate::era::server::{discovered, to_legacy};
@@ -179,11 +179,12 @@ impl Backend for Remote {
         _passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let link = self.link(&exchange.session);
-        let _slot = link
-            .slots
-            .acquire()
-            .await
-            .map_err(|_| self.0.down("it was stopped"))?;
+        let _slot = if waits_for_its_host(request) {
+            None
+        } else {
+            let slot = link.slots.acquire().await;
+            Some(slot.map_err(|_| self.0.down("it was stopped"))?)
+        };
         if request.method() == Some("initialize") {
             let answer = match link.ask(&self.0, Some(exchange), request).await {
                 Ok(Sent::Answer(answer)) => answer,

@@ -5,7 +5,7 @@
 //! that is called in no other way is seen through to its end for a host that does not. Stands in
 //! front of any server of the older eras and hands on all else as it is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -23,7 +23,7 @@ use crate::era::tasks::{self, Support};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::route::own;
-use crate::session::{Session, Task};
+use crate::session::{Session, Task, random_id};
 
 /// What the server is asked to keep a task for.
 const TTL: &str = r#"{"ttl":3600000}"#;
@@ -37,6 +37,8 @@ const ASKING: Duration = Duration::from_millis(500);
 const TOOLS: usize = 10_000;
 const PAGES: usize = 100;
 const OWNED: usize = 10_000;
+/// Names of tools that were called and are not there.
+const ABSENT: usize = 1000;
 
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
@@ -51,10 +53,27 @@ struct Inner {
     server: Arc<dyn Backend>,
     /// Whether it has tasks.
     has: AtomicU8,
-    tools: Mutex<HashMap<String, Support>>,
-    /// In whose session each task is: hosts that declare other things are in another.
-    owned: Mutex<HashMap<String, Weak<Session>>>,
+    tools: Mutex<Tools>,
+    owned: Mutex<VecDeque<Owned>>,
     tracker: TaskTracker,
+}
+
+/// What is known of its tools.
+#[derive(Debug, Default)]
+struct Tools {
+    known: HashMap<String, Support>,
+    /// Names that no list has.
+    absent: HashSet<String>,
+}
+
+/// A task, under the name that its host knows: each session may have a server of its own, and two
+/// servers may give one id.
+#[derive(Debug)]
+struct Owned {
+    name: String,
+    id: String,
+    /// Where it is: hosts that declare other things are in another session.
+    session: Weak<Session>,
 }
 
 impl Tasking {
@@ -158,8 +177,8 @@ impl Tasking {
         }
         let questions = Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
         session.tasks.begin(self.name(), id, questions);
-        self.0.own(id, session);
         let mut task = tasks::flat(&made);
+        task.insert("taskId".to_owned(), value!(self.0.own(id, session)));
         task.insert("resultType".to_owned(), value!("task"));
         result(exchange, &Value::Object(task))
     }
@@ -222,19 +241,27 @@ impl Tasking {
             return refused(code::METHOD_NOT_FOUND, &text, None);
         }
         if !tasks::are_declared(exchange.session.capabilities()) {
-            let lacking = value!({"extensions": {(tasks::EXTENSION): {}}});
-            let (code, text, data) = rounds::incapable(&lacking).words();
+            let (code, text, data) = rounds::incapable(&tasks::lacking()).words();
             let data = data.map(|data| data.to_string());
             return refused(code, &text, data.as_deref());
         }
-        let Some(id) = request.text(&["params", "taskId"]) else {
+        let Some(name) = request.text(&["params", "taskId"]) else {
             let text = "Invalid params: `taskId` is missing or no string";
             return refused(code::INVALID_PARAMS, text, None);
         };
-        let session = self.0.owner(&id, &exchange.session);
+        let Some((session, id)) = self.0.owned(&name, &exchange.session) else {
+            return refused(
+                code::INVALID_PARAMS,
+                "Invalid params: there is no such task",
+                None,
+            );
+        };
         let answer = match method {
             "tasks/get" => match self.0.look(&session, &id).await? {
-                Ok(task) => return result(exchange, &Value::Object(task)),
+                Ok(mut task) => {
+                    task.insert("taskId".to_owned(), value!(name));
+                    return result(exchange, &Value::Object(task));
+                }
                 Err(refusal) => *refusal,
             },
             "tasks/update" => match self.0.update(&session, &id, request).await? {
@@ -293,36 +320,48 @@ impl Inner {
             return;
         };
         let mut tools = locked(&self.tools);
+        tools.absent.clear();
         for (name, support) in tasks::supports(list) {
-            if tools.len() < TOOLS || tools.contains_key(&name) {
-                tools.insert(name, support);
+            if tools.known.len() < TOOLS || tools.known.contains_key(&name) {
+                tools.known.insert(name, support);
             }
         }
     }
 
     /// How a tool may be called; the server's list is read where it has not been seen.
     async fn support(&self, exchange: &Arc<Exchange>, name: &str) -> Support {
-        let known = || locked(&self.tools).get(name).copied();
+        let known = || {
+            let tools = locked(&self.tools);
+            let absent = || tools.absent.contains(name).then_some(Support::Forbidden);
+            tools.known.get(name).copied().or_else(absent)
+        };
         if let Some(support) = known() {
             return support;
         }
         let mut params = "{}".to_owned();
+        let mut is_whole = false;
         for _ in 0..PAGES {
             let page = self.ask(&exchange.session, "tools/list", &params).await;
-            let Ok(page) = page else { break };
+            let Some(page) = page.ok().filter(|page| page.result().is_some()) else {
+                break;
+            };
             self.note(&page);
             let Some(cursor) = page.text(&["result", "nextCursor"]) else {
+                is_whole = true;
                 break;
             };
             params = format!(r#"{{"cursor":{}}}"#, json::quote(&cursor));
         }
-        let support = known().unwrap_or(Support::Forbidden);
-        let mut tools = locked(&self.tools);
-        if tools.len() < TOOLS {
+        let support = known();
+        if support.is_none() && is_whole {
             // One that is not there is not looked for each time.
-            tools.entry(name.to_owned()).or_insert(support);
+            let mut tools = locked(&self.tools);
+            if tools.absent.len() >= ABSENT {
+                tools.absent.clear();
+            }
+            tools.absent.insert(name.to_owned());
         }
-        support
+        support.unwrap_or(Support::Forbidden)
     }
 
     /// One request of chillgate's own in this session.
@@ -333,37 +372,37 @@ impl Inner {
         params: &str,
     ) -> Result<Envelope, BackendError> {
         let asker = Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
-        self.ask_as(&asker, method, params).await
-    }
-
-    async fn ask_as(
-        &self,
-        asker: &Arc<Exchange>,
-        method: &str,
-        params: &str,
-    ) -> Result<Envelope, BackendError> {
         let raw = message::request(asker.id.as_bytes(), method, Some(params.as_bytes()));
         self.server
-            .call(asker, &own(raw)?, Passage::default())
+            .call(&asker, &own(raw)?, Passage::default())
             .await
     }
 
-    /// The task is in this session.
-    fn own(&self, id: &str, session: &Arc<Session>) {
+    /// The task is in this session; the name that its host is to know it by.
+    fn own(&self, id: &str, session: &Arc<Session>) -> String {
+        let name = random_id();
         let mut owned = locked(&self.owned);
         if owned.len() >= OWNED {
-            owned.retain(|_, session| session.strong_count() > 0);
+            owned.retain(|task| task.session.strong_count() > 0);
+            if owned.len() >= OWNED {
+                owned.pop_front();
+            }
         }
-        if owned.len() < OWNED {
-            owned.insert(id.to_owned(), Arc::downgrade(session));
-        }
+        owned.push_back(Owned {
+            name: name.clone(),
+            id: id.to_owned(),
+            session: Arc::downgrade(session),
+        });
+        name
     }
 
-    /// The session that a task of this agent is in.
-    fn owner(&self, id: &str, session: &Arc<Session>) -> Arc<Session> {
-        let owner = locked(&self.owned).get(id).and_then(Weak::upgrade);
-        let is_own = |owner: &Arc<Session>| Arc::ptr_eq(&owner.agent, &session.agent);
-        owner.filter(is_own).unwrap_or_else(|| session.clone())
+    /// A task of this agent: the session that it is in, and the server's own id for it.
+    fn owned(&self, name: &str, session: &Session) -> Option<(Arc<Session>, String)> {
+        let all = locked(&self.owned);
+        let task = all.iter().rev().find(|task| task.name == name)?;
+        let owner = task.session.upgrade()?;
+        let is_own = Arc::ptr_eq(&owner.agent, &session.agent) && !owner.is_over();
+        is_own.then(|| (owner, task.id.clone()))
     }
 
     /// A task as its host reads it, with what it has come to or what it waits for; or the server's
@@ -389,8 +428,7 @@ impl Inner {
             "cancelled" => session.tasks.end(self.server.name(), id),
             status => {
                 let waits = status == "input_required";
-                let known = self.task(session, id);
-                let asked = self.questions(&known, id, waits).await;
+                let asked = self.questions(session, id, waits).await;
                 let status = if asked.is_some() {
                     "input_required"
                 } else {
@@ -406,35 +444,36 @@ impl Inner {
         Ok(Ok(task))
     }
 
-    /// The task, made known if it is from before something that has forgotten it.
+    /// The task, made known if it has been forgotten.
     fn task(&self, session: &Arc<Session>, id: &str) -> Arc<Task> {
-        let name = self.server.name();
-        session.tasks.find(name, id).unwrap_or_else(|| {
-            let questions = Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
-            session.tasks.begin(name, id, questions)
-        })
+        let questions = || Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
+        session
+            .tasks
+            .find_or_begin(self.server.name(), id, questions)
     }
 
     /// What the server wants to know for a task. One that waits for its host asks only whoever
     /// waits for the result.
     async fn questions(
         self: &Arc<Self>,
-        task: &Arc<Task>,
+        session: &Arc<Session>,
         id: &str,
         waits: bool,
     ) -> Option<Vec<u8>> {
+        let task = self.task(session, id);
         let asked = || task.exchange.inputs.peek(rounds::requests);
         if !waits || asked().is_some() {
             return asked();
         }
-        if !task.is_waited_for() && task.exchange.session.tasks.may_wait() {
-            let (inner, exchange, params) = (self.clone(), task.exchange.clone(), of_task(id));
+        session.tasks.wait_for(&task, || {
+            // With a request of its own, which nobody can be asked about: its server names the task.
+            let (inner, session, params) = (self.clone(), session.clone(), of_task(id));
             let waiter = self.tracker.spawn(async move {
                 // What comes of it is fetched when the host looks.
-                let _ = inner.ask_as(&exchange, "tasks/result", &params).await;
+                let _ = inner.ask(&session, "tasks/result", &params).await;
             });
-            task.wait(waiter.abort_handle());
-        }
+            waiter.abort_handle()
+        });
         let deadline = tokio::time::Instant::now() + ASKING;
         while asked().is_none() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -485,7 +524,8 @@ impl Drop for Unfinished {
         let (inner, session) = (self.inner.clone(), self.session.clone());
         let id = std::mem::take(&mut self.id);
         session.tasks.end(inner.server.name(), &id);
-        if !self.is_over {
+        // Where the session is over its server is, too, or is told so in another way.
+        if !self.is_over && !session.is_over() {
             self.inner.tracker.spawn(async move {
                 let _ = inner.ask(&session, "tasks/cancel", &of_task(&id)).await;
             });

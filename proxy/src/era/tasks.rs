@@ -27,6 +27,11 @@ pub fn are_declared(capabilities: &[u8]) -> bool {
     json::path(capabilities, &["extensions", EXTENSION]).is_some()
 }
 
+/// What a host would have to declare to have tasks.
+pub fn lacking() -> Value {
+    value!({"extensions": {(EXTENSION): {}}})
+}
+
 /// The task that a message of 2025-11-25 is about.
 pub fn related(message: &Envelope) -> Option<String> {
     let id = message.text(&["params", "_meta", RELATED, "taskId"])?;
@@ -144,10 +149,12 @@ pub fn flat(task: &Map<String, Value>) -> Map<String, Value> {
 pub fn conclude(task: &mut Map<String, Value>, outcome: &Envelope) {
     if let Some(result) = outcome.result() {
         let mut result: Value = serde_json::from_slice(result).unwrap_or_default();
-        if let Some(meta) = result["_meta"].as_object_mut() {
+        if let Some(result) = result.as_object_mut()
+            && let Some(meta) = result.get_mut("_meta").and_then(Value::as_object_mut)
+        {
             meta.remove(RELATED);
             if meta.is_empty() {
-                result.as_object_mut().map(|result| result.remove("_meta"));
+                result.remove("_meta");
             }
         }
         task.insert("status".to_owned(), value!("completed"));
@@ -198,4 +205,39 @@ pub fn relate(message: &Envelope, part: &'static str, task: &str) -> Envelope {
     let about = value!({"taskId": task}).to_string().into_bytes();
     edit.set(&[part, "_meta", RELATED], about);
     edit.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use chillgate_wire::message;
+
+    use super::*;
+    use crate::route::own;
+
+    #[test]
+    fn an_outcome_is_told_as_it_was_but_for_the_task_it_is_about() {
+        for (outcome, told) in [
+            (r#"{"content":[]}"#, value!({"content": []})),
+            (
+                r#"{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"}}}"#,
+                value!({"content": []}),
+            ),
+            (
+                r#"{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"},"x":1}}"#,
+                value!({"_meta": {"x": 1}}),
+            ),
+            (r#"{"_meta":null}"#, value!({"_meta": null})),
+        ] {
+            let outcome = own(message::result(b"1", outcome.as_bytes())).expect("an answer");
+            let mut task = Map::new();
+            conclude(&mut task, &outcome);
+            assert_eq!(task["result"], told);
+            assert_eq!(task["status"], "completed");
+        }
+        let failed = message::error(Some(b"1"), -32_603, "no", None);
+        let mut task = Map::new();
+        conclude(&mut task, &own(failed).expect("an answer"));
+        assert_eq!(task["status"], "failed");
+        assert_eq!(task["error"], value!({"code": -32603, "message": "no"}));
+    }
 }

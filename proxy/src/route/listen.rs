@@ -24,7 +24,7 @@ use super::lists::Access;
 use super::{catalog, own};
 use crate::backend::{Backend, BackendError, Passage};
 use crate::drain::Drain;
-use crate::era::tasks;
+use crate::era::{rounds, tasks};
 use crate::exchange::Exchange;
 use crate::session::Heeded;
 
@@ -277,7 +277,9 @@ impl Listen {
     /// Those of the named tasks that are there.
     async fn tasks_now(&self, exchange: &Arc<Exchange>) -> Vec<Followed> {
         let looks = self.followed.iter().map(|(id, server)| async move {
-            let task = look(server, exchange, id).await?;
+            let Looked::At(task) = look(server, exchange, id).await else {
+                return None;
+            };
             let (id, server) = (id.clone(), server.clone());
             Some(Followed { id, server, task })
         });
@@ -342,57 +344,68 @@ impl Followed {
     /// not say so, and those of the older era say less.
     async fn follow(mut self, exchange: &Arc<Exchange>) {
         loop {
+            self.tell(exchange);
             let status = self.task.get("status").and_then(Value::as_str);
             if matches!(status, Some("completed" | "failed" | "cancelled") | None) {
                 return;
             }
             let every = self.task.get("pollIntervalMs").and_then(Value::as_u64);
-            let every = every.map_or(LOOK, Duration::from_millis);
-            tokio::select! {
-                () = tokio::time::sleep(every.clamp(OFTEN, SELDOM)) => {}
-                () = exchange.session.tasks.until_changed() => {}
+            let every = every
+                .map_or(LOOK, Duration::from_millis)
+                .clamp(OFTEN, SELDOM);
+            let was = std::mem::take(&mut self.task);
+            while self.task.is_empty() || self.task == was {
+                tokio::time::sleep(OFTEN).await;
+                let changed = exchange.session.tasks.until_changed();
+                let _ = tokio::time::timeout(every.saturating_sub(OFTEN), changed).await;
+                match look(&self.server, exchange, &self.id).await {
+                    Looked::At(task) => self.task = task,
+                    Looked::InVain => {}
+                    Looked::Nowhere => return,
+                }
             }
-            let Some(now) = look(&self.server, exchange, &self.id).await else {
-                continue;
-            };
-            if now == self.task {
-                continue;
-            }
-            self.task = now;
-            let mut params = self.task.clone();
-            let id = String::from_utf8_lossy(exchange.host_id.as_bytes()).into_owned();
-            let id: Value = serde_json::from_str(&id).unwrap_or_default();
-            params.insert("_meta".to_owned(), value!({(meta::SUBSCRIPTION_ID): id}));
-            let params = Value::Object(params).to_string();
-            let note = own(message::notification(
-                "notifications/tasks",
-                Some(params.as_bytes()),
-            ));
-            if let Ok(note) = note {
-                // A host that does not read misses a state, not the next one.
-                let _ = exchange.send(note);
-            }
+        }
+    }
+
+    fn tell(&self, exchange: &Exchange) {
+        let mut params = self.task.clone();
+        let id = serde_json::from_slice(exchange.host_id.as_bytes());
+        let id: Value = id.unwrap_or_default();
+        params.insert("_meta".to_owned(), value!({(meta::SUBSCRIPTION_ID): id}));
+        let params = Value::Object(params).to_string();
+        let note = message::notification("notifications/tasks", Some(params.as_bytes()));
+        if let Ok(note) = own(note) {
+            // A host that does not read misses a state, not the next one.
+            let _ = exchange.send(note);
         }
     }
 }
 
+/// What came of a look at a task.
+enum Looked {
+    At(Map<String, Value>),
+    /// The server says nothing for now.
+    InVain,
+    /// The server says that there is none.
+    Nowhere,
+}
+
 /// A task as its server says it is.
-async fn look(
-    server: &Arc<dyn Backend>,
-    exchange: &Arc<Exchange>,
-    id: &str,
-) -> Option<Map<String, Value>> {
-    let asker = Exchange::new(Id::text("chillgate-task"), exchange.session.clone(), 1);
+async fn look(server: &Arc<dyn Backend>, exchange: &Arc<Exchange>, id: &str) -> Looked {
     let params = format!(r#"{{"taskId":{}}}"#, json::quote(id));
-    let raw = message::request(asker.id.as_bytes(), "tasks/get", Some(params.as_bytes()));
-    let request = own(raw).ok()?;
-    let asking = server.call(&asker, &request, Passage::default());
-    let answer = tokio::time::timeout(catalog::PATIENCE, asking).await;
-    let mut task = tasks::read(&answer.ok()?.ok()?)?;
-    // What belongs to the answer and not to the task.
-    task.remove("resultType");
-    task.remove("_meta");
-    Some(task)
+    let asking = catalog::ask(exchange, server, "tasks/get", params.as_bytes(), 0);
+    let Some(answer) = asking.await else {
+        return Looked::InVain;
+    };
+    match tasks::read(&answer) {
+        Some(mut task) => {
+            // What belongs to the answer and not to the task.
+            task.remove("resultType");
+            task.remove("_meta");
+            Looked::At(task)
+        }
+        None => Looked::Nowhere,
+    }
 }
 
 /// One request about a resource, on chillgate's own account in the session of the exchange.
@@ -472,6 +485,15 @@ impl Backend for Listen {
     ) -> Result<Envelope, BackendError> {
         let id = exchange.id.as_bytes();
         match Filter::read(request).and_then(Filter::bounded) {
+            Ok(wanted)
+                if !wanted.tasks.is_empty()
+                    && !tasks::are_declared(exchange.session.capabilities()) =>
+            {
+                let (code, text, data) = rounds::incapable(&tasks::lacking()).words();
+                let data = data.map(|data| data.to_string());
+                let data = data.as_deref().map(str::as_bytes);
+                own(message::error(Some(id), code, &text, data))
+            }
             Ok(wanted) => {
                 self.listen(exchange, &wanted).await;
                 let result = format!(

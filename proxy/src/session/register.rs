@@ -53,6 +53,13 @@ impl Sessions {
     /// Opens a session; a modern one is found again by what it says.
     pub fn open(&self, opening: Opening, limits: &Limits) -> Result<Arc<Session>, Full> {
         let standing = (opening.era == Era::Modern).then(|| Arc::new(Standing::of(&opening)));
+        // Held until it is there, so that two who come at once come together.
+        let mut alike = standing.as_ref().map(|_| locked(&self.standing));
+        if let (Some(alike), Some(standing)) = (&alike, &standing)
+            && let Some(session) = alike.get(standing)
+        {
+            return Ok(session.clone());
+        }
         let agent = self.agent(&opening.agent);
         let mut sessions = locked(&self.by_id);
         if sessions.len() >= limits.sessions {
@@ -65,8 +72,8 @@ impl Sessions {
         let session = Session::new(opening, agent, limits.outbox, standing.clone());
         sessions.insert(session.id.clone(), session.clone());
         drop(sessions);
-        if let Some(alike) = standing {
-            locked(&self.standing).insert(alike, session.clone());
+        if let (Some(alike), Some(standing)) = (&mut alike, standing) {
+            alike.insert(standing, session.clone());
         }
         Ok(session)
     }
@@ -102,8 +109,8 @@ impl Sessions {
     pub fn remove(&self, id: &str) -> Option<Arc<Session>> {
         let session = locked(&self.by_id).remove(id)?;
         session.agent.sessions.fetch_sub(1, Ordering::Relaxed);
-        if let Some(alike) = &session.standing {
-            locked(&self.standing).remove(alike);
+        if let Some(standing) = &session.standing {
+            locked(&self.standing).remove(standing);
         }
         Some(session)
     }

@@ -4,10 +4,11 @@
 //! questions are kept here until the host looks at its task. It carries nothing and words nothing.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chillgate_wire::{Envelope, Era, code, message};
+use chillgate_wire::{Envelope, Era, Id, code, message};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -20,7 +21,9 @@ use crate::route::own;
 /// So many are known of one session; the oldest go first.
 const MOST: usize = 256;
 /// How many of them may have their server wait for the host at one time.
-const WAITING: usize = 16;
+const WAITING: usize = 64;
+/// How many questions may be ahead of the word that there is a task.
+const AHEAD: usize = 64;
 /// A server may ask about a task before its making has been heard of, by so much at most.
 const EARLY: Duration = Duration::from_secs(2);
 
@@ -30,6 +33,7 @@ pub struct Tasks {
     known: Mutex<VecDeque<Arc<Task>>>,
     made: Notify,
     changed: Notify,
+    ahead: AtomicUsize,
 }
 
 /// One of them.
@@ -43,21 +47,42 @@ pub struct Task {
 }
 
 impl Task {
-    /// Whether somebody waits for its result, so that its server can ask.
-    pub fn is_waited_for(&self) -> bool {
+    fn is(&self, server: &str, id: &str) -> bool {
+        *self.server == *server && self.id == id
+    }
+
+    fn is_waited_for(&self) -> bool {
         let waiter = locked(&self.waiter);
         waiter.as_ref().is_some_and(|waiter| !waiter.is_finished())
     }
 
-    /// From now on this one does, until the task is forgotten.
-    pub fn wait(&self, waiter: AbortHandle) {
-        *locked(&self.waiter) = Some(waiter);
+    fn wait_no_more(&self) {
+        if let Some(waiter) = locked(&self.waiter).take() {
+            waiter.abort();
+        }
     }
 }
 
 impl Tasks {
-    /// A task is there, and its questions are kept with this exchange.
-    pub fn begin(&self, server: &Arc<str>, id: &str, exchange: Arc<Exchange>) -> Arc<Task> {
+    /// A task has been made, and its questions are kept with this exchange.
+    pub fn begin(&self, server: &Arc<str>, id: &str, exchange: Arc<Exchange>) {
+        // A server that gives an id again has made another task.
+        self.end(server, id);
+        self.find_or_begin(server, id, || exchange);
+    }
+
+    /// The task of this server with this id, made known where it is not.
+    pub fn find_or_begin(
+        &self,
+        server: &Arc<str>,
+        id: &str,
+        questions: impl FnOnce() -> Arc<Exchange>,
+    ) -> Arc<Task> {
+        let mut known = locked(&self.known);
+        if let Some(task) = known.iter().find(|task| task.is(server, id)) {
+            return task.clone();
+        }
+        let exchange = questions();
         exchange.hear_inputs();
         let task = Arc::new(Task {
             server: server.clone(),
@@ -65,13 +90,12 @@ impl Tasks {
             exchange,
             waiter: Mutex::default(),
         });
-        // A server that gives an id again has made another task.
-        self.end(server, id);
-        let oldest = {
-            let mut known = locked(&self.known);
+        // Nobody would take it out of one that is over.
+        if !task.exchange.session.is_over() {
             known.push_back(task.clone());
-            (known.len() > MOST).then(|| known.pop_front()).flatten()
-        };
+        }
+        let oldest = (known.len() > MOST).then(|| known.pop_front()).flatten();
+        drop(known);
         if let Some(oldest) = oldest {
             over(&oldest);
         }
@@ -82,19 +106,14 @@ impl Tasks {
     /// The task of this server with this id.
     pub fn find(&self, server: &str, id: &str) -> Option<Arc<Task>> {
         let known = locked(&self.known);
-        let found = known
-            .iter()
-            .find(|task| *task.server == *server && task.id == id);
-        found.cloned()
+        known.iter().find(|task| task.is(server, id)).cloned()
     }
 
     /// Nobody needs to know of it any more.
     pub fn end(&self, server: &str, id: &str) {
         let ended = {
             let mut known = locked(&self.known);
-            let at = known
-                .iter()
-                .position(|task| *task.server == *server && task.id == id);
+            let at = known.iter().position(|task| task.is(server, id));
             at.and_then(|at| known.remove(at))
         };
         if let Some(ended) = ended {
@@ -112,10 +131,21 @@ impl Tasks {
         self.changed.notified().await;
     }
 
-    /// Whether one more may have its server wait for the host.
-    pub fn may_wait(&self) -> bool {
+    /// Has somebody wait for the result of a task, where nobody does. Where many are waited for, the
+    /// one that has been for longest no longer is, until its host looks again.
+    pub fn wait_for(&self, task: &Task, begin: impl FnOnce() -> AbortHandle) {
         let known = locked(&self.known);
-        known.iter().filter(|task| task.is_waited_for()).count() < WAITING
+        if task.is_waited_for() {
+            return;
+        }
+        let mut waiting = known.iter().filter(|task| task.is_waited_for());
+        let longest = waiting.next();
+        if waiting.count() + 1 >= WAITING
+            && let Some(longest) = longest
+        {
+            longest.wait_no_more();
+        }
+        *locked(&task.waiter) = Some(begin());
     }
 
     /// The session is over.
@@ -127,11 +157,24 @@ impl Tasks {
     }
 }
 
-fn over(task: &Task) {
-    if let Some(waiter) = locked(&task.waiter).take() {
-        waiter.abort();
-    }
-    task.exchange.session.questions.end_of(&task.exchange);
+/// What its server still wants to know it is not told.
+fn over(task: &Arc<Task>) {
+    task.wait_no_more();
+    let open = task
+        .exchange
+        .inputs
+        .peek(|inputs| inputs.iter().map(|input| input.number).collect::<Vec<_>>());
+    let Some(open) = open else { return };
+    let task = task.clone();
+    tokio::spawn(async move {
+        for number in open {
+            let (number, text) = (Id::number(number), "the host no longer follows the task");
+            let id = Some(number.as_bytes());
+            if let Ok(refusal) = own(message::error(id, code::INTERNAL_ERROR, text, None)) {
+                task.exchange.session.answer(&refusal).await;
+            }
+        }
+    });
 }
 
 impl Session {
@@ -148,6 +191,10 @@ impl Session {
         let id = tasks::related(question)?;
         if let Some(task) = self.tasks.find(server, &id) {
             return Some(self.ask(asker.clone(), question, Some(&task.exchange)));
+        }
+        if self.tasks.ahead.fetch_add(1, Ordering::Relaxed) >= AHEAD {
+            self.tasks.ahead.fetch_sub(1, Ordering::Relaxed);
+            return Some(Err(Refused));
         }
         let asking = self.clone().ask_late(
             server.clone(),
@@ -178,7 +225,9 @@ impl Session {
                 made.await;
             }
         };
-        let put = match tokio::time::timeout(EARLY, known).await {
+        let known = tokio::time::timeout(EARLY, known).await;
+        self.tasks.ahead.fetch_sub(1, Ordering::Relaxed);
+        let put = match known {
             Ok(task) => self.ask(asker.clone(), &question, Some(&task.exchange)),
             Err(_) => Err(Refused),
         };

@@ -266,7 +266,12 @@ impl Pipe {
                         return asked.map_err(|_| session.why_unasked());
                     }
                     let is_sure = session.era() == Era::Legacy || !self.is_in_doubt();
-                    let related = self.only_exchange().filter(|_| is_sure);
+                    // What chillgate asks itself is about nobody's call.
+                    let related = match session.era() {
+                        Era::Legacy => self.only_exchange(),
+                        Era::Modern => self.only_one(Exchange::is_askable),
+                    };
+                    let related = related.filter(|_| is_sure);
                     session
                         .ask(asker, question, related.as_ref())
                         .map_err(|_| session.why_unasked())
@@ -302,6 +307,11 @@ impl Pipe {
     /// The exchange a message without a reference belongs to: the one that has the pipe for
     /// itself, or the only one there is.
     fn only_exchange(&self) -> Option<Arc<Exchange>> {
+        self.only_one(|_| true)
+    }
+
+    /// The same of those that fit.
+    fn only_one(&self, fits: impl Fn(&Exchange) -> bool) -> Option<Arc<Exchange>> {
         if let Some(holder) = locked(&self.holder).upgrade()
             && self.beside.load(Ordering::Relaxed) == 0
         {
@@ -310,7 +320,8 @@ impl Pipe {
         let pending = locked(&self.pending);
         let mut running = pending
             .values()
-            .filter_map(|pending| pending.exchange.as_ref());
+            .filter_map(|pending| pending.exchange.as_ref())
+            .filter(|exchange| fits(exchange));
         match (running.next(), running.next()) {
             (Some(only), None) => Some(only.clone()),
             _ => None,

@@ -15,7 +15,8 @@ const META: u8 = 0;
 const META_PLACES: [u8; 5] = [7, 8, 10, 11, TOKEN];
 const TOKEN: u8 = 12;
 
-/// The places, once a whole message has been scanned; void after any change but of the id.
+/// The places, once a whole message has been scanned. Changes move them ([`crate::edit`]); after one
+/// that cannot be followed they are void.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Inside {
     is_known: bool,
