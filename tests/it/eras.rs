@@ -643,8 +643,10 @@ async fn what_nobody_asked_for_is_not_told_on_the_stream_of_a_call() {
     let news = r#"{"jsonrpc":"2.0","method":"notifications/x-vendor/news","params":{"a":1}}"#;
     let head = format!("{news}\n{{\"jsonrpc\":\"2.0\",\"id\":");
     let line = json!([head, null, ",\"result\":{\"content\":[]}}"]);
-    for _ in 0..3 {
-        let params = json!({"name": "verbatim", "arguments": {"line": line}});
+    // Of a server that it shares, and of one of its own.
+    for able in [json!({}), json!({"elicitation": {}})] {
+        let meta = json!({CAPABILITIES: able});
+        let params = json!({"name": "verbatim", "arguments": {"line": line}, "_meta": meta});
         let answer = send(gate.front(), &message(&json!(1), "tools/call", params)).await;
         // Answered as JSON: nothing came before.
         assert_eq!(body(&answer)["result"]["content"], json!([]));
