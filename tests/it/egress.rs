@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use chillgate_tests::gate::Gate;
-use chillgate_tests::http::{Connection, collect};
+use chillgate_tests::http::{Connection, collect, request};
 use chillgate_tests::modern::{body, field, fields, message, unsentinel};
 use chillgate_tests::recorder::{HELD, Recorded, Recorder};
 use chillgate_tests::until;
@@ -230,4 +230,59 @@ async fn a_cancelled_call_closes_its_request() {
     legacy.call("last", json!({})).await.result();
     assert!(server.take("notifications/cancelled").is_empty());
     assert_eq!(server.given_up(), 2);
+}
+
+/// R-220: a tool whose schema says wrongly which arguments have header fields is shown to no host.
+#[tokio::test]
+async fn a_tool_with_a_wrong_annotation_is_left_out() {
+    let server = Recorder::start().await;
+    let wrong = json!({"type": "object", "x-mcp-header": "Region"});
+    let schema = json!({"type": "object", "properties": {"region": wrong}});
+    let mut tools = tool();
+    tools
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "wrong", "inputSchema": schema}));
+    server.offer(tools);
+    let gate = Gate::with(&server.table("r")).start().await;
+    let legacy = gate.host().path("/server/r/mcp").open().await;
+    assert_eq!(legacy.tools().await, ["deploy"]);
+    let list = message(&json!(1), "tools/list", json!({}));
+    let (head, raw) = (fields(&list), list.to_string());
+    let shown = request(gate.front(), "POST", "/server/r/mcp", &head, raw).await;
+    let shown = body(&shown)["result"]["tools"].clone();
+    let names: Vec<_> = shown
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| &tool["name"])
+        .collect();
+    assert_eq!(names, ["deploy"]);
+}
+
+/// R-223: a server that refuses the fields of a call has changed its tools: the list is read again
+/// and the call made once more, and no third time.
+#[tokio::test]
+async fn a_refused_field_makes_the_list_be_read_again() {
+    let server = Recorder::start().await;
+    server.offer(tool());
+    let gate = Gate::with(&server.table("r")).start().await;
+    let legacy = gate.host().path("/server/r/mcp").open().await;
+    legacy.request("tools/list", json!({})).await.result();
+    server.take("tools/list");
+    let region = json!({"type": "string", "x-mcp-header": "Area"});
+    let schema = json!({"type": "object", "properties": {"region": region}});
+    server.offer(json!([{"name": "deploy", "inputSchema": schema}]));
+    let refusal = r#","error":{"code":-32020,"message":"Header mismatch"}}"#;
+    server.lay_down(r#"{"jsonrpc":"2.0","id":"#, refusal);
+    legacy
+        .call("deploy", json!({"region": "kr"}))
+        .await
+        .result();
+    let calls = server.take("tools/call");
+    assert_eq!(calls.len(), 2);
+    assert_eq!(calls[0].field("mcp-param-region"), [b"kr"]);
+    assert_eq!(calls[1].field("mcp-param-area"), [b"kr"]);
+    assert!(calls[1].field("mcp-param-region").is_empty());
+    assert_eq!(server.take("tools/list").len(), 1);
 }

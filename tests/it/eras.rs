@@ -147,7 +147,7 @@ async fn what_held_for_one_hop_stays_there_and_all_else_arrives() {
     }
 }
 
-/// in each row the status, the code, and nothing that reached the server.
+/// in each row the status, the code, and nothing that reached the server.
 #[tokio::test]
 async fn a_request_that_breaks_a_rule_is_refused_in_the_words_of_the_revision() {
     let gate = gate().await;

@@ -147,7 +147,7 @@ async fn runs(host: &Host<'_>) -> Value {
     serde_json::from_str(&text(&host.call("runs", json!({})).await)).unwrap()
 }
 
-/// What the server says of tasks in its own words, the host reads in its own.
+/// what the server says of tasks in its own words, the host reads in its own.
 #[tokio::test]
 async fn tasks_are_offered_in_the_words_of_the_extension() {
     let house = House::open().await;

@@ -69,7 +69,7 @@ fn code(answer: &Answer) -> i64 {
     body(answer)["error"]["code"].as_i64().unwrap_or_default()
 }
 
-/// what a server asks in the midst of a call ends the request, not the call.
+/// what a server asks in the midst of a call ends the request, not the call.
 #[tokio::test]
 async fn a_question_is_an_outcome_and_its_answer_goes_on_with_the_call() {
     let gate = gate().await;
