@@ -25,7 +25,7 @@ use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
 use crate::backend::streamable_http::connect::{Http, HttpError, Reply};
 use crate::backend::streamable_http::events::Events;
-use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak};
+use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak, unwanted};
 use crate::config::RemoteServer;
 use crate::line::Line;
 use crate::lock::locked;
@@ -198,10 +198,7 @@ impl Posts {
         body: Bytes,
     ) -> Result<(), BackendError> {
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(self.down(format!(
-                "it refused chillgate's own credentials (HTTP {status}); set them under `headers` \
-                 of this server"
-            )));
+            return Err(self.down(unwanted(status)));
         }
         let said = Envelope::parse(body.clone(), &self.limits).ok();
         let said = said.filter(|said| matches!(said.kind(), Kind::Response | Kind::Error));

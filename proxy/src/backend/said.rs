@@ -85,6 +85,11 @@ pub(crate) fn level_name(level: u8) -> &'static str {
     LEVELS.get(usize::from(level)).unwrap_or(&LEVELS[0])
 }
 
+/// Why the value of this member of `params` is no level.
+pub(crate) fn no_level(member: &str) -> String {
+    format!("Invalid params: `{member}` is one of {}", LEVELS.join(", "))
+}
+
 /// The `params` of the `logging/setLevel` that asks for this one.
 pub(super) fn level_params(level: u8) -> Vec<u8> {
     format!(r#"{{"level":"{}"}}"#, level_name(level)).into_bytes()

@@ -337,6 +337,14 @@ pub(super) fn is_refusal_to_speak(status: StatusCode) -> bool {
     )
 }
 
+/// Why a server that wants other credentials gives no answer.
+pub(super) fn unwanted(status: StatusCode) -> String {
+    format!(
+        "it refused chillgate's own credentials (HTTP {status}); set them under `headers` of this \
+         server"
+    )
+}
+
 /// The `Accept` of every POST (MCP transports: both must be listed).
 pub(super) const ACCEPT_BOTH: HeaderValue =
     HeaderValue::from_static("application/json, text/event-stream");

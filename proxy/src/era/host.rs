@@ -9,7 +9,7 @@ use http::StatusCode;
 use memchr::memmem::Finder;
 use serde_json::json as value;
 
-use crate::backend::said::severity;
+use crate::backend::said::{no_level, severity};
 use crate::era::rounds;
 use crate::exchange::Exchange;
 use crate::gate::{Answer, Refusal};
@@ -47,11 +47,7 @@ fn log_level(request: &Envelope) -> Result<Option<u8>, Refusal> {
     };
     severity(&name).map(Some).ok_or_else(|| Refusal::Answered {
         code: code::INVALID_PARAMS,
-        message: format!(
-            "Invalid params: `{}` is one of debug, info, notice, warning, error, critical, alert, \
-             emergency",
-            meta::LOG_LEVEL
-        ),
+        message: no_level(meta::LOG_LEVEL),
         data: None,
     })
 }

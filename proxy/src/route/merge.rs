@@ -13,7 +13,7 @@ use chillgate_wire::{Envelope, code, json, message, method};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::backend::said::severity;
+use crate::backend::said::{no_level, severity};
 use crate::backend::{Backend, BackendError, Passage};
 use crate::era::server::discovered;
 use crate::era::tasks;
@@ -107,12 +107,7 @@ impl Merge {
             .text(&["params", "level"])
             .and_then(|name| severity(&name));
         let Some(level) = level else {
-            return Err((
-                code::INVALID_PARAMS,
-                "Invalid params: `level` is one of debug, info, notice, warning, error, critical, \
-                 alert, emergency"
-                    .to_owned(),
-            ));
+            return Err((code::INVALID_PARAMS, no_level("level")));
         };
         exchange.session.set_log_level(level);
         // Servers without logging refuse, and that is fine.

@@ -12,7 +12,7 @@ use super::{Asked, Pipes, Trouble, tasks};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Pipe, cache};
-use crate::backend::said::severity;
+use crate::backend::said::{no_level, severity};
 use crate::era;
 use crate::era::asking::{self, Put};
 use crate::era::rounds;
@@ -65,9 +65,8 @@ impl Pipes {
             "logging/setLevel" => {
                 let level = asked.request.text(&["params", "level"]);
                 let Some(level) = level.and_then(|name| severity(&name)) else {
-                    let text = "Invalid params: `level` is one of debug, info, notice, warning, \
-                                error, critical, alert, emergency";
-                    return refused(asked, code::INVALID_PARAMS, text, None);
+                    let text = no_level("level");
+                    return refused(asked, code::INVALID_PARAMS, &text, None);
                 };
                 session.set_log_level(level);
                 return self.own_result(exchange, b"{}");

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::connect::Reply;
 use super::events::Events;
-use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak};
+use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak, unwanted};
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::said::{hand_on, level_params};
 use crate::backend::{BackendError, State};
@@ -123,10 +123,7 @@ impl Link {
         }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let cause = format!(
-                    "it refused chillgate's own credentials (HTTP {status}); \
-                     set them under `headers` of this server"
-                );
+                let cause = unwanted(status);
                 remote.now(State::Broken(cause.clone()));
                 return Err(remote.down(cause));
             }
