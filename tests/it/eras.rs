@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use chillgate_tests::gate::bare;
 use chillgate_tests::http::{Connection, collect, request};
 use chillgate_tests::modern::{
-    CAPABILITIES, LOG_LEVEL, VERSION, body, events, fields, message, send,
+    CAPABILITIES, LOG_LEVEL, VERSION, answered, body, events, fields, message, send,
 };
 use chillgate_tests::schema::Schema;
 use chillgate_tests::script::{Endpoint, Script, Sdk, npm_server};
@@ -546,15 +546,7 @@ async fn a_modern_host_on_stdio_is_served_like_one_over_http() {
         .await;
     let asked = host.answer(&json!(4)).await["result"].clone();
     schema.check("InputRequiredResult", &asked);
-    let key = asked["inputRequests"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .next()
-        .unwrap();
-    let mut again = able.clone();
-    again["requestState"] = asked["requestState"].clone();
-    again["inputResponses"] = json!({key: {"said": "blue"}});
+    let again = answered(&able, &asked, &json!({"said": "blue"}));
     host.write(&message(&json!(5), "tools/call", again)).await;
     let text = host.answer(&json!(5)).await["result"]["content"][0]["text"].to_string();
     assert!(text.contains("blue"), "{text}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::process::Child;
 
 use chillgate_tests::http::{Connection, request};
-use chillgate_tests::modern::{CAPABILITIES, body, fields, message};
+use chillgate_tests::modern::{CAPABILITIES, answered, body, fields, message};
 use chillgate_tests::process::{command, free_port, root};
 use chillgate_tests::schema::Schema;
 use chillgate_tests::script::npm_server;
@@ -212,16 +212,11 @@ async fn a_host_that_knows_no_tasks_gets_the_result() {
         let ask = json!({"name": "confirm_required", "arguments": {"filename": "a"}});
         let asked = host.ask("tools/call", ask.clone()).await["result"].clone();
         Schema::of("2026-07-28").check("InputRequiredResult", &asked);
-        let key = asked["inputRequests"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .next()
-            .unwrap();
-        let mut retry = ask;
-        retry["requestState"] = asked["requestState"].clone();
-        retry["inputResponses"] =
-            json!({key: {"action": "accept", "content": {"name": "x", "confirm": true}}});
+        let retry = answered(
+            &ask,
+            &asked,
+            &json!({"action": "accept", "content": {"name": "x", "confirm": true}}),
+        );
         let done = host.ask("tools/call", retry).await["result"].clone();
         assert_eq!(text(&done), r#"a: accept {"confirm":true,"name":"x"}"#);
         let counted = json!({"report": 1, "failing_job": 1, "slow_compute": 1, "confirm_required": 1, "cancelled": 0});
@@ -285,15 +280,11 @@ async fn each_tasks_questions_are_its_own() {
             }
         });
         all(tasks).await;
-        let key = first["inputRequests"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .next()
-            .unwrap();
-        let mut retry = asked;
-        retry["requestState"] = first["requestState"].clone();
-        retry["inputResponses"] = json!({key: {"action": "accept", "content": {"name": "w"}}});
+        let retry = answered(
+            &asked,
+            &first,
+            &json!({"action": "accept", "content": {"name": "w"}}),
+        );
         let done = waiting.ask("tools/call", retry).await["result"].clone();
         assert!(text(&done).contains('w'), "{done}");
     }
@@ -326,11 +317,11 @@ async fn a_question_is_put_to_its_task_or_to_nobody() {
     let refused = tokio::time::timeout(seconds(10), ambiguous).await.unwrap();
     let said = refused["error"]["message"].as_str().unwrap_or_default();
     assert!(said.contains("which of its calls"), "{refused}");
-    let asked = first["inputRequests"].as_object().unwrap();
-    let key = asked.keys().next().unwrap();
-    let mut retry = waiting;
-    retry["requestState"] = first["requestState"].clone();
-    retry["inputResponses"] = json!({key: {"action": "accept", "content": {"name": "w"}}});
+    let retry = answered(
+        &waiting,
+        &first,
+        &json!({"action": "accept", "content": {"name": "w"}}),
+    );
     let done = host.ask("tools/call", retry).await["result"].clone();
     assert!(text(&done).contains('w'), "{done}");
 }
@@ -450,15 +441,7 @@ async fn the_research_of_server_everything_can_be_had_in_both_ways() {
         let ask = json!({"name": "simulate-research-query", "arguments": query.clone()});
         let asked = host.ask("tools/call", ask.clone()).await["result"].clone();
         assert_eq!(asked["resultType"], "input_required", "{asked}");
-        let key = asked["inputRequests"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .next()
-            .unwrap();
-        let mut retry = ask;
-        retry["requestState"] = asked["requestState"].clone();
-        retry["inputResponses"] = json!({key: answer.clone()});
+        let retry = answered(&ask, &asked, &answer);
         let done = host.ask("tools/call", retry).await["result"].clone();
         assert!(text(&done).contains("python (snake)"), "{done}");
     };

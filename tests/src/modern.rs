@@ -89,6 +89,20 @@ pub fn body(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
 }
 
+/// The `params` of a call once more, with the answer to the one question that it came to.
+///
+/// # Panics
+/// When its result asks nothing.
+pub fn answered(params: &Value, required: &Value, answer: &Value) -> Value {
+    let asked = required["inputRequests"].as_object();
+    let key = asked.and_then(|asked| asked.keys().next());
+    let key = key.unwrap_or_else(|| panic!("nothing is asked: {required}"));
+    let mut again = params.clone();
+    again["requestState"] = required["requestState"].clone();
+    again["inputResponses"] = json!({ key: answer });
+    again
+}
+
 /// The messages of an answer, whether one or a stream of them; none where it holds no JSON.
 pub fn messages(answer: &Answer) -> Vec<Value> {
     match serde_json::from_slice(&answer.body) {

@@ -5,10 +5,9 @@
 //! that is called in no other way is seen through to its end for a host that does not. Stands in
 //! front of any server of the older eras and hands on all else as it is.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,9 +20,14 @@ use super::{Attended, Backend, BackendError, Passage, State};
 use crate::era::rounds;
 use crate::era::tasks::{self, Support};
 use crate::exchange::Exchange;
-use crate::lock::locked;
 use crate::route::own;
-use crate::session::{Session, Task, random_id};
+use crate::session::{Session, Task};
+
+mod names;
+mod tools;
+
+use names::Names;
+use tools::Tools;
 
 /// What the server is asked to keep a task for.
 const TTL: &str = r#"{"ttl":3600000}"#;
@@ -33,12 +37,8 @@ const OFTEN: Duration = Duration::from_millis(50);
 const SELDOM: Duration = Duration::from_secs(10);
 /// How long a host that looks at its task waits for what the server wants to know.
 const ASKING: Duration = Duration::from_millis(500);
-/// Tools, pages of them, and tasks that are remembered of one server.
-const TOOLS: usize = 10_000;
+/// Pages read of a list of tools.
 const PAGES: usize = 100;
-const OWNED: usize = 10_000;
-/// Names of tools that were called and are not there.
-const ABSENT: usize = 1000;
 
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
@@ -53,27 +53,9 @@ struct Inner {
     server: Arc<dyn Backend>,
     /// Whether it has tasks.
     has: AtomicU8,
-    tools: Mutex<Tools>,
-    owned: Mutex<VecDeque<Owned>>,
+    tools: Tools,
+    names: Names,
     tracker: TaskTracker,
-}
-
-/// What is known of its tools.
-#[derive(Debug, Default)]
-struct Tools {
-    known: HashMap<String, Support>,
-    /// Names that no list has.
-    absent: HashSet<String>,
-}
-
-/// A task, under the name that its host knows: each session may have a server of its own, and two
-/// servers may give one id.
-#[derive(Debug)]
-struct Owned {
-    name: String,
-    id: String,
-    /// Where it is: hosts that declare other things are in another session.
-    session: Weak<Session>,
 }
 
 impl Tasking {
@@ -82,8 +64,8 @@ impl Tasking {
         Self(Arc::new(Inner {
             server,
             has: AtomicU8::new(UNKNOWN),
-            tools: Mutex::default(),
-            owned: Mutex::default(),
+            tools: Tools::default(),
+            names: Names::default(),
             tracker,
         }))
     }
@@ -101,7 +83,7 @@ impl Tasking {
                 let has = self.0.has_tasks(exchange).await?;
                 let answer = self.0.server.call(exchange, request, passage).await?;
                 if has {
-                    self.0.note(&answer);
+                    self.0.tools.note(&answer);
                     return Ok(answer);
                 }
                 let list = answer.get(&["result", "tools"]);
@@ -178,7 +160,7 @@ impl Tasking {
         let questions = Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
         session.tasks.begin(self.name(), id, questions);
         let mut task = tasks::flat(&made);
-        task.insert("taskId".to_owned(), value!(self.0.own(id, session)));
+        task.insert("taskId".to_owned(), value!(self.0.names.give(id, session)));
         task.insert("resultType".to_owned(), value!("task"));
         result(exchange, &Value::Object(task))
     }
@@ -249,7 +231,7 @@ impl Tasking {
             let text = "Invalid params: `taskId` is missing or no string";
             return refused(code::INVALID_PARAMS, text, None);
         };
-        let Some((session, id)) = self.0.owned(&name, &exchange.session) else {
+        let Some((session, id)) = self.0.names.find(&name, &exchange.session) else {
             return refused(
                 code::INVALID_PARAMS,
                 "Invalid params: there is no such task",
@@ -314,54 +296,25 @@ impl Inner {
             .store(if has { YES } else { NO }, Ordering::Relaxed);
     }
 
-    /// Notes how the tools of a list may be called.
-    fn note(&self, answer: &Envelope) {
-        let Some(list) = answer.get(&["result", "tools"]) else {
-            return;
-        };
-        let mut tools = locked(&self.tools);
-        tools.absent.clear();
-        for (name, support) in tasks::supports(list) {
-            if tools.known.len() < TOOLS || tools.known.contains_key(&name) {
-                tools.known.insert(name, support);
-            }
-        }
-    }
-
     /// How a tool may be called; the server's list is read where it has not been seen.
     async fn support(&self, exchange: &Arc<Exchange>, name: &str) -> Support {
-        let known = || {
-            let tools = locked(&self.tools);
-            let absent = || tools.absent.contains(name).then_some(Support::Forbidden);
-            tools.known.get(name).copied().or_else(absent)
-        };
-        if let Some(support) = known() {
+        if let Some(support) = self.tools.get(name) {
             return support;
         }
         let mut params = "{}".to_owned();
-        let mut is_whole = false;
         for _ in 0..PAGES {
             let page = self.ask(&exchange.session, "tools/list", &params).await;
             let Some(page) = page.ok().filter(|page| page.result().is_some()) else {
                 break;
             };
-            self.note(&page);
+            self.tools.note(&page);
             let Some(cursor) = page.text(&["result", "nextCursor"]) else {
-                is_whole = true;
+                self.tools.miss(name);
                 break;
             };
             params = format!(r#"{{"cursor":{}}}"#, json::quote(&cursor));
         }
-        let support = known();
-        if support.is_none() && is_whole {
-            // One that is not there is not looked for each time.
-            let mut tools = locked(&self.tools);
-            if tools.absent.len() >= ABSENT {
-                tools.absent.clear();
-            }
-            tools.absent.insert(name.to_owned());
-        }
-        support.unwrap_or(Support::Forbidden)
+        self.tools.get(name).unwrap_or(Support::Forbidden)
     }
 
     /// One request of chillgate's own in this session.
@@ -376,33 +329,6 @@ impl Inner {
         self.server
             .call(&asker, &own(raw)?, Passage::default())
             .await
-    }
-
-    /// The task is in this session; the name that its host is to know it by.
-    fn own(&self, id: &str, session: &Arc<Session>) -> String {
-        let name = random_id();
-        let mut owned = locked(&self.owned);
-        if owned.len() >= OWNED {
-            owned.retain(|task| task.session.strong_count() > 0);
-            if owned.len() >= OWNED {
-                owned.pop_front();
-            }
-        }
-        owned.push_back(Owned {
-            name: name.clone(),
-            id: id.to_owned(),
-            session: Arc::downgrade(session),
-        });
-        name
-    }
-
-    /// A task of this agent: the session that it is in, and the server's own id for it.
-    fn owned(&self, name: &str, session: &Session) -> Option<(Arc<Session>, String)> {
-        let all = locked(&self.owned);
-        let task = all.iter().rev().find(|task| task.name == name)?;
-        let owner = task.session.upgrade()?;
-        let is_own = Arc::ptr_eq(&owner.agent, &session.agent) && !owner.is_over();
-        is_own.then(|| (owner, task.id.clone()))
     }
 
     /// A task as its host reads it, with what it has come to or what it waits for; or the server's
