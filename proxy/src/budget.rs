@@ -41,6 +41,11 @@ impl Budget {
         self.0.most.store(most, Ordering::Relaxed);
     }
 
+    /// How many there are.
+    pub fn most(&self) -> usize {
+        self.0.most.load(Ordering::Relaxed)
+    }
+
     /// Holds so many bytes.
     pub fn hold(&self, bytes: usize) -> Result<Held, UsedUp> {
         let mut held = Held {

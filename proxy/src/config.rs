@@ -433,6 +433,10 @@ pub struct Limits {
     /// How long a call waits for the answers of a 2026-07-28 host that its server has asked.
     #[serde(deserialize_with = "span")]
     pub input_wait: Duration,
+    /// How long a host can come back for what an event stream of its own has carried. Hosts until
+    /// revision 2025-11-25 do; an eighth of `memory` is all that is kept for that at one time.
+    #[serde(deserialize_with = "span")]
+    pub replay: Duration,
     /// Messages that wait for a host that is not reading.
     pub outbox: usize,
     /// Connections at one time, on each front.
@@ -458,6 +462,7 @@ impl Default for Limits {
             call_idle: Duration::from_mins(1),
             call_max: Duration::from_mins(30),
             input_wait: Duration::from_mins(10),
+            replay: Duration::from_mins(1),
             outbox: 256,
             connections: 10_000,
             drain: None,

@@ -177,6 +177,9 @@ pub struct Exchange {
     askable: AtomicBool,
     aside: AtomicBool,
     quiet: AtomicBool,
+    /// How long its host is to stay away before it comes back for more, in milliseconds plus one; 0:
+    /// nobody wants that.
+    away: AtomicU64,
     activity: AtomicU64,
     questions: AtomicU32,
     hold: Mutex<Option<Hold>>,
@@ -210,6 +213,7 @@ impl Exchange {
             askable: AtomicBool::new(false),
             aside: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            away: AtomicU64::new(0),
             activity: AtomicU64::new(0),
             questions: AtomicU32::new(0),
             hold: Mutex::new(None),
@@ -312,6 +316,30 @@ impl Exchange {
     /// The host's connection is gone; in the legacy eras the call goes on without it.
     pub fn detach(&self) {
         self.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// The host is there again.
+    pub fn attach(&self) {
+        self.detached.store(false, Ordering::Relaxed);
+    }
+
+    /// The server has closed its stream and wants to be asked again after so long; the host's own
+    /// need not stay open either.
+    pub fn send_away(&self, span: Duration) {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX - 1);
+        self.away.store(millis + 1, Ordering::Relaxed);
+        self.mailbox.nudge();
+    }
+
+    /// How long the host is to stay away, asked once.
+    pub fn take_away(&self) -> Option<Duration> {
+        let millis = self.away.swap(0, Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(millis))
+    }
+
+    /// Whether the host is to go and come back.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed) > 0
     }
 
     /// Somebody hears what the server wants to know from its host.

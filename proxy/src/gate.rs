@@ -44,6 +44,9 @@ use suspended::Suspended;
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Inner>);
 
+/// The part of the memory that may hold what hosts have read and may come back for.
+const REPLAYS: usize = 8;
+
 #[derive(Debug)]
 struct Inner {
     live: Live,
@@ -52,6 +55,7 @@ struct Inner {
     drain: Drain,
     tasks: TaskTracker,
     budget: Budget,
+    replays: Budget,
     streams: AtomicUsize,
     suspended: Suspended,
     handles: Handles,
@@ -73,6 +77,7 @@ impl Gate {
             metrics,
             drain,
             tasks,
+            replays: Budget::new(budget.most() / REPLAYS),
             budget,
             streams,
             suspended: Suspended::default(),
@@ -426,6 +431,17 @@ impl Gate {
     /// The bytes that may be held at one time.
     pub fn budget(&self) -> &Budget {
         &self.0.budget
+    }
+
+    /// The bytes of those that may be kept for hosts that come back for them.
+    pub fn replays(&self) -> &Budget {
+        &self.0.replays
+    }
+
+    /// Changes what may be held at one time.
+    pub fn set_memory(&self, bytes: usize) {
+        self.0.budget.set(bytes);
+        self.0.replays.set(bytes / REPLAYS);
     }
 
     /// Owns what must go on without its host.

@@ -190,7 +190,7 @@ impl Reloader {
             .map_err(|unfit| explain(&loaded, unfit))?;
         drop(previous);
         self.warn_of_restarts(&next.config);
-        self.gate.budget().set(next.config.limits.memory);
+        self.gate.set_memory(next.config.limits.memory);
         let generation = next.generation;
         let older = self.live.publish(next);
         self.follow_up(older);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
-use crate::config::Prefix;
+use crate::config::{Limits, Prefix};
 use crate::era::{rounds, server};
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
 use crate::line::Line;
@@ -26,6 +26,7 @@ mod finished;
 mod heeds;
 mod questions;
 mod register;
+pub mod replay;
 mod tasks;
 
 use finished::Finished;
@@ -34,6 +35,7 @@ use heeds::Heeds;
 pub use questions::Asker;
 use questions::Questions;
 pub use register::{Agent, Aside, Full, Place, Sessions};
+use replay::Replays;
 pub use tasks::Task;
 use tasks::Tasks;
 
@@ -101,6 +103,8 @@ pub struct Session {
     pub context: Arc<Context>,
     /// Messages that belong to no request, until a stream takes them.
     pub outbox: Mailbox,
+    /// What its event streams have carried.
+    pub replays: Replays,
     line: Option<Line>,
     /// As RFC 5424 counts, or [`UNSAID`].
     log_level: AtomicU8,
@@ -197,7 +201,7 @@ impl Session {
     fn new(
         opening: Opening,
         agent: Arc<Agent>,
-        outbox: usize,
+        limits: &Limits,
         standing: Option<Arc<Standing>>,
     ) -> Arc<Self> {
         // A copy: a slice would keep the whole read buffer of the connection alive.
@@ -230,7 +234,8 @@ impl Session {
             declared: Declared::read(&greeting),
             greeting,
             context,
-            outbox: Mailbox::new(outbox),
+            outbox: Mailbox::new(limits.outbox),
+            replays: Replays::new(limits.replay),
             line: opening.line,
             log_level: AtomicU8::new(UNSAID),
             finished: Finished::default(),
@@ -272,6 +277,12 @@ impl Session {
     /// The era the host speaks.
     pub fn era(&self) -> Era {
         self.era
+    }
+
+    /// Whether its host expects to be told at once what it can come back with, and may be sent away
+    /// to come back; older ones take an event without data for a broken message.
+    pub fn polls(&self) -> bool {
+        self.revision == Revision::V2025_11_25
     }
 
     /// Whether it may send batches, which only 2025-03-26 has.
@@ -579,6 +590,7 @@ impl Session {
         }
         self.tasks.clear();
         self.questions.clear();
+        self.replays.clear();
         self.outbox.close();
     }
 }

@@ -362,6 +362,7 @@ fn limits(config: &Config, sound: bool, found: &mut Vec<Said>) {
         ("call-idle", limits.call_idle),
         ("call-max", limits.call_max),
         ("input-wait", limits.input_wait),
+        ("replay", limits.replay),
     ];
     for (key, span) in spans {
         if span < Duration::from_millis(1) {

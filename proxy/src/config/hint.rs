@@ -148,6 +148,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("limits.call-idle", r#"call-idle = "60s""#),
     ("limits.call-max", r#"call-max = "30m""#),
     ("limits.input-wait", r#"input-wait = "10m""#),
+    ("limits.replay", r#"replay = "60s""#),
     ("limits.outbox", "outbox = 256"),
     ("limits.connections", "connections = 10000"),
     ("limits.drain", r#"drain = "25s""#),

@@ -14,7 +14,7 @@ use chillgate_wire::{
     Envelope, Era, FaultKind, Id, Kind, Revision, batch as batches, classify, code,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::{Eras, Front, Prefix};
@@ -33,13 +33,14 @@ pub mod listen;
 mod modern;
 pub mod read;
 mod reply;
+mod resumable;
 
 use body::Body;
 use listen::OneRequest;
 use modern::Begun;
 use reply::{
-    events, faulty, for_origin, not_modern, plain, preflight, refuse, refuse_id, unauthorized,
-    worded,
+    events, faulty, for_origin, not_allowed, not_modern, plain, preflight, refuse, refuse_id,
+    unauthorized, worded,
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -150,11 +151,7 @@ impl Endpoint {
             }
             // The revision has neither of the two.
             Method::GET | Method::DELETE if self.serves_modern(&head.headers) => {
-                let text = "revision 2026-07-28 has POST alone";
-                let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, code::INVALID_REQUEST, text);
-                let allow = HeaderValue::from_static("POST");
-                reply.headers_mut().insert(header::ALLOW, allow);
-                Err(Box::new(reply))
+                Err(not_allowed("POST", "revision 2026-07-28 has POST alone"))
             }
             Method::GET => self.get(&head.headers, &scope, &agent),
             Method::DELETE => {
@@ -164,10 +161,7 @@ impl Endpoint {
             }
             _ => {
                 let text = "this endpoint takes POST, GET and DELETE";
-                let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, code::INVALID_REQUEST, text);
-                let allow = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
-                reply.headers_mut().insert(header::ALLOW, allow);
-                Err(Box::new(reply))
+                Err(not_allowed("POST, GET, DELETE, OPTIONS", text))
             }
         }
     }
@@ -302,25 +296,30 @@ impl Endpoint {
     /// Runs a request: a plain JSON answer if nothing comes before it, else an event stream.
     async fn run(&self, mut running: Running) -> Reply {
         let exchange = running.exchange().clone();
-        loop {
+        let opens = |exchange: &Exchange| {
+            exchange.is_quiet() || exchange.session.polls() && exchange.is_away()
+        };
+        let (first, answer) = loop {
             tokio::select! {
                 biased;
-                answer = &mut running => return match exchange.mailbox.take() {
-                    None => reply::of(answer),
-                    Some(first) => events(body::answer_stream(running, Some(first), Some(answer))),
+                answer = &mut running => match exchange.mailbox.take() {
+                    None => return reply::of(answer),
+                    first => break (first, Some(answer)),
                 },
                 // One that has been long already, when its host comes back to it.
-                () = std::future::ready(()), if exchange.is_quiet() => {
-                    return events(body::answer_stream(running, None, None));
-                }
+                () = std::future::ready(()), if opens(&exchange) => break (None, None),
                 first = exchange.mailbox.next_or_nudge() => {
                     let first = first.flatten();
-                    if first.is_some() || exchange.is_quiet() {
-                        return events(body::answer_stream(running, first, None));
+                    if first.is_some() || opens(&exchange) {
+                        break (first, None);
                     }
                 }
             }
-        }
+        };
+        events(match exchange.session.era() {
+            Era::Legacy => resumable::answer_stream(&self.gate, running, first, answer),
+            Era::Modern => body::answer_stream(running, first, answer),
+        })
     }
 
     async fn post_batch(
@@ -372,12 +371,7 @@ impl Endpoint {
             )));
         }
         let session = self.session(headers, scope, agent, None)?;
-        let open = self.gate.stream();
-        Ok(events(body::session_stream(
-            session.listen(),
-            self.gate.drain().clone(),
-            open,
-        )))
+        self.listen(&session, headers)
     }
 
     /// The agent's session, on the path it was opened on.

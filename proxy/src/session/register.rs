@@ -69,7 +69,7 @@ impl Sessions {
             return Err(Full::AgentSessions);
         }
         agent.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(opening, agent, limits.outbox, standing.clone());
+        let session = Session::new(opening, agent, limits, standing.clone());
         sessions.insert(session.id.clone(), session.clone());
         drop(sessions);
         if let (Some(alike), Some(standing)) = (&mut alike, standing) {
@@ -134,6 +134,7 @@ impl Sessions {
     pub fn unused(&self, rounds: u32) -> Vec<Arc<Session>> {
         let mut sessions = self.all();
         sessions.retain(|session| {
+            session.replays.forget();
             if session.is_used() {
                 session.use_now();
                 return false;

@@ -198,6 +198,9 @@ impl Link {
                 return Err(remote.lost("its stream ended without the answer"));
             };
             resumes += 1;
+            if let Some(exchange) = exchange {
+                exchange.send_away(events.retry());
+            }
             tokio::time::sleep(events.retry()).await;
             let mut headers = self.headers();
             headers.push((LAST_EVENT_ID, last.clone()));

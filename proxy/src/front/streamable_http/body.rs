@@ -14,11 +14,8 @@ use hyper::body::{Frame, SizeHint};
 
 use super::KEEP_ALIVE;
 use super::listen::OneRequest;
-use crate::drain::Drain;
 use crate::front::running::Running;
 use crate::gate::Answer;
-use crate::gate::Open;
-use crate::session::Listening;
 
 /// A reply's body.
 pub struct Body {
@@ -121,7 +118,7 @@ struct Answering {
     done: bool,
 }
 
-/// What belongs to a request, then its answer, then the end.
+/// What belongs to a modern request, then its answer, then the end.
 pub fn answer_stream(running: Running, first: Option<Envelope>, answer: Option<Answer>) -> Body {
     let state = Answering {
         running,
@@ -156,23 +153,4 @@ pub fn answer_stream(running: Running, first: Option<Envelope>, answer: Option<A
         state.done = true;
         answer.message.map(|message| (event(&message), state))
     }))
-}
-
-/// What belongs to no request, until the session ends or chillgate stops.
-pub fn session_stream(listening: Listening, drain: Drain, open: Open) -> Body {
-    // A comment at once: hosts and proxies then know that the stream is there.
-    let opening = stream::once(std::future::ready(comment()));
-    let messages = stream::unfold(
-        (listening, drain, open),
-        |(listening, drain, open)| async move {
-            let bytes = tokio::select! {
-                biased;
-                message = listening.next() => event(&message?),
-                () = drain.until_refusing() => return None,
-                () = tokio::time::sleep(KEEP_ALIVE) => comment(),
-            };
-            Some((bytes, (listening, drain, open)))
-        },
-    );
-    Body::stream(futures_util::StreamExt::chain(opening, messages))
 }

@@ -111,6 +111,13 @@ pub(super) fn refuse_id(status: StatusCode, id: Option<&Id>, code: i64, text: &s
     )
 }
 
+pub(super) fn not_allowed(methods: &'static str, text: &str) -> Box<Reply> {
+    let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, code::INVALID_REQUEST, text);
+    let allow = HeaderValue::from_static(methods);
+    reply.headers_mut().insert(header::ALLOW, allow);
+    Box::new(reply)
+}
+
 pub(super) fn plain(status: StatusCode, body: Body) -> Reply {
     let is_empty = body.is_empty();
     let mut reply = Response::new(body);
