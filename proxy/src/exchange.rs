@@ -137,6 +137,10 @@ impl Mailbox {
 /// for a first byte without doubt.
 pub const QUIET: Duration = Duration::from_secs(15);
 
+/// The same where the host can come back to a stream, and to nothing else: what breaks before
+/// there is one is lost.
+const COMES_BACK: Duration = Duration::from_secs(1);
+
 /// The host wants no log messages.
 const NO_LEVEL: u8 = u8::MAX;
 
@@ -380,16 +384,25 @@ impl Exchange {
             let wake = if is_quiet {
                 left
             } else {
-                Some(left.map_or(QUIET, |left| left.min(QUIET)))
+                let until_quiet = self.quiet_after().saturating_sub(now);
+                Some(left.map_or(until_quiet, |left| left.min(until_quiet)))
             };
             let Some(wake) = wake else {
                 return std::future::pending().await;
             };
             tokio::time::sleep_until(self.began + now + wake).await;
             now = self.began.elapsed();
-            if !is_quiet && now >= QUIET {
+            if !is_quiet && now >= self.quiet_after() {
                 self.grow_quiet();
             }
+        }
+    }
+
+    fn quiet_after(&self) -> Duration {
+        if self.session.polls() {
+            COMES_BACK
+        } else {
+            QUIET
         }
     }
 
@@ -431,7 +444,7 @@ impl Exchange {
                 }
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if !self.is_quiet() && self.began.elapsed() >= QUIET {
+            if !self.is_quiet() && self.began.elapsed() >= self.quiet_after() {
                 self.grow_quiet();
             }
         }

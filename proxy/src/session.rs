@@ -282,7 +282,7 @@ impl Session {
     /// Whether its host expects to be told at once what it can come back with, and may be sent away
     /// to come back; older ones take an event without data for a broken message.
     pub fn polls(&self) -> bool {
-        self.revision == Revision::V2025_11_25
+        self.era == Era::Legacy && self.revision == Revision::V2025_11_25
     }
 
     /// Whether it may send batches, which only 2025-03-26 has.

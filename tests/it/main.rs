@@ -40,6 +40,7 @@ mod pass_through;
 mod peers;
 mod policies;
 mod relay;
+mod resumption;
 mod rounds;
 mod rules;
 mod schemas;

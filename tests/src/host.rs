@@ -356,6 +356,20 @@ impl Host {
         Events::new(response.into_body()).judged(self.revision, "")
     }
 
+    /// Comes back for what a stream carried after the event of this id; what it is refused with.
+    pub async fn resume(&self, last: &str) -> Result<Events, Answer> {
+        let mut headers = self.headers();
+        headers.push(("last-event-id".to_owned(), last.to_owned()));
+        let mut connection = Connection::open(self.address).await;
+        let response = connection
+            .send("GET", &self.path, &borrow(&headers), Bytes::new())
+            .await;
+        if response.status() != 200 {
+            return Err(collect(response).await);
+        }
+        Ok(Events::new(response.into_body()).judged(self.revision, ""))
+    }
+
     /// Ends the session with DELETE; the status.
     pub async fn leave(&self) -> u16 {
         self.plain("DELETE").await.status

@@ -38,6 +38,7 @@ mod resumable;
 use body::Body;
 use listen::OneRequest;
 use modern::Begun;
+use read::Rather;
 use reply::{
     events, faulty, for_origin, not_allowed, not_modern, plain, preflight, refuse, refuse_id,
     unauthorized, worded,
@@ -200,7 +201,7 @@ impl Endpoint {
         caller: Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
-        read::check_headers(headers)?;
+        let rather = read::check_headers(headers)?;
         let cap = snapshot.wire.message;
         let (raw, _held) =
             read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
@@ -230,7 +231,7 @@ impl Endpoint {
             };
             return tokio::select! {
                 biased;
-                reply = self.run(running) => Ok(reply),
+                reply = self.run(running, rather) => Ok(reply),
                 // Closing is cancelling: the call is dropped, and nobody reads this.
                 () = place.until_ended() => Ok(plain(StatusCode::OK, Body::empty())),
             };
@@ -244,7 +245,7 @@ impl Endpoint {
         if message.kind() == Kind::Request {
             let exchange = exchange(&message, &session, snapshot)?;
             let running = Running::new(self.gate.clone(), exchange, message);
-            return Ok(self.run(running).await);
+            return Ok(self.run(running, rather).await);
         }
         match Box::pin(self.gate.hear(&session, message)).await {
             Ok(()) => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
@@ -293,8 +294,9 @@ impl Endpoint {
         Ok(reply)
     }
 
-    /// Runs a request: a plain JSON answer if nothing comes before it, else an event stream.
-    async fn run(&self, mut running: Running) -> Reply {
+    /// Runs a request: a plain JSON answer if nothing comes before it and the host would not rather
+    /// have a stream, else an event stream.
+    async fn run(&self, mut running: Running, rather: Rather) -> Reply {
         let exchange = running.exchange().clone();
         let opens = |exchange: &Exchange| {
             exchange.is_quiet() || exchange.session.polls() && exchange.is_away()
@@ -303,7 +305,7 @@ impl Endpoint {
             tokio::select! {
                 biased;
                 answer = &mut running => match exchange.mailbox.take() {
-                    None => return reply::of(answer),
+                    None if rather == Rather::Json || !answer.is_plain() => return reply::of(answer),
                     first => break (first, Some(answer)),
                 },
                 // One that has been long already, when its host comes back to it.

@@ -86,6 +86,11 @@ impl Answer {
             retry_after: None,
         }
     }
+
+    /// Whether it says all that it says in its message, and nothing in its status.
+    pub fn is_plain(&self) -> bool {
+        self.message.is_some() && self.status == StatusCode::OK
+    }
 }
 
 impl Refusal {

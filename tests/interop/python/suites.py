@@ -416,6 +416,22 @@ async def new_crowd(p):
     assert (len(p.elicited), len(p.sampled)) == (4, 1), (len(p.elicited), len(p.sampled))
 
 
+async def sent_away(p):
+    """The server ends the stream itself, to be asked again."""
+    assert await p.text("test_reconnection", {}) == "Welcome back."
+
+
+async def broken(p):
+    """Whoever runs this breaks the connection under the first step that comes by."""
+    seen = []
+
+    async def on_progress(done, total, _message):
+        seen.append(done)
+
+    assert await p.text("test_tool_with_progress", {}, progress_callback=on_progress) == "Done."
+    assert seen == [0, 50, 100], seen
+
+
 async def clock(p):
     text = await p.text("get_current_time", {"timezone": "Asia/Seoul"})
     assert json.loads(text)["timezone"] == "Asia/Seoul", text
@@ -457,5 +473,6 @@ SUITES = {
     "fastmcp-bridged": {"talks_back": talks_back_in_the_old_way},
     "crowd": {"crowd": crowd},
     "new-crowd": {"crowd": new_crowd},
+    "returning": {"sent_away": sent_away, "broken": broken},
     "clock": {"clock": clock},
 }

@@ -364,9 +364,27 @@ const tasks = {
   },
 };
 
+// --- Streams that end before the answer ------------------------------------------------------
+
+const returning = {
+  /** The server ends the stream itself, to be asked again. */
+  async sent_away(p) {
+    assert.equal(await p.text("test_reconnection", {}), "Welcome back.");
+  },
+
+  /** Whoever runs this breaks the connection under the first step that comes by. */
+  async broken(p) {
+    const seen = [];
+    const onprogress = ({ progress }) => seen.push(progress);
+    assert.equal(await p.text("test_tool_with_progress", {}, { onprogress }), "Done.");
+    assert.deepEqual([...new Set(seen)], [0, 50, 100].slice(0, new Set(seen).size));
+    return String(seen);
+  },
+};
+
 async function clock(p) {
   const text = await p.text("get_current_time", { timezone: "Asia/Seoul" });
   assert.equal(JSON.parse(text).timezone, "Asia/Seoul");
 }
 
-export const SUITES = { everything, filesystem: { files }, memory: { memory }, fastmcp, new: newer, tasks, clock: { clock } };
+export const SUITES = { everything, filesystem: { files }, memory: { memory }, fastmcp, new: newer, tasks, returning, clock: { clock } };

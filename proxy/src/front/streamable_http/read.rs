@@ -88,20 +88,35 @@ pub fn check_content(headers: &HeaderMap) -> Result<(), Box<Reply>> {
     Ok(())
 }
 
-/// The media types of a POST: what it brings, and what it takes back.
-pub fn check_headers(headers: &HeaderMap) -> Result<(), Box<Reply>> {
+/// What a host would rather have where it can have either: it has to take both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rather {
+    /// One message, unless something comes before it.
+    Json,
+    /// A stream, which it can come back to.
+    Events,
+}
+
+/// The media types of a POST: what it brings, and what it takes back, the first of them rather.
+pub fn check_headers(headers: &HeaderMap) -> Result<Rather, Box<Reply>> {
     check_content(headers)?;
-    let is_usual = headers
-        .get(header::ACCEPT)
-        .is_some_and(|accept| accept == USUAL);
-    let takes_both =
-        is_usual || (accepts(headers, "application/json") && accepts(headers, "text/event-stream"));
+    let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+    if accept.is_some_and(|accept| accept == USUAL.as_bytes()) {
+        return Ok(Rather::Json);
+    }
+    let takes_both = accepts(headers, "application/json") && accepts(headers, "text/event-stream");
     if !takes_both {
         let text = "send `Accept: application/json, text/event-stream`";
         let status = StatusCode::NOT_ACCEPTABLE;
         return Err(Box::new(refuse(status, code::INVALID_REQUEST, text)));
     }
-    Ok(())
+    let mut entries = accept.unwrap_or_default().split(|byte| *byte == b',');
+    let first = entries.next().unwrap_or_default().trim_ascii();
+    Ok(if first.eq_ignore_ascii_case(b"text/event-stream") {
+        Rather::Events
+    } else {
+        Rather::Json
+    })
 }
 
 /// The media type without its parameters.
@@ -283,5 +298,24 @@ mod tests {
             assert_eq!(accepts(&headers, "text/event-stream"), events, "{accept}");
         }
         assert!(!accepts(&HeaderMap::new(), "application/json"));
+    }
+
+    #[test]
+    fn the_first_that_a_host_lists_is_what_it_would_rather_have() {
+        for (accept, rather) in [
+            ("application/json, text/event-stream", Rather::Json),
+            ("application/json,text/event-stream", Rather::Json),
+            ("text/event-stream, application/json", Rather::Events),
+            ("Text/Event-Stream,application/json", Rather::Events),
+            ("text/event-stream;q=0.5, application/json", Rather::Json),
+            ("*/*", Rather::Json),
+        ] {
+            let mut headers = with(header::ACCEPT, accept);
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+            assert_eq!(check_headers(&headers).expect("both"), rather, "{accept}");
+        }
     }
 }

@@ -60,7 +60,10 @@ const TOOLS: &[(&str, &str)] = &[
         "writes a line of `bytes` that is no JSON, then answers",
     ),
     ("stderr", "writes `bytes` to stderr, then answers"),
-    ("progress", "reports `steps` steps, `ms` apart"),
+    (
+        "progress",
+        "reports `steps` steps, `ms` apart, and answers with `bytes` letters",
+    ),
     ("log", "logs `data` at `level`, then answers"),
     (
         "changed",
@@ -231,7 +234,10 @@ pub(crate) async fn call(
         }
         "progress" => {
             progress(server, params, ms(10)).await;
-            "done".to_owned()
+            match given["bytes"].as_u64() {
+                Some(bytes) => "x".repeat(bytes as usize),
+                None => "done".to_owned(),
+            }
         }
         "log" => {
             let level = given["level"].as_str().unwrap_or("info");

@@ -1,0 +1,389 @@
+//! Hosts whose event streams break, or are ended to be asked again, and that come back for the rest.
+//!
+//! It stands apart because here a connection ends and its call does not. Nothing may be missing,
+//! nothing may come twice, and nobody hears what another stream carried.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Child;
+
+use chillgate_tests::process::{command, free_port, root};
+use chillgate_tests::script::{Endpoint, Script, Sdk};
+use chillgate_tests::server::toml_list;
+use chillgate_tests::sse::{Event, Events};
+use chillgate_tests::wait::{seconds, within};
+use chillgate_tests::{Gate, Host, until};
+
+use crate::mock;
+use crate::peers::started;
+
+const HEADER: &str = "[identity]\nheader = \"x-agent-id\"\n";
+
+async fn gate(more: &str) -> Gate {
+    let tables = mock("a").ledger().table("") + more;
+    Gate::with(&tables).audited().start().await
+}
+
+fn steps(host: &Host, token: &str, steps: u64) -> Value {
+    let params = json!({"name": "progress", "arguments": {"steps": steps, "ms": 60},
+        "_meta": {"progressToken": token}});
+    host.message("tools/call", Some(params))
+}
+
+async fn next(events: &mut Events) -> Option<Event> {
+    within("an event", seconds(10), events.next()).await
+}
+
+/// The events that carry something, to the end of the stream.
+async fn rest(events: &mut Events) -> Vec<Event> {
+    let mut all = Vec::new();
+    while let Some(event) = next(events).await {
+        if !event.data.is_empty() {
+            all.push(event);
+        }
+    }
+    all
+}
+
+fn messages(events: &[Event]) -> Vec<Value> {
+    events.iter().filter_map(Event::message).collect()
+}
+
+fn reached(messages: &[Value], token: &str) -> Vec<u64> {
+    let mine = messages
+        .iter()
+        .filter(|message| message["params"]["progressToken"] == token);
+    mine.filter_map(|message| message["params"]["progress"].as_u64())
+        .collect()
+}
+
+fn text(message: &Value) -> &str {
+    message["result"]["content"][0]["text"].as_str().unwrap()
+}
+
+///
+#[tokio::test]
+async fn a_host_whose_connection_breaks_comes_back_for_the_rest_of_that_stream() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let (one, other) = (steps(&host, "one", 10), steps(&host, "other", 10));
+    let (mut broken, mut whole) = tokio::join!(host.stream(&one), host.stream(&other));
+    // It knows where it stands before anything is said.
+    let primed = next(&mut broken).await.unwrap();
+    assert!(
+        primed.data.is_empty() && primed.retry == Some(1000),
+        "{primed:?}"
+    );
+    let mut heard = vec![
+        next(&mut broken).await.unwrap(),
+        next(&mut broken).await.unwrap(),
+    ];
+    drop(broken);
+    let last = heard[1].id.clone().unwrap();
+    assert_ne!(primed.id, heard[0].id);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+
+    let mut back = host.resume(&last).await.unwrap();
+    let primed = next(&mut back).await.unwrap();
+    assert_eq!(
+        (primed.id.as_ref(), primed.data.as_str()),
+        (Some(&last), "")
+    );
+    heard.extend(rest(&mut back).await);
+    let told = messages(&heard);
+    assert_eq!(reached(&told, "one"), (1..=10).collect::<Vec<_>>());
+    assert_eq!(told.len(), 11, "{told:?}");
+    assert_eq!((&told[10]["id"], text(&told[10])), (&one["id"], "done"));
+    // The other stream has carried its own, and ids of its own.
+    let others = rest(&mut whole).await;
+    assert_eq!(
+        reached(&messages(&others), "other"),
+        (1..=10).collect::<Vec<_>>()
+    );
+    assert_eq!(others.len(), 11);
+    let ids = heard
+        .iter()
+        .chain(&others)
+        .filter_map(|event| event.id.clone());
+    assert_eq!(ids.collect::<std::collections::HashSet<_>>().len(), 22);
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_got_lost_is_sent_again_and_the_tool_runs_once() {
+    let gate = gate(HEADER).await;
+    let host = gate.host().header("x-agent-id", "ann").open().await;
+    let request = steps(&host, "t", 2);
+    let all = rest(&mut host.stream(&request).await).await;
+    let ids: Vec<&str> = all.iter().filter_map(|event| event.id.as_deref()).collect();
+    for (at, id) in ids.iter().enumerate().take(2) {
+        let again = rest(&mut host.resume(id).await.unwrap()).await;
+        assert_eq!(again, all[at + 1..], "after {id}");
+    }
+    // Told once and for all that nothing follows: this status ends a client's attempts.
+    let over = host.resume(ids[2]).await.unwrap_err();
+    assert_eq!(
+        (over.status, over.header("allow")),
+        (405, "POST, GET, DELETE")
+    );
+    assert!(
+        over.text().contains("all of that stream has been sent"),
+        "{}",
+        over.text()
+    );
+    for unknown in ["99-1", "x", "1", "-", "1-x", "18446744073709551616-1", ""] {
+        let refused = host.resume(unknown).await.unwrap_err();
+        assert_eq!(refused.status, 400, "{unknown}: {}", refused.text());
+        assert!(
+            refused.text().contains("limits.replay"),
+            "{}",
+            refused.text()
+        );
+    }
+    // Ids hold in their own session, and a session is its agent's.
+    let same = gate.host().header("x-agent-id", "ann").open().await;
+    assert_eq!(same.resume(ids[0]).await.unwrap_err().status, 400);
+    let mut thief = gate.host().header("x-agent-id", "eve").open().await;
+    thief.steal(host.session().unwrap());
+    assert_eq!(thief.resume(ids[0]).await.unwrap_err().status, 404);
+    assert_eq!(host.call("count", json!({})).await.tool_text(), "2");
+    gate.stop().await;
+}
+
+/// An older client takes an event without data for a broken message.
+#[tokio::test]
+async fn hosts_of_older_revisions_come_back_as_well_and_hear_no_empty_event() {
+    let gate = gate("").await;
+    for revision in ["2025-03-26", "2025-06-18"] {
+        let host = gate.host().revision(revision).open().await;
+        let mut stream = host.stream(&steps(&host, "t", 5)).await;
+        let first = next(&mut stream).await.unwrap();
+        assert_eq!(reached(&messages(std::slice::from_ref(&first)), "t"), [1]);
+        drop(stream);
+        let mut back = host.resume(first.id.as_deref().unwrap()).await.unwrap();
+        let mut told = Vec::new();
+        while let Some(event) = next(&mut back).await {
+            told.extend(Some(event.message().expect("no event without data")));
+        }
+        assert_eq!(reached(&told, "t"), [2, 3, 4, 5]);
+        assert_eq!(text(&told[4]), "done");
+    }
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn the_newest_reader_of_a_stream_takes_over() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let mut stream = host.stream(&steps(&host, "t", 12)).await;
+    let primed = next(&mut stream).await.unwrap().id.unwrap();
+    let mut newer = host.resume(&primed).await.unwrap();
+    let told = messages(&rest(&mut newer).await);
+    assert_eq!(reached(&told, "t"), (1..=12).collect::<Vec<_>>());
+    let left = messages(&rest(&mut stream).await);
+    assert!(left.len() < 12 && left.iter().all(|told| told.get("result").is_none()));
+    gate.stop().await;
+}
+
+/// what the session's own stream carried is its own as well.
+#[tokio::test]
+async fn the_sessions_own_stream_is_read_on_after_a_break() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    host.request("tools/list", json!({})).await;
+    let mut own = host.listen().await;
+    let primed = next(&mut own).await.unwrap();
+    assert!(primed.data.is_empty() && primed.id.is_some(), "{primed:?}");
+    host.call("changed", json!({})).await;
+    let heard: Vec<Event> = [
+        next(&mut own).await,
+        next(&mut own).await,
+        next(&mut own).await,
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    drop(own);
+    // What it may not have got comes again, and then what is new.
+    let mut back = host.resume(heard[0].id.as_deref().unwrap()).await.unwrap();
+    next(&mut back).await.unwrap();
+    assert_eq!(next(&mut back).await.as_ref(), Some(&heard[1]));
+    assert_eq!(next(&mut back).await.as_ref(), Some(&heard[2]));
+    host.call("changed", json!({})).await;
+    let new = next(&mut back).await.unwrap();
+    assert!(!heard.contains(&new) && new.message().is_some(), "{new:?}");
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_comes_back_for_is_forgotten() {
+    let gate = gate("[limits]\nreplay = \"200ms\"\n").await;
+    let host = gate.host().open().await;
+    let all = rest(&mut host.stream(&steps(&host, "t", 2)).await).await;
+    let first = all[0].id.clone().unwrap();
+    assert!(host.resume(&first).await.is_ok());
+    until("it is forgotten", seconds(5), async || {
+        host.resume(&first).await.is_err().then_some(())
+    })
+    .await;
+    assert_eq!(host.resume(&first).await.unwrap_err().status, 400);
+    gate.stop().await;
+}
+
+/// A slow host holds up its own stream alone, and what it has not read stays for it.
+#[tokio::test]
+async fn an_answer_of_megabytes_is_kept_for_a_host_that_comes_back() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let mut request = steps(&host, "t", 3);
+    request["params"]["arguments"]["bytes"] = json!(3_000_000);
+    let mut stream = host.stream(&request).await;
+    let primed = next(&mut stream).await.unwrap().id.unwrap();
+    drop(stream);
+    let mut back = host.resume(&primed).await.unwrap();
+    let told = messages(&rest(&mut back).await);
+    assert_eq!(text(told.last().unwrap()).len(), 3_000_000);
+    gate.stop().await;
+}
+
+fn legacy_server() -> Vec<String> {
+    let script = root().join("tests/conformance/legacy-server.mjs");
+    vec!["node".to_owned(), script.display().to_string()]
+}
+
+async fn remote() -> (Child, String) {
+    let (words, port) = (legacy_server(), free_port());
+    let mut node = command(&words[0]);
+    node.arg(&words[1]).arg("--http").arg(port.to_string());
+    (started(node, port).await, format!("127.0.0.1:{port}"))
+}
+
+/// A relay that breaks one connection for each that it is told to, under the first progress that
+/// comes by.
+struct Breaking {
+    address: SocketAddr,
+    to: Arc<Mutex<String>>,
+    breaks: Arc<AtomicBool>,
+}
+
+impl Breaking {
+    async fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (to, breaks) = (
+            Arc::<Mutex<String>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let relay = Self {
+            address: listener.local_addr().unwrap(),
+            to: to.clone(),
+            breaks: breaks.clone(),
+        };
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let to = to.lock().unwrap().clone();
+                tokio::spawn(carry(client, to, breaks.clone()));
+            }
+        });
+        relay
+    }
+
+    /// From now on it leads here, and will break one connection.
+    fn lead(&self, to: &str) {
+        to.clone_into(&mut self.to.lock().unwrap());
+        self.breaks.store(true, Ordering::Relaxed);
+    }
+
+    fn has_broken(&self) -> bool {
+        !self.breaks.load(Ordering::Relaxed)
+    }
+}
+
+async fn carry(client: TcpStream, to: String, breaks: Arc<AtomicBool>) {
+    let server = TcpStream::connect(to).await.unwrap();
+    let (mut from_server, mut to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let there = tokio::io::copy(&mut from_client, &mut to_server);
+    let back = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(size @ 1..) = from_server.read(&mut buffer).await {
+            let read = &buffer[..size];
+            if to_client.write_all(read).await.is_err() {
+                break;
+            }
+            let word = b"notifications/progress";
+            let is_progress = read.windows(word.len()).any(|part| part == word);
+            if is_progress && breaks.swap(false, Ordering::Relaxed) {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        _ = there => {}
+        () = back => {}
+    }
+}
+
+/// The control is the same client through the same relay, straight at the server.
+#[tokio::test]
+async fn the_sdks_clients_come_back_through_the_gate_as_they_do_without_it() {
+    let (_server, address) = remote().await;
+    let relay = Breaking::open().await;
+    let tables = format!(
+        "[server.remote]\nurl = \"http://{address}/mcp\"\n[server.child]\ncommand = {}\n",
+        toml_list(&legacy_server())
+    );
+    let named = format!("allowed-hosts = [\"{}\"]", relay.address);
+    let gate = Gate::with(&tables).front(&named).start().await;
+    let front = gate.front().to_string();
+    for sdk in [Sdk::TypeScript, Sdk::PythonLegacy] {
+        for (to, path, checks) in [
+            (&address, "/mcp", "sent_away,broken"),
+            (&front, "/server/remote/mcp", "sent_away,broken"),
+            (&front, "/server/child/mcp", "broken"),
+        ] {
+            relay.lead(to);
+            let url = format!("http://{}{path}", relay.address);
+            let script = Script::new(sdk, "returning").with(&["--checks", checks]);
+            script.run(&Endpoint::Url(url)).await;
+            assert!(relay.has_broken(), "{sdk:?} {path}: nothing broke");
+        }
+    }
+    gate.stop().await;
+}
+
+/// Only a host that expects it is sent away; another keeps its stream.
+#[tokio::test]
+async fn a_server_that_wants_to_be_asked_again_passes_that_on_to_hosts_that_can() {
+    let (_server, address) = remote().await;
+    let tables = format!("[server.remote]\nurl = \"http://{address}/mcp\"\n");
+    let gate = Gate::with(&tables).start().await;
+    let call = |host: &Host| {
+        let params = json!({"name": "test_reconnection", "arguments": {}});
+        host.message("tools/call", Some(params))
+    };
+    let host = gate.host().path("/server/remote/mcp").open().await;
+    let mut stream = host.stream(&call(&host)).await;
+    let mut told = Vec::new();
+    while let Some(event) = next(&mut stream).await {
+        told.push(event);
+    }
+    // The pause is the server's.
+    assert!(told.iter().all(|event| event.data.is_empty()), "{told:?}");
+    assert_eq!(told.last().unwrap().retry, Some(300));
+    let mut back = host.resume(told[0].id.as_deref().unwrap()).await.unwrap();
+    assert_eq!(text(&messages(&rest(&mut back).await)[0]), "Welcome back.");
+
+    let older = gate
+        .host()
+        .path("/server/remote/mcp")
+        .revision("2025-06-18");
+    let older = older.open().await;
+    let reply = older.post(&call(&older)).await;
+    assert_eq!(reply.tool_text(), "Welcome back.");
+    gate.stop().await;
+}
