@@ -108,8 +108,11 @@ class Call {
     return this.extra.sendRequest({ method, params }, schema, { timeout: ANSWER_MS });
   }
 
-  elicit(message, properties) {
-    return this.ask("elicitation/create", { message, requestedSchema: object(properties) }, ElicitResultSchema);
+  // `key`: what a 2026-07-28 client of chillgate's is to know the question by.
+  elicit(message, properties, key) {
+    const _meta = key && { "dev.chillgate/key": key };
+    const params = { message, requestedSchema: object(properties), ...(_meta && { _meta }) };
+    return this.ask("elicitation/create", params, ElicitResultSchema);
   }
 
   async sample(prompt, maxTokens = 100) {
@@ -261,7 +264,7 @@ const TOOLS = {
 
   test_input_required_result_elicitation: [
     "Asks the user's name",
-    async (call) => said(`Hello, ${(await call.elicit("What is your name?", NAME)).content?.name}!`),
+    async (call) => said(`Hello, ${(await call.elicit("What is your name?", NAME, "user_name")).content?.name}!`),
   ],
   test_input_required_result_sampling: [
     "Asks the client's model for a capital",

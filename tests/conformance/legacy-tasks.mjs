@@ -81,10 +81,10 @@ const TASKS = {
     "Asks for a name before it becomes a task",
     async (_task, _args, before) => {
       await pause(100);
-      return said(`It was for ${before.content?.user_name}.`);
+      return said(`It was for ${before.content?.name}.`);
     },
     undefined,
-    (call) => call.elicit("For whom?", { user_name: string }),
+    (call) => call.elicit("For whom?", { name: string }, "user_name"),
   ],
 };
 

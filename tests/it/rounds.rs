@@ -208,6 +208,68 @@ async fn answers_without_a_state_are_a_call_of_its_own() {
 }
 
 /// R-102, R-109, R-212.
+/// R-108. A server that knows of chillgate gives its question a name, which hosts find again.
+#[tokio::test]
+async fn a_question_that_has_a_name_is_asked_under_it_and_may_be_answered_before() {
+    let gate = gate().await;
+    let named = |id, keys: Value| {
+        let mut call = call(id, "elicit");
+        call["params"]["arguments"] = json!({"keys": keys});
+        call
+    };
+    let brought = |mut call: Value, answers: Value| {
+        call["params"]["inputResponses"] = answers;
+        call
+    };
+    let (questions, state) = asked(&ask(&gate, &named(1, json!(["who"]))).await);
+    assert_eq!(
+        questions,
+        [("elicitation/create".to_owned(), "who".to_owned())]
+    );
+    let mut next = brought(named(2, json!(["who"])), json!({"who": {"said": "me"}}));
+    next["params"]["requestState"] = state;
+    assert_eq!(text(&ask(&gate, &next).await), r#"[{"said":"me"}]"#);
+
+    // Brought along it is not asked for, whatever else is; and a second time it is.
+    let answers = json!({"who": {"said": "me"}, "more": {"said": "no"}});
+    let both = brought(named(3, json!(["who", "what"])), answers.clone());
+    let (questions, state) = asked(&ask(&gate, &both).await);
+    assert_eq!(
+        questions,
+        [("elicitation/create".to_owned(), "what".to_owned())]
+    );
+    let mut next = brought(
+        named(4, json!(["who", "what"])),
+        json!({"what": {"said": "it"}}),
+    );
+    next["params"]["requestState"] = state;
+    assert_eq!(
+        text(&ask(&gate, &next).await),
+        r#"[{"said":"me"},{"said":"it"}]"#
+    );
+    let one = ask(&gate, &brought(named(5, json!(["who"])), answers.clone())).await;
+    assert_eq!(text(&one), r#"[{"said":"me"}]"#);
+    let twice = ask(&gate, &brought(named(6, json!(["who", "who"])), answers)).await;
+    assert_eq!(asked(&twice).0[0].1, "who");
+
+    // What is no name, or could be a number of chillgate's own, is none.
+    let bad = [
+        json!("q1"),
+        json!("q"),
+        json!(""),
+        json!(7),
+        json!("x".repeat(65)),
+    ];
+    for (at, name) in bad.into_iter().enumerate() {
+        let answers = json!({"q1": {"said": "stale"}, "q": {}, "": {}, "7": {}});
+        let call = brought(named(10 + at as u64, json!([name])), answers);
+        let (questions, _) = asked(&ask(&gate, &call).await);
+        let number = questions[0].1.strip_prefix('q').expect("chillgate's own");
+        assert!(number.parse::<u64>().is_ok(), "{name}: {questions:?}");
+    }
+    gate.stop().await;
+}
+
 #[tokio::test]
 async fn a_host_is_not_asked_for_what_it_has_not_declared() {
     let gate = gate().await;

@@ -46,6 +46,11 @@ pub struct Broken;
 #[derive(Debug)]
 pub struct Seal([u8; 32]);
 
+/// The key of `params._meta` under which an older server may give its question a name.
+const NAME: &str = "dev.chillgate/key";
+/// The longest such name.
+const NAME_BYTES: usize = 64;
+
 const TICKET: usize = 8 + 4 + 8;
 
 impl Default for Seal {
@@ -167,14 +172,28 @@ pub fn input(number: u64, question: &Envelope) -> Input {
     }
     Input {
         number,
+        name: question
+            .text(&["params", "_meta", NAME])
+            .map(std::borrow::Cow::into_owned)
+            .filter(|name| is_name(name)),
         method: question.method().unwrap_or_default().to_owned(),
         params: edit.finish().params().map(Bytes::copy_from_slice),
     }
 }
 
-/// The key under which the host answers a question.
+/// The key under which the host answers a question: a number tells it from all others, which a
+/// name need not.
 pub fn key(input: &Input) -> String {
-    format!("q{}", input.number)
+    let number = || format!("q{}", input.number);
+    input.name.clone().unwrap_or_else(number)
+}
+
+/// Whether a server may call a question so; `q` and digits are chillgate's own.
+fn is_name(name: &str) -> bool {
+    let is_own = name
+        .strip_prefix('q')
+        .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+    (1..=NAME_BYTES).contains(&name.len()) && !is_own
 }
 
 /// Questions as a modern host reads them, each under its key.
@@ -182,7 +201,8 @@ pub fn requests(inputs: &[Input]) -> Vec<u8> {
     let mut requests = vec![b'{'];
     for (at, input) in inputs.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
-        let head = format!(r#"{comma}"{}":{{"method":"{}""#, key(input), input.method);
+        let key = json::quote(&key(input));
+        let head = format!(r#"{comma}{key}:{{"method":"{}""#, input.method);
         requests.extend_from_slice(head.as_bytes());
         if let Some(params) = &input.params {
             requests.extend_from_slice(br#","params":"#);
@@ -217,6 +237,15 @@ pub fn response<'r>(request: &'r Envelope, input: &Input) -> Result<Option<&'r [
         ))),
         said => Ok(said),
     }
+}
+
+/// The answer to a question that a host has not heard yet, but knows the name of. Each holds once:
+/// a server that asks again wants another one.
+pub fn brought(request: &Envelope, input: &Input, used: &mut Vec<String>) -> Option<Vec<u8>> {
+    let name = input.name.as_ref().filter(|name| !used.contains(*name))?;
+    let said = response(request, input).ok()??.to_vec();
+    used.push(name.clone());
+    Some(said)
 }
 
 /// A server that wants its user to open pages first says so with an error (2025-11-25, URL

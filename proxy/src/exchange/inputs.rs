@@ -30,6 +30,8 @@ const MOST_BYTES: usize = 1 << 20;
 pub struct Input {
     /// Its number in the session, by which its answer finds the server.
     pub number: u64,
+    /// What its server calls it; a host may bring an answer before it is asked.
+    pub name: Option<String>,
     /// What is asked for.
     pub method: String,
     /// With which `params`, in the words of the modern era.
@@ -72,8 +74,12 @@ impl Inputs {
     }
 
     /// The server asks something more. An error: it has asked enough for one time.
-    pub fn add(&self, input: Input) -> Result<(), Refused> {
+    pub fn add(&self, mut input: Input) -> Result<(), Refused> {
         self.change(|mut open| {
+            // A name holds for one question at a time.
+            let is_taken =
+                |name: &String| open.inputs.iter().any(|it| it.name.as_ref() == Some(name));
+            input.name = input.name.filter(|name| !is_taken(name));
             let size = |input: &Input| input.params.as_ref().map_or(0, Bytes::len);
             let bytes: usize = open.inputs.iter().map(size).sum();
             let is_full = open.inputs.len() >= MOST || bytes + size(&input) > MOST_BYTES;

@@ -16,7 +16,7 @@ use chillgate_wire::{Envelope, Era, Id};
 use crate::era::rounds;
 use crate::exchange::Exchange;
 use crate::exchange::inputs::{Silence, Wanted};
-use crate::gate::suspended::{Calling, Resumed, Waiting, refused};
+use crate::gate::suspended::{Calling, Resumed, Waiting, hand_over, refused};
 use crate::gate::{Answer, Gate, Refusal};
 use crate::route::own;
 use crate::session::Session;
@@ -37,6 +37,8 @@ struct Asking {
     round: u32,
     /// The request that the host waits with now.
     id: Id,
+    /// The names of the questions whose answers it has brought with it, each of which holds once.
+    brought: Vec<String>,
 }
 
 /// What the state will be good for.
@@ -54,6 +56,7 @@ impl Asking {
             bound,
             round,
             id,
+            brought: Vec::new(),
         }
     }
 }
@@ -137,35 +140,46 @@ impl Running {
         &self.exchange
     }
 
-    /// What the server wants before it can go on.
-    fn want(&mut self, wanted: Wanted) -> Answer {
-        let (Some(calling), Some(asking)) = (self.call.take(), self.asking.take()) else {
-            return Answer::none();
-        };
-        match wanted {
+    /// What the server wants before it can go on. `None`: it has been told already.
+    fn want(&mut self, wanted: Wanted) -> Option<Answer> {
+        let inputs = match wanted {
             Wanted::Capabilities(lacking) => {
                 // Its server would go on without what it needs.
-                drop(calling);
-                refused(&rounds::incapable(&lacking), &asking.id)
+                drop(self.call.take());
+                let asking = self.asking.take()?;
+                return Some(refused(&rounds::incapable(&lacking), &asking.id));
             }
-            Wanted::Answers(inputs) => {
-                let session = &self.exchange.session;
-                let bound = match &asking.bound {
-                    Bound::Request(raw) => match own(raw.clone()) {
-                        Ok(request) => rounds::bound(&session.agent.name, &session.scope, &request),
-                        Err(_) => return Answer::none(),
-                    },
-                    Bound::To(bound) => *bound,
+            Wanted::Answers(inputs) => inputs,
+        };
+        let asking = self.asking.as_mut()?;
+        let session = &self.exchange.session;
+        let (bound, inputs) = match &asking.bound {
+            Bound::To(bound) => (*bound, inputs),
+            Bound::Request(raw) => {
+                let Ok(request) = own(raw.clone()) else {
+                    return Some(Answer::none());
                 };
-                let waiting = Waiting {
-                    calling,
-                    exchange: self.exchange.clone(),
-                    bound,
-                    round: asking.round,
-                };
-                self.gate.suspend(waiting, inputs, &asking.id)
+                let brought = &mut asking.brought;
+                let answers = inputs.into_iter().map(|input| {
+                    let said = rounds::brought(&request, &input, brought);
+                    (input, said)
+                });
+                let left = hand_over(&self.exchange, answers);
+                if left.is_empty() {
+                    return None;
+                }
+                let bound = rounds::bound(&session.agent.name, &session.scope, &request);
+                (bound, left)
             }
-        }
+        };
+        let (calling, asking) = (self.call.take()?, self.asking.take()?);
+        let waiting = Waiting {
+            calling,
+            exchange: self.exchange.clone(),
+            bound,
+            round: asking.round,
+        };
+        Some(self.gate.suspend(waiting, inputs, &asking.id))
     }
 }
 
@@ -187,12 +201,16 @@ impl Future for Running {
             }
             return Poll::Ready(answer);
         }
-        let Some(asking) = &mut running.asking else {
-            return Poll::Pending;
-        };
-        let inputs = &running.exchange.inputs;
-        let wanted = std::task::ready!(inputs.poll_wanted(&mut asking.silence, cx));
-        Poll::Ready(running.want(wanted))
+        loop {
+            let Some(asking) = &mut running.asking else {
+                return Poll::Pending;
+            };
+            let inputs = &running.exchange.inputs;
+            let wanted = std::task::ready!(inputs.poll_wanted(&mut asking.silence, cx));
+            if let Some(answer) = running.want(wanted) {
+                return Poll::Ready(answer);
+            }
+        }
     }
 }
 

@@ -297,20 +297,7 @@ impl Gate {
         let (to, back) = oneshot::channel();
         let _ = take.send(to);
         let calling = back.await.map_err(|_| suspended.gone(ticket))?;
-        let mut missing = Vec::new();
-        let mut said = Vec::new();
-        for (input, answer) in inputs.into_iter().zip(answers) {
-            match answer {
-                Some(answer) => said.push((input, answer)),
-                None => missing.push(input),
-            }
-        }
-        // Apart from here: a server that does not read must not hold up its host's next line.
-        let asked = exchange.clone();
-        tokio::spawn(async move {
-            let (inputs, answers): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-            tell_all(&asked, &inputs, |at| Ok(&*answers[at])).await;
-        });
+        let missing = hand_over(&exchange, inputs.into_iter().zip(answers));
         let waiting = Waiting {
             calling,
             exchange,
@@ -350,6 +337,28 @@ fn longest_of(
         (longest.min(number), count + 1)
     });
     (count >= most).then_some(longest)
+}
+
+/// Hands the server what its host has said to its questions; those to which it has said nothing.
+pub fn hand_over(
+    exchange: &Arc<Exchange>,
+    answers: impl Iterator<Item = (Input, Option<Vec<u8>>)>,
+) -> Vec<Input> {
+    let mut missing = Vec::new();
+    let mut said = Vec::new();
+    for (input, answer) in answers {
+        match answer {
+            Some(answer) => said.push((input, answer)),
+            None => missing.push(input),
+        }
+    }
+    // Apart from here: a server that does not read must not hold up its host's next line.
+    let asked = exchange.clone();
+    tokio::spawn(async move {
+        let (inputs, answers): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+        tell_all(&asked, &inputs, |at| Ok(&*answers[at])).await;
+    });
+    missing
 }
 
 /// How long a server may take to read an answer.

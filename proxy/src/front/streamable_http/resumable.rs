@@ -35,12 +35,11 @@ pub(super) fn answer_stream(
     if let Some(first) = first {
         carried.carry(&first, gate.replays());
     }
-    match answer {
-        Some(answer) => finish(&exchange, &carried, answer, gate),
-        None => {
-            let carrying = carry(running, carried.clone(), gate.clone());
-            gate.tasks().spawn(carrying);
-        }
+    if let Some(answer) = answer {
+        finish(&exchange, &carried, answer, gate);
+    } else {
+        let carrying = carry(running, carried.clone(), gate.clone());
+        gate.tasks().spawn(carrying);
     }
     followed(reader, exchange.session.polls())
 }

@@ -76,7 +76,8 @@ const TOOLS: &[(&str, &str)] = &[
     ),
     (
         "elicit",
-        "asks the host's user, after `ms`, and answers what it said",
+        "asks the host's user, after `ms`, and answers what it said; once for each of `keys`, which \
+         is what the question is called",
     ),
     (
         "roots",
@@ -264,8 +265,19 @@ pub(crate) async fn call(
             .to_string(),
         "elicit" => {
             sleep(ms(0)).await;
-            let said = server.ask("elicitation/create", elicitation()).await;
-            said.to_string()
+            let keys = given["keys"].as_array().cloned().unwrap_or_default();
+            if keys.is_empty() {
+                let said = server.ask("elicitation/create", elicitation()).await;
+                return Some(Ok(json!({"content": [text(&said.to_string())]})));
+            }
+            let mut all = Vec::new();
+            for key in keys {
+                let mut question = elicitation();
+                question["_meta"] = json!({"dev.chillgate/key": key});
+                let said = server.ask("elicitation/create", question).await;
+                all.push(said["result"].clone());
+            }
+            Value::from(all).to_string()
         }
         "roots" => server.ask("roots/list", Value::Null).await.to_string(),
         "survey" => {
