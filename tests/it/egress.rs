@@ -97,6 +97,8 @@ fn judge(request: &Recorded, repeated: &[(&str, &str)]) {
         "{:?}",
         String::from_utf8_lossy(&request.head)
     );
+    let accepted = String::from_utf8(request.field("accept").remove(0)).unwrap();
+    assert!(accepted.contains("application/json") && accepted.contains("text/event-stream"));
     for (name, text) in repeated {
         let value = request.field(name).remove(0);
         let safe = |byte: &u8| (b' '..=b'~').contains(byte);
@@ -111,7 +113,7 @@ fn tool() -> Value {
     json!([{"name": "deploy", "inputSchema": {"type": "object", "properties": {"region": region}}}])
 }
 
-/// 10,000 names, half of them from each era's hosts.
+/// 10,000 names, half of them from each era's hosts.
 #[tokio::test]
 async fn no_name_or_argument_adds_a_field() {
     let server = Recorder::start().await;

@@ -406,7 +406,7 @@ async fn a_host_that_closes_its_connection_has_cancelled_its_call() {
     assert_eq!(records.outcomes().get("ok"), Some(&1));
 }
 
-/// R-087, and progress that arrives under the host's own token.
+/// and progress that arrives under the host's own token.
 #[tokio::test]
 async fn log_messages_come_only_where_they_were_asked_for() {
     let gate = gate().await;

@@ -36,7 +36,7 @@ fn hello(revision: &str) -> Value {
         "protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "h", "version": "1"}}})
 }
 
-///
+///
 #[tokio::test]
 async fn every_handshake_revision_is_agreed_as_asked_and_an_unknown_one_is_answered() {
     let gate = gate().await;

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -64,7 +67,7 @@ async fn call(gate: &Gate, tool: &str, arguments: Value) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-/// two hosts of one agent, each with its own wishes.
+/// two hosts of one agent, each with its own wishes.
 #[tokio::test]
 async fn a_host_hears_what_it_has_asked_for_and_nothing_else() {
     let gate = gate(&mock("a").ledger().table("")).await;
@@ -235,4 +238,51 @@ async fn a_wish_that_cannot_be_read_is_refused() {
         assert_eq!(body(&answer)["error"]["code"], -32602, "{params}");
     }
     assert_eq!(gate.heard("a").of("resources/subscribe").len(), 0);
+}
+
+/// Waits for a comment, which no client acts on, among what else the stream carries.
+async fn comment(mut body: Incoming) {
+    let mut heard = Vec::new();
+    while !heard.windows(4).any(|part| part == b"\n:\n\n") && !heard.starts_with(b":\n\n") {
+        let frame = within("a comment", seconds(20), body.frame()).await;
+        let frame = frame.expect("the stream goes on").unwrap();
+        heard.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+    }
+}
+
+/// whoever is in between must not take the silence for the end.
+#[tokio::test]
+async fn streams_on_which_nothing_happens_show_signs_of_life() {
+    let gate = gate(&mock("a").table("")).await;
+    let listening = async {
+        let wanted = json!({"notifications": {"toolsListChanged": true}});
+        let request = message(&json!(1), "subscriptions/listen", wanted);
+        let mut connection = Connection::open(gate.front()).await;
+        let raw = request.to_string().into();
+        let response = connection
+            .send("POST", "/mcp", &fields(&request), raw)
+            .await;
+        comment(response.into_body()).await;
+    };
+    let calling = async {
+        let request = message(&json!(2), "tools/call", json!({"name": "never"}));
+        let mut connection = Connection::open(gate.front()).await;
+        let raw = request.to_string().into();
+        let response = connection
+            .send("POST", "/mcp", &fields(&request), raw)
+            .await;
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        comment(response.into_body()).await;
+    };
+    let of_a_session = async {
+        let host = gate.host().open().await;
+        let headers = [
+            ("accept", "text/event-stream"),
+            ("mcp-session-id", host.session().unwrap()),
+        ];
+        let mut connection = Connection::open(gate.front()).await;
+        let response = connection.send("GET", "/mcp", &headers, Bytes::new()).await;
+        comment(response.into_body()).await;
+    };
+    tokio::join!(listening, calling, of_a_session);
 }

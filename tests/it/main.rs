@@ -35,6 +35,7 @@ mod modern_questions;
 mod modern_servers;
 mod odd_bytes;
 mod older_tasks;
+mod outward;
 mod parity;
 mod pass_through;
 mod peers;

@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 
+use chillgate_tests::http::request;
+use chillgate_tests::modern::{fields, message};
 use chillgate_tests::process::{command, free_port, root};
 use chillgate_tests::script::{Endpoint, Script, Sdk};
 use chillgate_tests::server::toml_list;
@@ -152,6 +154,46 @@ async fn an_answer_that_got_lost_is_sent_again_and_the_tool_runs_once() {
     thief.steal(host.session().unwrap());
     assert_eq!(thief.resume(ids[0]).await.unwrap_err().status, 404);
     assert_eq!(host.call("count", json!({})).await.tool_text(), "2");
+    gate.stop().await;
+}
+
+/// both are said to be fine; what is named first is what the host gets.
+#[tokio::test]
+async fn a_host_that_names_streams_first_is_answered_with_one() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let call = host.message("tools/call", Some(json!({"name": "echo"})));
+    let refused = host.message("tools/call", Some(json!({"name": "no-such-tool"})));
+    for (accept, kind) in [
+        ("application/json, text/event-stream", "application/json"),
+        ("text/event-stream, application/json", "text/event-stream"),
+    ] {
+        let headers = [
+            ("accept", accept),
+            ("content-type", "application/json"),
+            ("mcp-session-id", host.session().unwrap()),
+        ];
+        let answer = request(gate.front(), "POST", "/mcp", &headers, call.to_string()).await;
+        assert_eq!(answer.header("content-type"), kind);
+        assert!(answer.text().contains("\"result\""), "{}", answer.text());
+        // It is as much of a stream as any.
+        let id = answer
+            .text()
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("id: ").map(str::to_owned));
+        assert_eq!(id.is_some(), kind == "text/event-stream");
+        let answer = request(gate.front(), "POST", "/mcp", &headers, refused.to_string()).await;
+        assert!(answer.text().contains("\"error\""), "{}", answer.text());
+
+        let call = message(&json!(1), "tools/call", json!({"name": "echo"}));
+        let mut headers = fields(&call);
+        headers.retain(|(name, _)| *name != "accept");
+        headers.push(("accept", accept));
+        let answer = request(gate.front(), "POST", "/mcp", &headers, call.to_string()).await;
+        assert_eq!(answer.header("content-type"), kind);
+        assert!(!answer.text().contains("id: "), "{}", answer.text());
+    }
     gate.stop().await;
 }
 

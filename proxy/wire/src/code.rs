@@ -49,6 +49,7 @@ pub const TIMEOUT: i64 = 50400;
 mod tests {
     use super::*;
 
+    ///
     #[test]
     fn our_own_codes_are_distinct_and_outside_the_reserved_space() {
         let mut own = [

@@ -1,0 +1,138 @@
+//! What chillgate does by itself as a client of remote servers, and must not do for anybody.
+//!
+//! It stands apart from `egress.rs`, which looks at the bytes of a head: here a server forgets its
+//! sessions, sends its clients elsewhere, or names addresses that nobody has configured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use chillgate_tests::Gate;
+use chillgate_tests::modern::{body, message, send};
+use chillgate_tests::process::{command, free_port, root};
+use chillgate_tests::recorder::Recorder;
+
+use crate::peers::started;
+
+/// An address that counts who comes, and where it is.
+async fn trap() -> (Arc<AtomicUsize>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let came = Arc::<AtomicUsize>::default();
+    let count = came.clone();
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (came, format!("http://{address}"))
+}
+
+/// R-213: the server is the official TypeScript SDK, started anew under its hosts.
+#[tokio::test]
+async fn a_remote_server_that_has_forgotten_its_sessions_is_greeted_again() {
+    let port = free_port();
+    let serve = || {
+        let mut node = command("node");
+        node.arg(root().join("tests/conformance/legacy-server.mjs"));
+        node.arg("--http").arg(port.to_string());
+        started(node, port)
+    };
+    let mut first = serve().await;
+    let table = format!("[server.r]\nurl = \"http://127.0.0.1:{port}/mcp\"\n");
+    let gate = Gate::with(&table).start().await;
+    let hosts = [
+        gate.host().path("/server/r/mcp").open().await,
+        gate.host().open().await,
+    ];
+    let said = "A sentence and nothing else.";
+    for host in &hosts {
+        let text = host.call("test_simple_text", json!({})).await;
+        assert_eq!(text.tool_text(), said);
+    }
+    first.kill().await.unwrap();
+    let _second = serve().await;
+    for host in &hosts {
+        for _ in 0..3 {
+            let text = host.call("test_simple_text", json!({})).await;
+            assert_eq!(text.tool_text(), said);
+        }
+    }
+    gate.stop().await;
+}
+
+/// R-400: an address that a server names is nobody's configuration.
+#[tokio::test]
+async fn a_server_cannot_send_chillgate_elsewhere() {
+    let (came, elsewhere) = trap().await;
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let head =
+            format!("HTTP/1.1 {status}\r\nlocation: {elsewhere}/mcp\r\ncontent-length: 0\r\n\r\n");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let head = head.clone();
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 64 << 10];
+                    while let Ok(1..) = stream.read(&mut buffer).await {
+                        if stream.write_all(head.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        for era in ["auto", "legacy", "modern"] {
+            let table = format!("[server.r]\nurl = \"http://{at}/mcp\"\nera = \"{era}\"\n");
+            let gate = Gate::with(&table).start().await;
+            let call = message(&json!(1), "tools/call", json!({"name": "echo"}));
+            let answer = body(&send(gate.front(), &call).await);
+            let why = answer["error"]["message"].as_str().unwrap_or_default();
+            let code = &status[..3];
+            assert!(why.contains(code), "{era}: {answer}");
+            gate.stop().await;
+        }
+    }
+    assert_eq!(came.load(Ordering::Relaxed), 0);
+}
+
+/// R-403.
+#[tokio::test]
+async fn no_schema_is_fetched() {
+    let (came, elsewhere) = trap().await;
+    let server = Recorder::start().await;
+    let far = json!({"$ref": format!("{elsewhere}/schema.json")});
+    server.offer(json!([{
+        "name": "deploy",
+        "inputSchema": {"$schema": format!("{elsewhere}/dialect"), "type": "object", "allOf": [far],
+            "properties": {"region": {"type": "string", "x-mcp-header": "Region"}, "far": far}},
+        "outputSchema": {"type": "object", "properties": {"far": far}},
+        "icons": [{"src": format!("{elsewhere}/icon.png")}],
+    }]));
+    let gate = Gate::with(&server.table("r")).start().await;
+    let host = gate.host().open().await;
+    let listed = host.request("tools/list", json!({})).await;
+    let listed: &Value = &listed.result()["tools"][0];
+    assert_eq!(listed["inputSchema"]["properties"]["far"], far);
+    for host in ["legacy", "modern"] {
+        let call = json!({"name": "deploy", "arguments": {"far": 1}});
+        if host == "legacy" {
+            let host = gate.host().open().await;
+            host.request("tools/call", call).await.result();
+        } else {
+            let answer = send(gate.front(), &message(&json!(1), "tools/call", call)).await;
+            assert_eq!(body(&answer)["error"], Value::Null, "{}", answer.text());
+        }
+    }
+    assert_eq!(came.load(Ordering::Relaxed), 0);
+    gate.stop().await;
+}
