@@ -40,8 +40,8 @@ use listen::OneRequest;
 use modern::Begun;
 use read::Rather;
 use reply::{
-    events, faulty, for_origin, not_allowed, not_modern, plain, preflight, refuse, refuse_id,
-    unauthorized, worded,
+    dressed, events, faulty, for_origin, not_allowed, not_modern, plain, preflight, refuse,
+    refuse_id, unauthorized, worded,
 };
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -109,7 +109,7 @@ impl Endpoint {
                 Err(refused) => *refused,
             };
             reply.body_mut().keep(place, is_cut);
-            Ok(reply)
+            Ok(dressed(reply, head.headers))
         }
     }
 

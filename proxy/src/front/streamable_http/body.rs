@@ -26,6 +26,17 @@ pub struct Body {
     is_cut: bool,
 }
 
+/// What a body is to be taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// There is none.
+    None,
+    /// One message or several.
+    Json,
+    /// `text/event-stream`.
+    Events,
+}
+
 enum Kind {
     Full(Option<Bytes>),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
@@ -61,9 +72,13 @@ impl Body {
         Self::of(Kind::Stream(Box::pin(stream)))
     }
 
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        matches!(self.kind, Kind::Full(None))
+    /// What it is to be taken for.
+    pub(super) fn media(&self) -> Media {
+        match self.kind {
+            Kind::Full(None) => Media::None,
+            Kind::Full(Some(_)) => Media::Json,
+            Kind::Stream(_) => Media::Events,
+        }
     }
 }
 
@@ -88,7 +103,7 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_empty()
+        matches!(self.kind, Kind::Full(None))
     }
 
     fn size_hint(&self) -> SizeHint {

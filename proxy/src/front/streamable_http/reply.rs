@@ -7,19 +7,22 @@ use chillgate_wire::{Envelope, Fault, Id, code, message};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::Reply;
-use super::body::Body;
+use super::body::{Body, Media};
 use crate::era::host::not_spoken;
 use crate::gate::{Answer, Refusal};
 use crate::identity::Denied;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const UNCHANGED: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+/// What keeps nginx from holding a stream back.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A call's answer as the one message of a reply.
 pub(super) fn of(answer: Answer) -> Reply {
     let Some(message) = answer.message else {
         // Cancelled: JSON-RPC gives no answer, so the stream just ends.
-        return events(Body::empty());
+        return events(Body::stream(futures_util::stream::empty()));
     };
     let mut reply = plain(answer.status, Body::full(message.raw().clone()));
     if answer.status != StatusCode::OK
@@ -119,27 +122,32 @@ pub(super) fn not_allowed(methods: &'static str, text: &str) -> Box<Reply> {
 }
 
 pub(super) fn plain(status: StatusCode, body: Body) -> Reply {
-    let is_empty = body.is_empty();
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
-    if !is_empty {
-        reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    }
     reply
 }
 
 pub(super) fn events(body: Body) -> Reply {
-    let mut reply = Response::new(body);
-    let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, no-transform"),
-    );
-    headers.insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
+    Response::new(body)
+}
+
+/// Names what the body is, beside the fields that a reply has already. `spare` are the request's own
+/// fields, which nobody needs any more: its room goes through hyper to the connection's next request.
+pub(super) fn dressed(mut reply: Reply, mut spare: HeaderMap) -> Reply {
+    spare.clear();
+    match reply.body().media() {
+        Media::None => {}
+        Media::Json => {
+            spare.insert(header::CONTENT_TYPE, JSON);
+        }
+        Media::Events => {
+            spare.insert(header::CONTENT_TYPE, EVENT_STREAM);
+            spare.insert(header::CACHE_CONTROL, UNCHANGED);
+            spare.insert(UNBUFFERED, HeaderValue::from_static("no"));
+        }
+    }
+    spare.extend(std::mem::take(reply.headers_mut()));
+    *reply.headers_mut() = spare;
     reply
 }
 
