@@ -433,8 +433,8 @@ pub struct Limits {
     /// How long a call waits for the answers of a 2026-07-28 host that its server has asked.
     #[serde(deserialize_with = "span")]
     pub input_wait: Duration,
-    /// How long a host can come back for what an event stream of its own has carried. Hosts until
-    /// revision 2025-11-25 do; an eighth of `memory` is all that is kept for that at one time.
+    /// How long a host until revision 2025-11-25 can come back for what an event stream has carried:
+    /// the last 64 of its session, and in all an eighth of what `memory` says, which is in addition.
     #[serde(deserialize_with = "span")]
     pub replay: Duration,
     /// Messages that wait for a host that is not reading.

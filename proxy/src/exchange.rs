@@ -123,6 +123,8 @@ impl Mailbox {
     /// Wakes every reader, so that each sees whether it is still the one.
     pub fn nudge(&self) {
         self.wake.notify_waiters();
+        // And who is about to wait.
+        self.wake.notify_one();
     }
 
     /// Takes no more messages; the reader gets what is left, then the end.
@@ -137,9 +139,9 @@ impl Mailbox {
 /// for a first byte without doubt.
 pub const QUIET: Duration = Duration::from_secs(15);
 
-/// The same where the host can come back to a stream, and to nothing else: what breaks before
+/// The same where the host can come back to a stream from its very beginning: what breaks before
 /// there is one is lost.
-const COMES_BACK: Duration = Duration::from_secs(1);
+const PRIMED: Duration = Duration::from_secs(1);
 
 /// The host wants no log messages.
 const NO_LEVEL: u8 = u8::MAX;
@@ -181,9 +183,10 @@ pub struct Exchange {
     askable: AtomicBool,
     aside: AtomicBool,
     quiet: AtomicBool,
-    /// How long its host is to stay away before it comes back for more, in milliseconds plus one; 0:
-    /// nobody wants that.
-    away: AtomicU64,
+    /// Nobody reads its stream.
+    absent: AtomicBool,
+    /// How many milliseconds its host is to stay away before it comes back for more; 0: it is not to.
+    away: AtomicU32,
     activity: AtomicU64,
     questions: AtomicU32,
     hold: Mutex<Option<Hold>>,
@@ -217,7 +220,8 @@ impl Exchange {
             askable: AtomicBool::new(false),
             aside: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
-            away: AtomicU64::new(0),
+            absent: AtomicBool::new(false),
+            away: AtomicU32::new(0),
             activity: AtomicU64::new(0),
             questions: AtomicU32::new(0),
             hold: Mutex::new(None),
@@ -317,33 +321,41 @@ impl Exchange {
         .await
     }
 
-    /// The host's connection is gone; in the legacy eras the call goes on without it.
+    /// The host's connection is gone, and there is no stream to come back to; in the legacy eras the
+    /// call goes on without it.
     pub fn detach(&self) {
         self.detached.store(true, Ordering::Relaxed);
     }
 
-    /// The host is there again.
-    pub fn attach(&self) {
-        self.detached.store(false, Ordering::Relaxed);
+    /// Whether its host is there to read its stream, to which it may come back.
+    pub fn note_host(&self, is_there: bool) {
+        self.absent.store(!is_there, Ordering::Relaxed);
+    }
+
+    /// Whether nobody is there for its answer.
+    pub fn is_unheard(&self) -> bool {
+        self.is_detached() || self.absent.load(Ordering::Relaxed)
     }
 
     /// The server has closed its stream and wants to be asked again after so long; the host's own
-    /// need not stay open either.
+    /// need not stay open either, where it can come back.
     pub fn send_away(&self, span: Duration) {
-        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX - 1);
-        self.away.store(millis + 1, Ordering::Relaxed);
-        self.mailbox.nudge();
+        if self.session.is_primed() {
+            let millis = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+            self.away.store(millis.max(1), Ordering::Relaxed);
+            self.mailbox.nudge();
+        }
     }
 
     /// How long the host is to stay away, asked once.
     pub fn take_away(&self) -> Option<Duration> {
-        let millis = self.away.swap(0, Ordering::Relaxed).checked_sub(1)?;
-        Some(Duration::from_millis(millis))
+        let millis = self.away.swap(0, Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(u64::from(millis)))
     }
 
-    /// Whether the host is to go and come back.
-    pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed) > 0
+    /// Whether the host is to be shown that the call goes on, or be sent away meanwhile.
+    pub fn is_to_stream(&self) -> bool {
+        self.is_quiet() || self.away.load(Ordering::Relaxed) > 0
     }
 
     /// Somebody hears what the server wants to know from its host.
@@ -399,8 +411,8 @@ impl Exchange {
     }
 
     fn quiet_after(&self) -> Duration {
-        if self.session.polls() {
-            COMES_BACK
+        if self.session.is_primed() {
+            PRIMED
         } else {
             QUIET
         }

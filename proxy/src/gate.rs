@@ -44,9 +44,6 @@ use suspended::Suspended;
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Inner>);
 
-/// The part of the memory that may hold what hosts have read and may come back for.
-const REPLAYS: usize = 8;
-
 #[derive(Debug)]
 struct Inner {
     live: Live,
@@ -55,7 +52,6 @@ struct Inner {
     drain: Drain,
     tasks: TaskTracker,
     budget: Budget,
-    replays: Budget,
     streams: AtomicUsize,
     suspended: Suspended,
     handles: Handles,
@@ -70,14 +66,13 @@ impl Gate {
         tasks: TaskTracker,
         budget: Budget,
     ) -> Self {
-        let (sessions, streams) = (Sessions::default(), AtomicUsize::new(0));
+        let (sessions, streams) = (Sessions::new(budget.most()), AtomicUsize::new(0));
         Self(Arc::new(Inner {
             live,
             sessions,
             metrics,
             drain,
             tasks,
-            replays: Budget::new(budget.most() / REPLAYS),
             budget,
             streams,
             suspended: Suspended::default(),
@@ -262,9 +257,7 @@ impl Gate {
         answer: &Result<Envelope, Refusal>,
     ) -> Outcome {
         let outcome = match answer {
-            _ if exchange.is_detached() && exchange.session.line().is_none() => {
-                Outcome::Undelivered
-            }
+            _ if exchange.is_unheard() && exchange.session.line().is_none() => Outcome::Undelivered,
             Ok(answer) => outcome_of(answer, route),
             Err(Refusal::Overdue { .. }) => Outcome::Timeout,
             Err(Refusal::Ended(_)) => Outcome::Cancelled,
@@ -389,8 +382,22 @@ impl Gate {
         }
     }
 
-    /// Ends sessions that nobody uses any more, for as long as it runs.
+    /// Ends what nobody uses any more, for as long as it runs.
     pub async fn sweep(&self) {
+        tokio::join!(self.sweep_sessions(), self.sweep_replays());
+    }
+
+    async fn sweep_replays(&self) {
+        loop {
+            let keep = self.0.live.pin().config.limits.replay;
+            tokio::time::sleep(keep.max(Duration::from_millis(100))).await;
+            for session in self.0.sessions.all() {
+                session.replays.forget();
+            }
+        }
+    }
+
+    async fn sweep_sessions(&self) {
         loop {
             const ROUNDS: u32 = 16;
             let idle = self.0.live.pin().config.limits.session_idle;
@@ -433,15 +440,10 @@ impl Gate {
         &self.0.budget
     }
 
-    /// The bytes of those that may be kept for hosts that come back for them.
-    pub fn replays(&self) -> &Budget {
-        &self.0.replays
-    }
-
     /// Changes what may be held at one time.
     pub fn set_memory(&self, bytes: usize) {
         self.0.budget.set(bytes);
-        self.0.replays.set(bytes / REPLAYS);
+        self.0.sessions.set_memory(bytes);
     }
 
     /// Owns what must go on without its host.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
+use crate::budget::Budget;
 use crate::config::{Limits, Prefix};
 use crate::era::{rounds, server};
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
@@ -202,6 +203,7 @@ impl Session {
         opening: Opening,
         agent: Arc<Agent>,
         limits: &Limits,
+        replays: &Budget,
         standing: Option<Arc<Standing>>,
     ) -> Arc<Self> {
         // A copy: a slice would keep the whole read buffer of the connection alive.
@@ -235,7 +237,7 @@ impl Session {
             greeting,
             context,
             outbox: Mailbox::new(limits.outbox),
-            replays: Replays::new(limits.replay),
+            replays: Replays::new(limits.replay, replays.clone()),
             line: opening.line,
             log_level: AtomicU8::new(UNSAID),
             finished: Finished::default(),
@@ -279,10 +281,13 @@ impl Session {
         self.era
     }
 
-    /// Whether its host expects to be told at once what it can come back with, and may be sent away
-    /// to come back; older ones take an event without data for a broken message.
-    pub fn polls(&self) -> bool {
-        self.era == Era::Legacy && self.revision == Revision::V2025_11_25
+    /// Whether its event streams begin with an event that carries nothing, so that the host can come
+    /// back before anything was said, and can be sent away to do so. Hosts of older revisions take
+    /// such an event for a broken message: theirs can be resumed from their first message on.
+    pub fn is_primed(&self) -> bool {
+        self.era == Era::Legacy
+            && self.revision == Revision::V2025_11_25
+            && self.context.transport == "streamable-http"
     }
 
     /// Whether it may send batches, which only 2025-03-26 has.

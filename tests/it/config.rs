@@ -336,7 +336,6 @@ async fn the_environment_sets_keys_and_other_chillgate_variables_are_ignored() {
     assert_eq!(reply.code(), Some(-32600), "{reply:?}");
 }
 
-///
 #[tokio::test]
 async fn a_front_for_everybody_does_not_start_without_identity() {
     let port = free_port();

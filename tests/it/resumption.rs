@@ -6,13 +6,17 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 
+use chillgate_tests::audit::Records;
+use chillgate_tests::host::LATEST;
 use chillgate_tests::http::request;
+use chillgate_tests::judge::host_heard;
 use chillgate_tests::modern::{fields, message};
 use chillgate_tests::process::{command, free_port, root};
 use chillgate_tests::script::{Endpoint, Script, Sdk};
@@ -53,7 +57,11 @@ async fn rest(events: &mut Events) -> Vec<Event> {
 }
 
 fn messages(events: &[Event]) -> Vec<Value> {
-    events.iter().filter_map(Event::message).collect()
+    let messages: Vec<Value> = events.iter().filter_map(Event::message).collect();
+    for message in &messages {
+        host_heard(LATEST, "tools/call", message);
+    }
+    messages
 }
 
 fn reached(messages: &[Value], token: &str) -> Vec<u64> {
@@ -73,6 +81,7 @@ fn text(message: &Value) -> &str {
 async fn a_host_whose_connection_breaks_comes_back_for_the_rest_of_that_stream() {
     let gate = gate("").await;
     let host = gate.host().open().await;
+    let mut own = host.listen().await;
     let (one, other) = (steps(&host, "one", 10), steps(&host, "other", 10));
     let (mut broken, mut whole) = tokio::join!(host.stream(&one), host.stream(&other));
     // It knows where it stands before anything is said.
@@ -88,7 +97,7 @@ async fn a_host_whose_connection_breaks_comes_back_for_the_rest_of_that_stream()
     drop(broken);
     let last = heard[1].id.clone().unwrap();
     assert_ne!(primed.id, heard[0].id);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
 
     let mut back = host.resume(&last).await.unwrap();
     let primed = next(&mut back).await.unwrap();
@@ -113,6 +122,64 @@ async fn a_host_whose_connection_breaks_comes_back_for_the_rest_of_that_stream()
         .chain(&others)
         .filter_map(|event| event.id.clone());
     assert_eq!(ids.collect::<std::collections::HashSet<_>>().len(), 22);
+    // And the session's own has carried none of it.
+    assert!(next(&mut own).await.unwrap().data.is_empty());
+    let more = tokio::time::timeout(Duration::from_millis(100), own.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    gate.stop().await;
+}
+
+/// What a call says and asks while its host is away stays on its stream, and is there when the host
+/// is back; it has no other stream to hear it on.
+#[tokio::test]
+async fn a_question_of_the_meantime_waits_for_the_host() {
+    let gate = gate("").await;
+    for (tool, arguments) in [
+        ("elicit", json!({"ms": 1400})),
+        ("survey", json!({"steps": 2, "ms": 300})),
+    ] {
+        let able = json!({"elicitation": {}, "roots": {}, "sampling": {}});
+        let (host, _) = gate.host().open_with(able).await;
+        let params = json!({"name": tool, "arguments": arguments, "_meta": {"progressToken": "t"}});
+        let mut stream = host.stream(&host.message("tools/call", Some(params))).await;
+        let primed = next(&mut stream).await.unwrap().id.unwrap();
+        drop(stream);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut back = host.resume(&primed).await.unwrap();
+        let mut last = None;
+        while let Some(event) = next(&mut back).await {
+            last = event.message();
+            let Some(told) = &last else { continue };
+            if told["method"].is_string() && told["id"].is_number() {
+                let status = host.respond(&told["id"], json!({"said": "it"})).await;
+                assert_eq!(status, 202);
+            }
+        }
+        assert!(text(&last.unwrap()).contains("\"said\":\"it\""), "{tool}");
+    }
+    gate.stop().await;
+}
+
+/// The log says what became of an answer when it was made.
+#[tokio::test]
+async fn an_answer_that_nobody_was_there_for_is_undelivered_to_the_audit_log() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let whole = rest(&mut host.stream(&steps(&host, "a", 2)).await).await;
+    assert_eq!(whole.len(), 3);
+    let mut stream = host.stream(&steps(&host, "b", 10)).await;
+    next(&mut stream).await.unwrap();
+    drop(stream);
+    let ended = |records: &Records| records.outcomes();
+    let records = gate.records_when("the end of both", |records| {
+        ended(records).values().sum::<usize>() >= 3
+    });
+    let outcomes = ended(&records.await);
+    assert_eq!(
+        (outcomes["ok"], outcomes["undelivered"]),
+        (2, 1),
+        "{outcomes:?}"
+    );
     gate.stop().await;
 }
 
@@ -264,7 +331,7 @@ async fn the_sessions_own_stream_is_read_on_after_a_break() {
 
 #[tokio::test]
 async fn what_nobody_comes_back_for_is_forgotten() {
-    let gate = gate("[limits]\nreplay = \"200ms\"\n").await;
+    let gate = gate("[limits]\nreplay = \"2s\"\n").await;
     let host = gate.host().open().await;
     let all = rest(&mut host.stream(&steps(&host, "t", 2)).await).await;
     let first = all[0].id.clone().unwrap();
@@ -277,7 +344,6 @@ async fn what_nobody_comes_back_for_is_forgotten() {
     gate.stop().await;
 }
 
-/// A slow host holds up its own stream alone, and what it has not read stays for it.
 #[tokio::test]
 async fn an_answer_of_megabytes_is_kept_for_a_host_that_comes_back() {
     let gate = gate("").await;

@@ -207,8 +207,7 @@ async fn answers_without_a_state_are_a_call_of_its_own() {
     assert_eq!(gate.heard("a").calls(), 2);
 }
 
-///
-/// A server that knows of chillgate gives its question a name, which hosts find again.
+/// a server that knows of chillgate gives its question a name, which hosts find again.
 #[tokio::test]
 async fn a_question_that_has_a_name_is_asked_under_it_and_may_be_answered_before() {
     let gate = gate().await;
@@ -270,6 +269,7 @@ async fn a_question_that_has_a_name_is_asked_under_it_and_may_be_answered_before
     gate.stop().await;
 }
 
+///
 #[tokio::test]
 async fn a_host_is_not_asked_for_what_it_has_not_declared() {
     let gate = gate().await;

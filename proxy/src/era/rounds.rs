@@ -181,8 +181,8 @@ pub fn input(number: u64, question: &Envelope) -> Input {
     }
 }
 
-/// The key under which the host answers a question: a number tells it from all others, which a
-/// name need not.
+/// The key under which the host answers a question. A name holds for one open question of a call,
+/// which is seen to where questions are gathered.
 pub fn key(input: &Input) -> String {
     let number = || format!("q{}", input.number);
     input.name.clone().unwrap_or_else(number)
@@ -265,7 +265,12 @@ pub fn of_url_error(exchange: &Exchange, message: &Envelope) -> Option<Answer> {
         if let Ok(Some(lacking)) = lacking(&question, capabilities) {
             return Some(refused(&incapable(&lacking), &exchange.host_id));
         }
-        inputs.push(input(number, &question));
+        // There is no call whose questions could be told apart by their names.
+        let name = None;
+        inputs.push(Input {
+            name,
+            ..input(number, &question)
+        });
     }
     if inputs.is_empty() {
         return None;

@@ -2,7 +2,8 @@
 //!
 //! Until revision 2025-11-25 a host that disconnects has not cancelled anything (MCP transports:
 //! "disconnection SHOULD NOT be interpreted as the client cancelling its request"). So a call
-//! whose connection goes is handed to the gate's tasks and runs to its end there. Since 2026-07-28
+//! whose connection goes is handed to the gate's tasks and runs to its end there; once there is an
+//! event stream, it runs there anyway (`streamable_http/resumable`). Since 2026-07-28
 //! it is the very way to cancel one request, unless the request has ended because its call
 //! waits for the host.
 

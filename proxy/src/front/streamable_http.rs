@@ -298,9 +298,6 @@ impl Endpoint {
     /// have a stream, else an event stream.
     async fn run(&self, mut running: Running, rather: Rather) -> Reply {
         let exchange = running.exchange().clone();
-        let opens = |exchange: &Exchange| {
-            exchange.is_quiet() || exchange.session.polls() && exchange.is_away()
-        };
         let (first, answer) = loop {
             tokio::select! {
                 biased;
@@ -309,10 +306,10 @@ impl Endpoint {
                     first => break (first, Some(answer)),
                 },
                 // One that has been long already, when its host comes back to it.
-                () = std::future::ready(()), if opens(&exchange) => break (None, None),
+                () = std::future::ready(()), if exchange.is_to_stream() => break (None, None),
                 first = exchange.mailbox.next_or_nudge() => {
                     let first = first.flatten();
-                    if first.is_some() || opens(&exchange) {
+                    if first.is_some() || exchange.is_to_stream() {
                         break (first, None);
                     }
                 }
@@ -360,20 +357,6 @@ impl Endpoint {
             Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
             None => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
         }
-    }
-
-    /// The session's own stream, for what belongs to no request.
-    fn get(&self, headers: &HeaderMap, scope: &Scope, agent: &str) -> Result<Reply, Box<Reply>> {
-        if !read::accepts(headers, "text/event-stream") {
-            let text = "GET opens an event stream: send `Accept: text/event-stream`";
-            return Err(Box::new(refuse(
-                StatusCode::NOT_ACCEPTABLE,
-                code::INVALID_REQUEST,
-                text,
-            )));
-        }
-        let session = self.session(headers, scope, agent, None)?;
-        self.listen(&session, headers)
     }
 
     /// The agent's session, on the path it was opened on.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use chillgate_wire::Era;
 
 use super::{Opening, Session, Standing};
+use crate::budget::Budget;
 use crate::config::Limits;
 use crate::lock::locked;
 use crate::map::Map;
@@ -26,12 +27,17 @@ pub struct Agent {
 }
 
 /// All sessions of this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
     by_id: Mutex<Map<Arc<str>, Arc<Session>>>,
     agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
     standing: Mutex<HashMap<Arc<Standing>, Arc<Session>>>,
+    /// For what hosts may come back for.
+    replays: Budget,
 }
+
+/// The part of `limits.memory` that is kept for hosts that come back, beside what that bounds.
+const REPLAYS: usize = 8;
 
 /// Why a session or a request was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,21 @@ pub enum Full {
 }
 
 impl Sessions {
+    /// No session yet, and so many bytes of memory as `limits.memory` says.
+    pub fn new(memory: usize) -> Self {
+        Self {
+            by_id: Mutex::default(),
+            agents: Mutex::default(),
+            standing: Mutex::default(),
+            replays: Budget::new(memory / REPLAYS),
+        }
+    }
+
+    /// `limits.memory` has changed.
+    pub fn set_memory(&self, memory: usize) {
+        self.replays.set(memory / REPLAYS);
+    }
+
     /// The open session for all modern requests that say the same of themselves.
     pub fn standing(&self, opening: &Opening) -> Option<Arc<Session>> {
         locked(&self.standing).get(&Standing::of(opening)).cloned()
@@ -69,7 +90,7 @@ impl Sessions {
             return Err(Full::AgentSessions);
         }
         agent.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(opening, agent, limits, standing.clone());
+        let session = Session::new(opening, agent, limits, &self.replays, standing.clone());
         sessions.insert(session.id.clone(), session.clone());
         drop(sessions);
         if let (Some(alike), Some(standing)) = (&mut alike, standing) {
@@ -134,7 +155,6 @@ impl Sessions {
     pub fn unused(&self, rounds: u32) -> Vec<Arc<Session>> {
         let mut sessions = self.all();
         sessions.retain(|session| {
-            session.replays.forget();
             if session.is_used() {
                 session.use_now();
                 return false;

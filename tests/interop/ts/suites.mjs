@@ -377,8 +377,10 @@ const returning = {
     const seen = [];
     const onprogress = ({ progress }) => seen.push(progress);
     assert.equal(await p.text("test_tool_with_progress", {}, { onprogress }), "Done.");
-    assert.deepEqual([...new Set(seen)], [0, 50, 100].slice(0, new Set(seen).size));
-    return String(seen);
+    // As in `progress` above: repeated by the server, and the last one may be forgotten.
+    const heard = [...new Set(seen)];
+    assert.ok(heard.length >= 2, String(seen));
+    assert.deepEqual(heard, [0, 50, 100].slice(0, heard.length));
   },
 };
 

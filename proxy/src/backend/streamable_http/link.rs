@@ -172,11 +172,13 @@ impl Link {
         let mut events = Events::new(reply, remote.terms.limits.message);
         let mut resumes = 0;
         loop {
+            let mut is_broken = false;
             while let Some(event) = events.next().await {
                 let raw = match event {
                     Ok(raw) => raw,
                     Err(error) => {
                         debug!(server = %remote.terms.server, %error, "The stream broke.");
+                        is_broken = true;
                         break;
                     }
                 };
@@ -198,7 +200,7 @@ impl Link {
                 return Err(remote.lost("its stream ended without the answer"));
             };
             resumes += 1;
-            if let Some(exchange) = exchange {
+            if let Some(exchange) = exchange.filter(|_| !is_broken) {
                 exchange.send_away(events.retry());
             }
             tokio::time::sleep(events.retry()).await;
@@ -215,6 +217,7 @@ impl Link {
                     reply.status()
                 )));
             }
+            exchange.map(|exchange| exchange.take_away());
             events = Events::resumed(reply, remote.terms.limits.message, &events);
         }
     }

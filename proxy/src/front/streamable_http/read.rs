@@ -93,7 +93,7 @@ pub fn check_content(headers: &HeaderMap) -> Result<(), Box<Reply>> {
 pub enum Rather {
     /// One message, unless something comes before it.
     Json,
-    /// A stream, which it can come back to.
+    /// A stream, which a host of the older revisions can come back to.
     Events,
 }
 

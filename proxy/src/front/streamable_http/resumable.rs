@@ -13,12 +13,12 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::body::{Body, comment};
 use super::reply::{events, not_allowed, refuse};
-use super::{Endpoint, KEEP_ALIVE, Reply};
+use super::{Endpoint, KEEP_ALIVE, Reply, read};
 use crate::exchange::Exchange;
 use crate::front::running::Running;
 use crate::gate::{Answer, Gate};
-use crate::session::Session;
 use crate::session::replay::{Carried, Found, Reader};
+use crate::session::{Scope, Session};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -33,32 +33,29 @@ pub(super) fn answer_stream(
     let carried = exchange.session.replays.open(&exchange);
     let reader = carried.read(0);
     if let Some(first) = first {
-        carried.carry(&first, gate.replays());
+        carried.add(&first);
     }
     if let Some(answer) = answer {
-        finish(&exchange, &carried, answer, gate);
+        finish(&exchange, &carried, answer);
     } else {
-        let carrying = carry(running, carried.clone(), gate.clone());
-        gate.tasks().spawn(carrying);
+        gate.tasks().spawn(see_through(running, carried));
     }
-    followed(reader, exchange.session.polls())
+    followed(reader, exchange.session.is_primed())
 }
 
-/// Sees a call through, whoever reads.
-async fn carry(mut running: Running, carried: Arc<Carried>, gate: Gate) {
+/// Writes down what a call says, whoever reads, until it has its answer.
+async fn see_through(mut running: Running, carried: Arc<Carried>) {
     let exchange = running.exchange().clone();
     loop {
-        if exchange.session.polls()
-            && let Some(span) = exchange.take_away()
-        {
+        if let Some(span) = exchange.take_away() {
             carried.cut(span);
         }
         tokio::select! {
             biased;
-            answer = &mut running => return finish(&exchange, &carried, answer, &gate),
+            answer = &mut running => return finish(&exchange, &carried, answer),
             said = heard(&exchange, &carried) => {
                 if let Some(message) = said {
-                    carried.carry(&message, gate.replays());
+                    carried.add(&message);
                 }
             }
         }
@@ -73,14 +70,15 @@ async fn heard(exchange: &Exchange, carried: &Carried) -> Option<Envelope> {
 }
 
 /// What was said before the answer goes out before it.
-fn finish(exchange: &Exchange, carried: &Carried, answer: Answer, gate: &Gate) {
+fn finish(exchange: &Exchange, carried: &Carried, answer: Answer) {
     while let Some(message) = exchange.mailbox.take() {
-        carried.carry(&message, gate.replays());
+        carried.add(&message);
     }
     if let Some(message) = answer.message {
-        carried.carry(&message, gate.replays());
+        carried.add(&message);
     }
     carried.end();
+    exchange.session.replays.forget();
 }
 
 /// Reads along until there is no more.
@@ -102,27 +100,38 @@ fn followed(reader: Reader, is_to_prime: bool) -> Body {
 }
 
 impl Endpoint {
-    /// The session's own stream, for what belongs to no request, or one that broke.
-    pub(super) fn listen(
+    /// A stream that broke, where the host says which, else the session's own, for what belongs to
+    /// no request.
+    pub(super) fn get(
         &self,
-        session: &Arc<Session>,
         headers: &HeaderMap,
+        scope: &Scope,
+        agent: &str,
     ) -> Result<Reply, Box<Reply>> {
-        let last = match super::read::single(headers, &LAST_EVENT_ID)? {
+        if !read::accepts(headers, "text/event-stream") {
+            let text = "GET opens an event stream: send `Accept: text/event-stream`";
+            return Err(Box::new(refuse(
+                StatusCode::NOT_ACCEPTABLE,
+                code::INVALID_REQUEST,
+                text,
+            )));
+        }
+        let session = &self.session(headers, scope, agent, None)?;
+        let last = match read::single(headers, &LAST_EVENT_ID)? {
             None => Found::Own(session.replays.own().last()),
             Some(last) => session.replays.find(last.to_str().unwrap_or_default()),
         };
         match last {
             Found::Own(after) => Ok(events(self.own_stream(session, after))),
-            Found::Answering(reader) => Ok(events(followed(reader, session.polls()))),
+            Found::Answering(reader) => Ok(events(followed(reader, session.is_primed()))),
             // The status that ends it for good: what is not found, hosts try again.
             Found::Over => Err(not_allowed(
                 "POST, GET, DELETE",
                 "all of that stream has been sent; nothing more will come",
             )),
             Found::Nothing => {
-                let text = "nothing is kept under this `Last-Event-ID`: it is of another session, \
-                            or of longer ago than `limits.replay`; send the request again";
+                let text = "nothing is kept under this `Last-Event-ID`: it is of another session, or of \
+                            longer ago than `limits.replay`; send the request again";
                 Err(Box::new(refuse(
                     StatusCode::BAD_REQUEST,
                     code::INVALID_REQUEST,
@@ -138,8 +147,8 @@ impl Endpoint {
         let listening = session.listen();
         let own = session.replays.own().clone();
         // Something at once: hosts and proxies then know that the stream is there.
-        let opening = if session.polls() {
-            own.prime(after, None)
+        let opening = if session.is_primed() {
+            own.prime(after)
         } else {
             comment()
         };
@@ -149,7 +158,7 @@ impl Endpoint {
             |(listening, own, gate, open)| async move {
                 let frame = tokio::select! {
                     biased;
-                    message = listening.next() => own.carry(&message?, gate.replays()),
+                    message = listening.next() => own.add(&message?),
                     () = gate.drain().until_refusing() => return None,
                     () = tokio::time::sleep(KEEP_ALIVE) => comment(),
                 };
