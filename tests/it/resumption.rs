@@ -22,7 +22,7 @@ use chillgate_tests::process::{command, free_port, root};
 use chillgate_tests::script::{Endpoint, Script, Sdk};
 use chillgate_tests::server::toml_list;
 use chillgate_tests::sse::{Event, Events};
-use chillgate_tests::wait::{seconds, within};
+use chillgate_tests::wait::{all, seconds, within};
 use chillgate_tests::{Gate, Host, until};
 
 use crate::mock;
@@ -129,34 +129,82 @@ async fn a_host_whose_connection_breaks_comes_back_for_the_rest_of_that_stream()
     gate.stop().await;
 }
 
-/// What a call says and asks while its host is away stays on its stream, and is there when the host
-/// is back; it has no other stream to hear it on.
+/// What a call asks while its host is away stays on its stream, whatever other streams there are.
 #[tokio::test]
 async fn a_question_of_the_meantime_waits_for_the_host() {
-    let gate = gate("").await;
-    for (tool, arguments) in [
-        ("elicit", json!({"ms": 1400})),
-        ("survey", json!({"steps": 2, "ms": 300})),
-    ] {
-        let able = json!({"elicitation": {}, "roots": {}, "sampling": {}});
-        let (host, _) = gate.host().open_with(able).await;
-        let params = json!({"name": tool, "arguments": arguments, "_meta": {"progressToken": "t"}});
-        let mut stream = host.stream(&host.message("tools/call", Some(params))).await;
-        let primed = next(&mut stream).await.unwrap().id.unwrap();
-        drop(stream);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let mut back = host.resume(&primed).await.unwrap();
-        let mut last = None;
-        while let Some(event) = next(&mut back).await {
-            last = event.message();
-            let Some(told) = &last else { continue };
-            if told["method"].is_string() && told["id"].is_number() {
-                let status = host.respond(&told["id"], json!({"said": "it"})).await;
-                assert_eq!(status, 202);
-            }
-        }
-        assert!(text(&last.unwrap()).contains("\"said\":\"it\""), "{tool}");
+    let (_server, address) = remote().await;
+    let gate = gate(&format!(
+        "[server.r]\nurl = \"http://{address}/mcp\"\nera = \"legacy\"\n"
+    ))
+    .await;
+    let able = json!({"elicitation": {}, "roots": {}, "sampling": {}});
+    let (host, _) = gate.host().open_with(able).await;
+    let wait = json!({"name": "a__wait", "arguments": {"ms": 3000}});
+    let waits = [(); 4].map(|()| host.message("tools/call", Some(wait.clone())));
+    let mut others = all(waits.iter().map(|wait| host.stream(wait))).await;
+    let call = json!({"name": "r__test_input_required_result_multi_round"});
+    let mut stream = host.stream(&host.message("tools/call", Some(call))).await;
+    next(&mut stream).await.unwrap();
+    let asked = next(&mut stream).await.unwrap();
+    assert_eq!(asked.message().unwrap()["method"], "elicitation/create");
+    let last = asked.id.clone().unwrap();
+    drop(stream);
+    let answer = |content: Value| json!({"action": "accept", "content": content});
+    let first = asked.message().unwrap()["id"].clone();
+    assert_eq!(
+        host.respond(&first, answer(json!({"name": "Ann"}))).await,
+        202
+    );
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let mut back = host.resume(&last).await.unwrap();
+    next(&mut back).await.unwrap();
+    let second = next(&mut back).await.unwrap().message().unwrap();
+    assert_eq!(second["method"], "elicitation/create");
+    assert_eq!(
+        host.respond(&second["id"], answer(json!({"color": "red"})))
+            .await,
+        202
+    );
+    let told = messages(&rest(&mut back).await);
+    assert_eq!(text(&told[0]), "Ann likes red.");
+    for other in &mut others {
+        assert_eq!(rest(other).await.len(), 1);
     }
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_of_a_second_is_one_to_come_back_to() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let call = json!({"name": "wait", "arguments": {"ms": 4000, "nonce": "late"}});
+    let call = host.message("tools/call", Some(call));
+    let stream = within("a stream before the answer", seconds(3), host.stream(&call));
+    let primed = next(&mut stream.await).await.unwrap().id.unwrap();
+    let told = messages(&rest(&mut host.resume(&primed).await.unwrap()).await);
+    assert_eq!(text(&told[0]), "late");
+    gate.stop().await;
+}
+
+/// A server's stream that breaks is chillgate's to resume; its hosts need not hear of it.
+#[tokio::test]
+async fn a_stream_that_breaks_behind_chillgate_breaks_no_hosts_stream() {
+    let (_server, address) = remote().await;
+    let relay = Breaking::open().await;
+    let table = format!(
+        "[server.r]\nurl = \"http://{}/mcp\"\nera = \"legacy\"\n",
+        relay.address
+    );
+    relay.lead(&address);
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    let params = json!({"name": "test_tool_with_progress", "_meta": {"progressToken": "t"}});
+    let mut stream = host.stream(&host.message("tools/call", Some(params))).await;
+    let told = messages(&rest(&mut stream).await);
+    assert!(relay.has_broken());
+    assert_eq!(reached(&told, "t"), [0, 50, 100]);
+    assert_eq!(text(told.last().unwrap()), "Done.");
     gate.stop().await;
 }
 

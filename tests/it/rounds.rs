@@ -251,6 +251,16 @@ async fn a_question_that_has_a_name_is_asked_under_it_and_may_be_answered_before
     let twice = ask(&gate, &brought(named(6, json!(["who", "who"])), answers)).await;
     assert_eq!(asked(&twice).0[0].1, "who");
 
+    // A name holds for one of those that are open at one time.
+    let mut both = named(7, json!(["who", "who"]));
+    both["params"]["arguments"]["at-once"] = json!(true);
+    let (questions, _) = asked(&ask(&gate, &both).await);
+    let keys: Vec<&str> = questions.iter().map(|(_, key)| key.as_str()).collect();
+    assert!(
+        keys.len() == 2 && keys[1] == "who" && keys[0].starts_with('q'),
+        "{keys:?}"
+    );
+
     // What is no name, or could be a number of chillgate's own, is none.
     let bad = [
         json!("q1"),

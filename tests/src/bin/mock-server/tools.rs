@@ -77,7 +77,7 @@ const TOOLS: &[(&str, &str)] = &[
     (
         "elicit",
         "asks the host's user, after `ms`, and answers what it said; once for each of `keys`, which \
-         is what the question is called",
+         is what the question is called, or `at-once`",
     ),
     (
         "roots",
@@ -270,12 +270,18 @@ pub(crate) async fn call(
                 let said = server.ask("elicitation/create", elicitation()).await;
                 return Some(Ok(json!({"content": [text(&said.to_string())]})));
             }
-            let mut all = Vec::new();
-            for key in keys {
+            let ask = async |key: Value| {
                 let mut question = elicitation();
                 question["_meta"] = json!({"dev.chillgate/key": key});
-                let said = server.ask("elicitation/create", question).await;
-                all.push(said["result"].clone());
+                server.ask("elicitation/create", question).await["result"].clone()
+            };
+            let mut all = Vec::new();
+            if given["at-once"] == true {
+                all = chillgate_tests::wait::all(keys.into_iter().map(ask)).await;
+            } else {
+                for key in keys {
+                    all.push(ask(key).await);
+                }
             }
             Value::from(all).to_string()
         }
