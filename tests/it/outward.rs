@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use chillgate_tests::Gate;
 use chillgate_tests::modern::{body, message, send};
-use chillgate_tests::process::{command, free_port, root};
+use chillgate_tests::process::{command, dual_server, free_port, root};
 use chillgate_tests::recorder::Recorder;
-use chillgate_tests::wait::all;
+use chillgate_tests::wait::{all, seconds};
+use chillgate_tests::{Gate, until};
 
 use crate::peers::started;
 
@@ -100,6 +100,46 @@ async fn a_remote_server_that_has_forgotten_its_sessions_is_greeted_again_once()
         }
     }
     assert_eq!(greetings.load(Ordering::Relaxed), 2, "once for each host");
+    gate.stop().await;
+}
+
+/// A server that is replaced by one of the other era under its address: nobody has said so, and hosts
+/// of both eras go on after what may be one failed call.
+#[tokio::test]
+async fn a_remote_server_that_turns_into_one_of_the_other_era_is_greeted_in_its_own() {
+    let port = free_port();
+    let legacy = || {
+        let mut node = command("node");
+        node.arg(root().join("tests/conformance/legacy-server.mjs"));
+        node.arg("--http").arg(port.to_string());
+        started(node, port)
+    };
+    let modern = || {
+        let mut dual = command(dual_server());
+        dual.args(["--http", &port.to_string(), "--eras", "modern"]);
+        started(dual, port)
+    };
+    let table = format!("[server.r]\nurl = \"http://127.0.0.1:{port}/mcp\"\n");
+    let mut server = modern().await;
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    let call = json!({"name": "test_simple_text"});
+    let request = message(&json!(1), "tools/call", call.clone());
+    for turn in 0..3 {
+        until("hosts of both eras are answered", seconds(20), async || {
+            let new = body(&send(gate.front(), &request).await);
+            let old = host.request("tools/call", call.clone()).await;
+            let is_fine = new["result"]["content"][0]["text"].is_string() && old.code().is_none();
+            is_fine.then_some(())
+        })
+        .await;
+        server.kill().await.unwrap();
+        server = if turn % 2 == 0 {
+            legacy().await
+        } else {
+            modern().await
+        };
+    }
     gate.stop().await;
 }
 

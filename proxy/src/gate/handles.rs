@@ -66,11 +66,7 @@ impl Handles {
     pub fn check(&self, exchange: &Exchange, route: &Route) -> Result<(), Refusal> {
         let agent = &exchange.session.agent.name;
         let server = &route.call.server;
-        let is_foreign = |kind, handle: &str| {
-            let owned = locked(&self.0);
-            let owners = owned.agents.get(&key(kind, server, handle));
-            owners.is_some_and(|owners| !is_among(owners, agent))
-        };
+        let is_foreign = |kind, handle: &str| self.is_foreign(kind, agent, server, handle);
         let unknown = |what: &str| Refusal::Answered {
             code: code::INVALID_PARAMS,
             message: format!("Invalid params: {what}"),
@@ -91,17 +87,33 @@ impl Handles {
         Ok(())
     }
 
+    fn is_foreign(&self, kind: &str, agent: &Arc<str>, server: &str, handle: &str) -> bool {
+        let owned = locked(&self.0);
+        let owners = owned.agents.get(&key(kind, server, handle));
+        owners.is_some_and(|owners| !is_among(owners, agent))
+    }
+
     /// Notes what an answer hands to its agent; the answer without what is another's.
     pub fn note(&self, exchange: &Exchange, route: &Route, answer: Envelope) -> Envelope {
         if let Some(state) = answer.text(&["result", rounds::STATE]) {
-            self.keep("state", exchange, &route.call.server, &state);
+            self.keep(
+                "state",
+                &exchange.session.agent.name,
+                &route.call.server,
+                &state,
+            );
         }
         // Flat since 2026-07-28, in an object of its own before.
         for path in [&["result", "taskId"][..], &["result", "task", "taskId"]] {
             if !route.call.method.starts_with("tasks/")
                 && let Some(task) = answer.text(path)
             {
-                self.keep("task", exchange, &route.call.server, &task);
+                self.keep(
+                    "task",
+                    &exchange.session.agent.name,
+                    &route.call.server,
+                    &task,
+                );
             }
         }
         if &*route.call.method == "tasks/list" {
@@ -131,8 +143,8 @@ impl Handles {
         edit.finish()
     }
 
-    fn keep(&self, kind: &str, exchange: &Exchange, server: &Arc<str>, handle: &str) {
-        let agent = exchange.session.agent.name.clone();
+    fn keep(&self, kind: &str, agent: &Arc<str>, server: &Arc<str>, handle: &str) {
+        let agent = agent.clone();
         let by_server = key(kind, server, handle);
         let by_agent = key("maker", &agent, handle);
         let mut owned = locked(&self.0);
@@ -178,4 +190,69 @@ impl Handles {
 
 fn is_among(owners: &[Arc<str>], agent: &Arc<str>) -> bool {
     owners.len() >= SHARED || owners.contains(agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(number: usize) -> Arc<str> {
+        format!("agent-{number}").into()
+    }
+
+    fn held(handles: &Handles) -> usize {
+        let owned = locked(&handles.0);
+        let in_order: usize = owned.order.values().map(|own| own.len()).sum();
+        assert!(owned.agents.len() <= in_order && owned.makers.len() <= in_order);
+        owned.agents.len()
+    }
+
+    #[test]
+    fn the_oldest_handles_of_an_agent_go_and_nobody_elses() {
+        let (handles, server) = (Handles::default(), Arc::from("s"));
+        let (ann, eve) = (agent(1), agent(2));
+        handles.keep("task", &ann, &server, "hers");
+        for number in 0..MOST + 50 {
+            handles.keep("task", &eve, &server, &number.to_string());
+        }
+        assert_eq!(held(&handles), MOST + 1);
+        assert!(handles.is_foreign("task", &eve, &server, "hers"));
+        assert!(!handles.is_foreign("task", &ann, &server, "hers"));
+        assert!(
+            handles.is_foreign("task", &ann, &server, "50"),
+            "eve's, and kept"
+        );
+        assert!(
+            !handles.is_foreign("task", &ann, &server, "49"),
+            "no longer known"
+        );
+        assert!(!handles.is_foreign("task", &ann, "another", "50"));
+    }
+
+    #[test]
+    fn of_more_agents_than_are_kept_one_is_forgotten_whole() {
+        let (handles, server) = (Handles::default(), Arc::from("s"));
+        for number in 0..AGENTS + 10 {
+            handles.keep("state", &agent(number), &server, &format!("a-{number}"));
+            handles.keep("state", &agent(number), &server, &format!("b-{number}"));
+        }
+        assert_eq!(held(&handles), 2 * AGENTS);
+        let last = agent(AGENTS + 9);
+        assert!(!handles.is_foreign("state", &last, &server, &format!("a-{}", AGENTS + 9)));
+        assert!(handles.is_foreign("state", &agent(0), &server, &format!("a-{}", AGENTS + 9)));
+    }
+
+    #[test]
+    fn a_handle_that_a_server_gives_to_very_many_is_nobodys_own() {
+        let (handles, server) = (Handles::default(), Arc::from("s"));
+        let eve = agent(9_999);
+        for number in 0..SHARED {
+            assert_eq!(
+                number > 0,
+                handles.is_foreign("state", &eve, &server, "same")
+            );
+            handles.keep("state", &agent(number), &server, "same");
+        }
+        assert!(!handles.is_foreign("state", &eve, &server, "same"));
+    }
 }
