@@ -202,7 +202,7 @@ mod tests {
 
     fn held(handles: &Handles) -> usize {
         let owned = locked(&handles.0);
-        let in_order: usize = owned.order.values().map(|own| own.len()).sum();
+        let in_order: usize = owned.order.values().map(VecDeque::len).sum();
         assert!(owned.agents.len() <= in_order && owned.makers.len() <= in_order);
         owned.agents.len()
     }
