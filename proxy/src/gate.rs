@@ -389,10 +389,11 @@ impl Gate {
 
     async fn sweep_replays(&self) {
         loop {
-            let keep = self.0.live.pin().config.limits.replay;
-            tokio::time::sleep(keep.max(Duration::from_millis(100))).await;
+            // As long as it may be late.
+            const LATE: Duration = Duration::from_secs(5);
+            tokio::time::sleep(self.replay().clamp(Duration::from_millis(100), LATE)).await;
             for session in self.0.sessions.all() {
-                session.replays.forget();
+                session.replays.forget(self.replay());
             }
         }
     }
@@ -433,6 +434,11 @@ impl Gate {
     /// Where fronts count.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
+    }
+
+    /// How long a host can come back for what a stream has carried.
+    pub fn replay(&self) -> Duration {
+        self.0.live.pin().config.limits.replay
     }
 
     /// The bytes that may be held at one time.

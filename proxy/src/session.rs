@@ -14,7 +14,6 @@ use bytes::Bytes;
 use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 
-use crate::budget::Budget;
 use crate::config::{Limits, Prefix};
 use crate::era::{rounds, server};
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
@@ -36,7 +35,7 @@ use heeds::Heeds;
 pub use questions::Asker;
 use questions::Questions;
 pub use register::{Agent, Aside, Full, Place, Sessions};
-use replay::Replays;
+use replay::{Memory, Replays};
 pub use tasks::Task;
 use tasks::Tasks;
 
@@ -203,7 +202,7 @@ impl Session {
         opening: Opening,
         agent: Arc<Agent>,
         limits: &Limits,
-        replays: &Budget,
+        replays: &Memory,
         standing: Option<Arc<Standing>>,
     ) -> Arc<Self> {
         // A copy: a slice would keep the whole read buffer of the connection alive.
@@ -237,7 +236,7 @@ impl Session {
             greeting,
             context,
             outbox: Mailbox::new(limits.outbox),
-            replays: Replays::new(limits.replay, replays.clone()),
+            replays: Replays::new(replays.clone()),
             line: opening.line,
             log_level: AtomicU8::new(UNSAID),
             finished: Finished::default(),
@@ -431,7 +430,7 @@ impl Session {
         if self.line.is_none() && self.era == Era::Legacy {
             let any = locked(&self.exchanges)
                 .values()
-                .find(|running| !running.is_detached())
+                .find(|running| !running.is_unheard())
                 .cloned();
             if let Some(exchange) = any {
                 return exchange.send(message);

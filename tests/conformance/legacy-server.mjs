@@ -255,7 +255,8 @@ const TOOLS = {
   json_schema_2020_12_tool: ["Takes an order", () => said("Ordered."), DELIVERY],
   test_reconnection: [
     "Drops the stream of its answer; the answer waits for the client's return",
-    async (call) => {
+    async (call, args) => {
+      await pause(args?.before ?? 0);
       call.extra.closeSSEStream?.();
       await pause(2 * STEP_MS);
       return said("Welcome back.");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -163,6 +164,134 @@ async fn a_question_of_the_meantime_waits_for_the_host() {
     for other in &mut others {
         assert_eq!(rest(other).await.len(), 1);
     }
+    gate.stop().await;
+}
+
+/// What names no call goes where somebody reads.
+#[tokio::test]
+async fn a_question_that_may_be_of_any_call_is_put_on_a_stream_that_is_read() {
+    let gate = gate("").await;
+    let able = json!({"elicitation": {}});
+    let (host, _) = gate.host().open_with(able).await;
+    let call = |tool: &str, ms: u64| {
+        let params = json!({"name": tool, "arguments": {"ms": ms}});
+        host.message("tools/call", Some(params))
+    };
+    let broken = [(); 5].map(|()| call("wait", 6000));
+    all(broken
+        .iter()
+        .map(|call| host.reset(call, Duration::from_millis(1500))))
+    .await;
+    let mut stream = host.stream(&call("elicit", 1200)).await;
+    let asked = loop {
+        if let Some(asked) = next(&mut stream).await.expect("a question").message() {
+            break asked;
+        }
+    };
+    assert_eq!(
+        host.respond(&asked["id"], json!({"said": "yes"})).await,
+        202
+    );
+    let told = messages(&rest(&mut stream).await);
+    assert!(text(&told[0]).contains("yes"));
+    gate.stop().await;
+}
+
+/// A stream that has carried nothing has no id to come back with.
+#[tokio::test]
+async fn a_host_that_cannot_come_back_is_asked_on_the_sessions_own_stream() {
+    let gate = gate("").await;
+    let host = gate.host().revision("2025-06-18");
+    let (host, _) = host.open_with(json!({"elicitation": {}})).await;
+    let mut own = host.listen().await;
+    let call = json!({"name": "elicit", "arguments": {"ms": 17_000}});
+    let call = host.message("tools/call", Some(call));
+    host.reset(&call, Duration::from_millis(15_700)).await;
+    let asked = within("a question", seconds(10), own.message()).await;
+    let asked = asked.unwrap();
+    assert_eq!(asked["method"], "elicitation/create");
+    assert_eq!(
+        host.respond(&asked["id"], json!({"said": "yes"})).await,
+        202
+    );
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_sent_away_from_a_chillgate_that_is_stopping() {
+    let (_server, address) = remote().await;
+    let table = format!("[server.r]\nurl = \"http://{address}/mcp\"\nera = \"legacy\"\n");
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    let call = json!({"name": "test_reconnection", "arguments": {"before": 1000}});
+    let call = host.message("tools/call", Some(call));
+    let (reply, ()) = tokio::join!(host.post(&call), async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        gate.signal(Signal::TERM);
+    });
+    assert_eq!(reply.tool_text(), "Welcome back.");
+}
+
+/// A connection whose host has closed its half, and whose stream somebody newer reads, is over.
+#[tokio::test]
+async fn a_stream_that_was_taken_over_leaves_no_connection_behind() {
+    let gate = gate("").await;
+    let host = gate.host().open().await;
+    let open = || {
+        let folder = format!("/proc/{}/fd", gate.pid());
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    host.call("echo", json!({})).await;
+    let before = open();
+    let mut left = Vec::new();
+    for number in 1..=10 {
+        let body = steps(&host, "t", 30).to_string();
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nhost: {}\r\naccept: application/json, text/event-stream\r\n\
+             content-type: application/json\r\nmcp-session-id: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            gate.front(),
+            host.session().unwrap(),
+            body.len(),
+        );
+        let mut stream = TcpStream::connect(gate.front()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut came = Vec::new();
+        while !came.windows(6).any(|part| part == b"step 1") {
+            assert!(stream.read_buf(&mut came).await.unwrap() > 0);
+        }
+        stream.shutdown().await.unwrap();
+        left.push((number, stream));
+    }
+    for (number, _) in &left {
+        let mut back = host.resume(&format!("{number}-1")).await.unwrap();
+        let told = messages(&rest(&mut back).await);
+        assert_eq!(text(told.last().unwrap()), "done");
+    }
+    until("their connections are closed", seconds(5), async || {
+        (open() <= before + 2).then_some(())
+    })
+    .await;
+    gate.stop().await;
+}
+
+/// R-051.
+#[tokio::test]
+async fn a_batch_whose_connection_breaks_runs_on() {
+    let gate = gate("").await;
+    let host = gate.host().revision("2025-03-26").open().await;
+    let calls = [(); 3].map(|()| {
+        let params = json!({"name": "wait", "arguments": {"ms": 800}});
+        host.message("tools/call", Some(params))
+    });
+    host.reset(&json!(calls), Duration::from_millis(200)).await;
+    let calls = |records: &Records| {
+        let calls = records.of("method", "tools/call");
+        calls.outcomes()
+    };
+    let ended = |records: &Records| calls(records).values().sum::<usize>() >= 3;
+    let outcomes = calls(&gate.records_when("the end of all", ended).await);
+    assert_eq!(outcomes.get("cancelled"), None, "{outcomes:?}");
+    assert_eq!(host.call("cancelled", json!({})).await.tool_text(), "[]");
     gate.stop().await;
 }
 

@@ -353,7 +353,11 @@ impl Endpoint {
         }
         let messages =
             batches::split(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
-        match together::all(&self.gate, &session, messages).await {
+        // Not the connection's own: a host that goes away has cancelled none of it.
+        let gate = self.gate.clone();
+        let carrying = async move { together::all(&gate, &session, messages).await };
+        let answers = self.gate.tasks().spawn(carrying).await;
+        match answers.ok().flatten() {
             Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
             None => Ok(plain(StatusCode::ACCEPTED, Body::empty())),
         }

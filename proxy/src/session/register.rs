@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use chillgate_wire::Era;
 
+use super::replay::Memory;
 use super::{Opening, Session, Standing};
-use crate::budget::Budget;
 use crate::config::Limits;
 use crate::lock::locked;
 use crate::map::Map;
@@ -33,11 +33,8 @@ pub struct Sessions {
     agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
     standing: Mutex<HashMap<Arc<Standing>, Arc<Session>>>,
     /// For what hosts may come back for.
-    replays: Budget,
+    replays: Memory,
 }
-
-/// The part of `limits.memory` that is kept for hosts that come back, beside what that bounds.
-const REPLAYS: usize = 8;
 
 /// Why a session or a request was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +54,13 @@ impl Sessions {
             by_id: Mutex::default(),
             agents: Mutex::default(),
             standing: Mutex::default(),
-            replays: Budget::new(memory / REPLAYS),
+            replays: Memory::new(memory),
         }
     }
 
     /// `limits.memory` has changed.
     pub fn set_memory(&self, memory: usize) {
-        self.replays.set(memory / REPLAYS);
+        self.replays.set(memory);
     }
 
     /// The open session for all modern requests that say the same of themselves.

@@ -3,8 +3,8 @@
 //!
 //! Event ids are `STREAM-NUMBER`, unique in the session, and one stream is never answered with what
 //! another one carried. Streams that have ended are kept for `limits.replay`, the last 64 of
-//! a session, as far as there is memory for it: what nobody has read goes last. It knows no HTTP and
-//! runs no call.
+//! a session, as far as there is memory: what has been read takes none from what has not. It knows
+//! no HTTP and runs no call.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, sse};
+use chillgate_wire::{Envelope, Kind, sse};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,7 +25,8 @@ mod tests;
 
 /// What a stream may hold that nobody has read yet before it takes no more notifications.
 const UNREAD: usize = 1 << 20;
-/// What a stream keeps of what has been read, at most, beside its last event.
+/// What a stream keeps of what has been read, at most, beside its questions and its last event, for
+/// which hosts come back: what was handed over may never have got there.
 const READ: usize = 256 << 10;
 /// How many streams that have ended a session keeps.
 const ENDED: usize = 64;
@@ -40,8 +41,30 @@ pub struct Replays {
     own: Arc<Carried>,
     streams: Mutex<VecDeque<Arc<Carried>>>,
     numbers: AtomicU64,
-    keep: Duration,
-    budget: Budget,
+    memory: Memory,
+}
+
+/// What there is room for, of all sessions together.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    unread: Budget,
+    read: Budget,
+}
+
+impl Memory {
+    /// An eighth of `limits.memory`, beside what that bounds: one half for what has been read.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            unread: Budget::new(limit / 16),
+            read: Budget::new(limit / 16),
+        }
+    }
+
+    /// `limits.memory` has changed.
+    pub fn set(&self, limit: usize) {
+        self.unread.set(limit / 16);
+        self.read.set(limit / 16);
+    }
 }
 
 /// What a `Last-Event-ID` leads to.
@@ -58,14 +81,13 @@ pub enum Found {
 }
 
 impl Replays {
-    /// Keeps what has ended for `keep`, as far as `budget` goes.
-    pub fn new(keep: Duration, budget: Budget) -> Self {
+    /// Keeps what there is `memory` for.
+    pub fn new(memory: Memory) -> Self {
         Self {
-            own: Arc::new(Carried::new(OWN, Weak::new(), budget.clone())),
+            own: Arc::new(Carried::new(OWN, Weak::new(), memory.clone())),
             streams: Mutex::default(),
             numbers: AtomicU64::new(OWN),
-            keep,
-            budget,
+            memory,
         }
     }
 
@@ -78,7 +100,7 @@ impl Replays {
     pub fn open(&self, exchange: &Arc<Exchange>) -> Arc<Carried> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let exchange = Arc::downgrade(exchange);
-        let stream = Arc::new(Carried::new(number, exchange, self.budget.clone()));
+        let stream = Arc::new(Carried::new(number, exchange, self.memory.clone()));
         locked(&self.streams).push_back(stream.clone());
         stream
     }
@@ -98,7 +120,6 @@ impl Replays {
                 Found::Nothing
             };
         }
-        self.forget();
         let streams = locked(&self.streams);
         let Some(stream) = streams.iter().find(|kept| kept.number == stream) else {
             return Found::Nothing;
@@ -115,11 +136,11 @@ impl Replays {
         }
     }
 
-    /// Drops what is too old, and what is too much.
-    pub fn forget(&self) {
-        self.own.kept().forget_after(self.keep);
+    /// Drops what has ended for longer than `keep`, and what is too much.
+    pub fn forget(&self, keep: Duration) {
+        self.own.kept().forget_after(keep);
         let mut streams = locked(&self.streams);
-        streams.retain(|stream| stream.kept().is_younger(self.keep));
+        streams.retain(|stream| stream.kept().is_younger(keep));
         let has_ended = |stream: &Arc<Carried>| stream.kept().ended.is_some();
         let mut ended = streams.iter().filter(|stream| has_ended(stream)).count();
         for only_read in [true, false] {
@@ -145,7 +166,7 @@ pub struct Carried {
     number: u64,
     /// The request that it is of, which notes whether its host is there.
     exchange: Weak<Exchange>,
-    budget: Budget,
+    memory: Memory,
     kept: Mutex<Kept>,
     /// There is something for its reader.
     wake: Notify,
@@ -155,17 +176,18 @@ pub struct Carried {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Those of the highest numbers, without a gap.
+    /// In the order of their numbers, of which some may have gone.
     events: VecDeque<Event>,
     /// The number of the last event; they begin at 1.
     last: u64,
-    /// The number of the last event that somebody has read. Events up to it may have gone.
+    /// The number of the last event that somebody has read.
     read: u64,
-    bytes_read: usize,
     bytes_unread: usize,
     /// How many have begun to read; the last of them is the one who does.
     readers: u64,
     has_reader: bool,
+    /// The host has heard where it stands, and can so come back.
+    has_id: bool,
     /// When the last event came.
     carried: Option<Instant>,
     ended: Option<Instant>,
@@ -175,58 +197,52 @@ struct Kept {
 
 #[derive(Debug)]
 struct Event {
+    number: u64,
     frame: Bytes,
+    is_question: bool,
     /// None: there was no memory to keep it in for nobody.
     held: Option<Held>,
 }
 
 impl Kept {
-    /// The number of the oldest event there is.
-    fn first(&self) -> u64 {
-        self.last + 1 - self.events.len() as u64
-    }
-
     /// Where in `events` what came after this event begins.
     fn from(&self, event: u64) -> usize {
-        let gone = self.first() - 1;
-        let from = event.saturating_sub(gone).min(self.events.len() as u64);
-        from as usize
+        self.events.partition_point(|kept| kept.number <= event)
     }
 
-    /// The next event after this one that is still there, with its number.
-    fn after(&self, event: u64) -> Option<(u64, &Event)> {
-        let from = self.from(event);
-        let next = self.events.get(from)?;
-        Some((self.first() + from as u64, next))
+    /// The next event after this one that is still there.
+    fn after(&self, event: u64) -> Option<&Event> {
+        self.events.get(self.from(event))
     }
 
     /// Everything up to this event has been read.
-    fn read_to(&mut self, event: u64) {
+    fn read_to(&mut self, event: u64, memory: &Memory) {
         let (from, to) = (self.from(self.read), self.from(event));
-        for read in self.events.range(from..to.max(from)) {
+        if from >= to {
+            return;
+        }
+        for read in self.events.range_mut(from..to) {
             self.bytes_unread -= read.frame.len();
-            self.bytes_read += read.frame.len();
+            read.held = memory.read.hold(read.frame.len()).ok();
         }
-        self.read = self.read.max(event);
-        // The last one is mostly the answer, for which a host comes back.
-        while self.first() <= self.read
-            && let Some(oldest) = self.events.front()
-            && (oldest.held.is_none() || self.bytes_read > READ && self.events.len() > 1)
-        {
-            self.drop_oldest(1);
-        }
+        self.read = event;
+        self.shrink();
     }
 
-    fn drop_oldest(&mut self, count: usize) {
-        let first = self.first();
-        for (event, number) in self.events.drain(..count).zip(first..) {
-            if number <= self.read {
-                self.bytes_read -= event.frame.len();
-            } else {
-                self.bytes_unread -= event.frame.len();
-                self.read = number;
+    /// Drops of what has been read what there is no memory for, and the oldest of what is too much.
+    fn shrink(&mut self) {
+        let (read, last) = (self.read, self.last);
+        let may_go =
+            |event: &Event| event.number <= read && event.number < last && !event.is_question;
+        let events = self.events.iter().filter(|event| may_go(event));
+        let mut bytes: usize = events.map(|event| event.frame.len()).sum();
+        self.events.retain(|event| {
+            let is_too_much = may_go(event) && bytes > READ;
+            if is_too_much {
+                bytes -= event.frame.len();
             }
-        }
+            event.number > read || event.held.is_some() && !is_too_much
+        });
     }
 
     /// What there is no memory for is kept for nobody but who reads it now.
@@ -234,8 +250,9 @@ impl Kept {
         if self.has_reader || self.ended.is_none() {
             return;
         }
-        let unpaid = self.events.iter().rposition(|event| event.held.is_none());
-        self.drop_oldest(unpaid.map_or(0, |at| at + 1));
+        self.events.retain(|event| event.held.is_some());
+        let unread = self.events.range(self.from(self.read)..);
+        self.bytes_unread = unread.map(|event| event.frame.len()).sum();
     }
 
     fn is_younger(&self, than: Duration) -> bool {
@@ -244,17 +261,17 @@ impl Kept {
 
     fn forget_after(&mut self, span: Duration) {
         if self.carried.is_some_and(|since| since.elapsed() >= span) {
-            self.drop_oldest(self.events.len());
+            self.events.clear();
         }
     }
 }
 
 impl Carried {
-    fn new(number: u64, exchange: Weak<Exchange>, budget: Budget) -> Self {
+    fn new(number: u64, exchange: Weak<Exchange>, memory: Memory) -> Self {
         Self {
             number,
             exchange,
-            budget,
+            memory,
             kept: Mutex::default(),
             wake: Notify::new(),
             room: Notify::new(),
@@ -273,16 +290,18 @@ impl Carried {
     pub fn add(&self, message: &Envelope) -> Bytes {
         let mut kept = self.kept();
         kept.last += 1;
-        let mut out = Vec::with_capacity(message.raw().len() + 48);
+        let mut out = Vec::new();
         sse::event(message.raw(), Some(&self.id(kept.last)), &mut out);
         let frame = Bytes::from(out);
         kept.bytes_unread += frame.len();
         kept.carried = Some(Instant::now());
-        let held = self.budget.hold(frame.len()).ok();
-        kept.events.push_back(Event {
+        let event = Event {
+            number: kept.last,
             frame: frame.clone(),
-            held,
-        });
+            is_question: message.kind() == Kind::Request,
+            held: self.memory.unread.hold(frame.len()).ok(),
+        };
+        kept.events.push_back(event);
         drop(kept);
         self.wake.notify_waiters();
         frame
@@ -292,7 +311,7 @@ impl Carried {
     pub fn all_read(&self) {
         let mut kept = self.kept();
         let last = kept.last;
-        kept.read_to(last);
+        kept.read_to(last, &self.memory);
     }
 
     /// What came after this event, of what is still there.
@@ -347,23 +366,20 @@ impl Carried {
         kept.readers += 1;
         kept.has_reader = true;
         kept.cut = None;
+        kept.has_id |= after > 0;
         let at = after.min(kept.last);
-        kept.read_to(at);
+        kept.read_to(at, &self.memory);
         let turn = kept.readers;
         drop(kept);
         self.wake.notify_waiters();
-        self.note_host(true);
+        if let Some(exchange) = self.exchange.upgrade() {
+            exchange.note_host(true);
+        }
         Reader {
             stream: self.clone(),
             turn,
             at,
             is_done: false,
-        }
-    }
-
-    fn note_host(&self, is_there: bool) {
-        if let Some(exchange) = self.exchange.upgrade() {
-            exchange.note_host(is_there);
         }
     }
 }
@@ -381,6 +397,7 @@ pub struct Reader {
 impl Reader {
     /// Where it stands, as the first event of what it reads.
     pub fn prime(&self) -> Bytes {
+        self.stream.kept().has_id = true;
         self.stream.prime(self.at)
     }
 
@@ -399,11 +416,13 @@ impl Reader {
                     return None;
                 }
                 // Who asks for the next one has taken those before it.
-                kept.read_to(self.at);
+                kept.read_to(self.at, &self.stream.memory);
                 self.stream.room.notify_one();
-                if let Some((number, event)) = kept.after(self.at) {
-                    self.at = number;
-                    return Some(event.frame.clone());
+                if let Some(event) = kept.after(self.at) {
+                    self.at = event.number;
+                    let frame = event.frame.clone();
+                    kept.has_id = true;
+                    return Some(frame);
                 }
                 if kept.ended.is_some() {
                     self.is_done = true;
@@ -425,11 +444,15 @@ impl Drop for Reader {
         if kept.readers != self.turn {
             return;
         }
-        kept.has_reader = false;
+        // A host that was sent away is about to read on.
+        kept.has_reader = self.is_done && kept.ended.is_none();
         kept.release();
+        let can_come_back = kept.has_id;
         drop(kept);
-        if !self.is_done {
-            self.stream.note_host(false);
+        match self.stream.exchange.upgrade() {
+            Some(exchange) if !self.is_done && can_come_back => exchange.note_host(false),
+            Some(exchange) if !self.is_done => exchange.detach(),
+            _ => {}
         }
     }
 }

@@ -45,6 +45,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Flow<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
+        if is_end && buffer.remaining() > 0 {
+            self.traffic.wake_at_rest(cx.waker());
+        }
         if is_end && buffer.remaining() > 0 && self.traffic.is_used() {
             // Whoever carries the request looks again, and finds that this was all.
             if self.traffic.end() {

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -180,6 +181,8 @@ pub(super) struct Traffic {
     running: AtomicUsize,
     served: AtomicUsize,
     last: Last,
+    /// Wakes whoever reads a connection whose host has closed its half.
+    rest: AtomicWaker,
 }
 
 /// A request and its reply, to the end of the body.
@@ -204,6 +207,11 @@ impl Traffic {
     /// The host has closed its half, or all of the connection; true the first time.
     pub(super) fn end(&self) -> bool {
         !self.ended.swap(true, Ordering::Relaxed)
+    }
+
+    /// Wakes this reader once no request runs any more.
+    pub(super) fn wake_at_rest(&self, reader: &Waker) {
+        self.rest.register(reader);
     }
 
     /// Resolves when no request runs and every byte of its reply is on its way.
@@ -258,6 +266,8 @@ impl Drop for OneRequest {
     fn drop(&mut self) {
         self.0.served.fetch_add(1, Ordering::Relaxed);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
+        // The end of the host's bytes was kept back; now it is the connection's.
+        self.0.rest.wake();
     }
 }
 

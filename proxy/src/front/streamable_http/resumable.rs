@@ -36,23 +36,27 @@ pub(super) fn answer_stream(
         carried.add(&first);
     }
     if let Some(answer) = answer {
-        finish(&exchange, &carried, answer);
+        finish(&exchange, &carried, answer, gate);
     } else {
-        gate.tasks().spawn(see_through(running, carried));
+        let seeing = see_through(running, carried, gate.clone());
+        gate.tasks().spawn(seeing);
     }
     followed(reader, exchange.session.is_primed())
 }
 
 /// Writes down what a call says, whoever reads, until it has its answer.
-async fn see_through(mut running: Running, carried: Arc<Carried>) {
+async fn see_through(mut running: Running, carried: Arc<Carried>, gate: Gate) {
     let exchange = running.exchange().clone();
     loop {
-        if let Some(span) = exchange.take_away() {
+        // Who is sent away from a chillgate that is stopping finds nobody to come back to.
+        if let Some(span) = exchange.take_away()
+            && !gate.drain().refuses()
+        {
             carried.cut(span);
         }
         tokio::select! {
             biased;
-            answer = &mut running => return finish(&exchange, &carried, answer),
+            answer = &mut running => return finish(&exchange, &carried, answer, &gate),
             said = heard(&exchange, &carried) => {
                 if let Some(message) = said {
                     carried.add(&message);
@@ -70,7 +74,7 @@ async fn heard(exchange: &Exchange, carried: &Carried) -> Option<Envelope> {
 }
 
 /// What was said before the answer goes out before it.
-fn finish(exchange: &Exchange, carried: &Carried, answer: Answer) {
+fn finish(exchange: &Exchange, carried: &Carried, answer: Answer, gate: &Gate) {
     while let Some(message) = exchange.mailbox.take() {
         carried.add(&message);
     }
@@ -78,7 +82,7 @@ fn finish(exchange: &Exchange, carried: &Carried, answer: Answer) {
         carried.add(&message);
     }
     carried.end();
-    exchange.session.replays.forget();
+    exchange.session.replays.forget(gate.replay());
 }
 
 /// Reads along until there is no more.
@@ -119,7 +123,10 @@ impl Endpoint {
         let session = &self.session(headers, scope, agent, None)?;
         let last = match read::single(headers, &LAST_EVENT_ID)? {
             None => Found::Own(session.replays.own().last()),
-            Some(last) => session.replays.find(last.to_str().unwrap_or_default()),
+            Some(last) => {
+                session.replays.forget(self.gate.replay());
+                session.replays.find(last.to_str().unwrap_or_default())
+            }
         };
         match last {
             Found::Own(after) => Ok(events(self.own_stream(session, after))),
@@ -130,8 +137,9 @@ impl Endpoint {
                 "all of that stream has been sent; nothing more will come",
             )),
             Found::Nothing => {
-                let text = "nothing is kept under this `Last-Event-ID`: it is of another session, or of \
-                            longer ago than `limits.replay`; send the request again";
+                let text = "nothing is kept under this `Last-Event-ID`: it is of another session, of \
+                            longer ago than `limits.replay`, or there was no memory for what came \
+                            after it. The call has run on; send it again if it may run twice";
                 Err(Box::new(refuse(
                     StatusCode::BAD_REQUEST,
                     code::INVALID_REQUEST,

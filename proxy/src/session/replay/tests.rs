@@ -17,8 +17,13 @@ fn note(bytes: usize) -> Envelope {
     Envelope::parse(Bytes::from(text), &Limits::default()).expect("a notification")
 }
 
-fn stream(budget: usize) -> Arc<Carried> {
-    Arc::new(Carried::new(1, Weak::new(), Budget::new(budget)))
+/// So many bytes for what has been read, and as many for what has not.
+fn room(bytes: usize) -> Memory {
+    Memory::new(bytes.saturating_mul(16))
+}
+
+fn stream(bytes: usize) -> Arc<Carried> {
+    Arc::new(Carried::new(1, Weak::new(), room(bytes)))
 }
 
 /// The numbers of the events that a new reader gets at once.
@@ -34,23 +39,57 @@ fn numbers(stream: &Arc<Carried>, after: u64) -> Vec<u64> {
 }
 
 #[test]
-fn what_has_been_read_is_kept_as_far_as_there_is_room_and_the_last_event_always() {
-    let carried = stream(usize::MAX);
+fn of_what_has_been_read_so_much_is_kept_and_each_question_and_the_last_event() {
+    let carried = stream(1 << 40);
     for _ in 0..10 {
         carried.add(&note(READ / 4));
     }
     assert_eq!(numbers(&carried, 0), (1..=10).collect::<Vec<_>>());
-    // Three are below the bound, a fourth is not.
-    assert_eq!(numbers(&carried, 0), [8, 9, 10]);
+    // Three are below the bound beside the last, a fourth is not.
+    assert_eq!(numbers(&carried, 0), [7, 8, 9, 10]);
     assert_eq!(numbers(&carried, 9), [10]);
     assert_eq!(numbers(&carried, 10), [0u64; 0]);
     assert_eq!(numbers(&carried, u64::MAX), [0u64; 0]);
+    let question = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"roots/list","params":{{"x":"{}"}}}}"#,
+        "x".repeat(READ * 2)
+    );
+    let question = Envelope::parse(question.into(), &Limits::default()).expect("a request");
+    carried.add(&question);
     carried.add(&note(READ * 4));
-    assert_eq!(numbers(&carried, 10), [11]);
-    assert_eq!(numbers(&carried, 0), [11]);
-    let kept = carried.kept();
-    assert_eq!(kept.bytes_unread, 0);
-    assert_eq!(kept.bytes_read, kept.events[0].frame.len());
+    assert_eq!(numbers(&carried, 10), [11, 12]);
+    assert_eq!(numbers(&carried, 0), [8, 9, 10, 11, 12]);
+    assert_eq!(carried.kept().bytes_unread, 0);
+}
+
+#[test]
+fn what_has_been_read_takes_no_memory_from_what_has_not() {
+    let memory = room(1000);
+    let carried = |number| Arc::new(Carried::new(number, Weak::new(), memory.clone()));
+    let read: Vec<_> = (2..10).map(carried).collect();
+    for read in &read {
+        read.add(&note(800));
+        read.all_read();
+        read.end();
+    }
+    let unread = carried(1);
+    unread.add(&note(800));
+    unread.end();
+    assert_eq!(numbers(&unread, 0), [1]);
+}
+
+#[test]
+fn a_host_that_was_sent_away_gets_its_answer_however_large() {
+    let carried = stream(100);
+    let mut reader = carried.read(0);
+    carried.cut(RETRY);
+    let next = |reader: &mut Reader| futures_util::FutureExt::now_or_never(reader.next());
+    assert!(next(&mut reader).flatten().is_some());
+    assert_eq!(next(&mut reader), Some(None));
+    drop(reader);
+    carried.add(&note(5000));
+    carried.end();
+    assert_eq!(numbers(&carried, 0), [1]);
 }
 
 #[test]
@@ -68,8 +107,11 @@ fn without_memory_an_event_is_there_for_who_reads_it_and_for_nobody_after() {
     );
     assert_eq!(next(&mut reader), Some(None));
     drop(reader);
-    assert_eq!(numbers(&carried, 0), [0u64; 0]);
-    assert!(carried.budget.hold(1000).is_ok(), "all of it is given back");
+    assert_eq!(numbers(&carried, 0), [1], "there was room for that one");
+    let memory = carried.memory.clone();
+    drop(carried);
+    assert!(memory.unread.hold(1000).is_ok(), "all of it is given back");
+    assert!(memory.read.hold(1000).is_ok(), "all of it is given back");
 
     let carried = stream(1000);
     carried.add(&note(2000));
@@ -81,7 +123,7 @@ fn without_memory_an_event_is_there_for_who_reads_it_and_for_nobody_after() {
 
 #[tokio::test]
 async fn a_stream_that_nobody_reads_takes_no_more_than_it_may() {
-    let carried = stream(usize::MAX);
+    let carried = stream(1 << 40);
     let has_room = || futures_util::FutureExt::now_or_never(carried.until_room()).is_some();
     while has_room() {
         carried.add(&note(100_000));
@@ -97,7 +139,7 @@ async fn a_stream_that_nobody_reads_takes_no_more_than_it_may() {
 fn ended(replays: &Replays, count: u64) -> Vec<Arc<Carried>> {
     let streams = (0..count).map(|_| {
         let number = replays.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let stream = Arc::new(Carried::new(number, Weak::new(), replays.budget.clone()));
+        let stream = Arc::new(Carried::new(number, Weak::new(), replays.memory.clone()));
         locked(&replays.streams).push_back(stream.clone());
         stream.add(&note(1));
         stream.end();
@@ -108,11 +150,11 @@ fn ended(replays: &Replays, count: u64) -> Vec<Arc<Carried>> {
 
 #[test]
 fn of_many_streams_that_have_ended_those_go_first_that_were_read() {
-    let replays = Replays::new(LONG, Budget::new(1 << 20));
+    let replays = Replays::new(room(1 << 20));
     let streams = ended(&replays, ENDED as u64 + 2);
     streams[5].all_read();
     streams[9].all_read();
-    replays.forget();
+    replays.forget(LONG);
     let left: Vec<u64> = locked(&replays.streams)
         .iter()
         .map(|kept| kept.number)
@@ -120,14 +162,14 @@ fn of_many_streams_that_have_ended_those_go_first_that_were_read() {
     assert_eq!(left.len(), ENDED);
     assert!(!left.contains(&6) && !left.contains(&10) && left.contains(&1));
     ended(&replays, 1);
-    replays.forget();
+    replays.forget(LONG);
     assert!(matches!(replays.find("1-0"), Found::Nothing), "the oldest");
     assert!(matches!(replays.find("2-0"), Found::Answering(_)));
 }
 
 #[test]
 fn an_id_leads_to_what_came_after_it_or_nowhere() {
-    let replays = Replays::new(LONG, Budget::new(2000));
+    let replays = Replays::new(room(2000));
     let one = &ended(&replays, 1)[0];
     assert!(matches!(replays.find("1-0"), Found::Answering(_)));
     assert!(matches!(replays.find("1-1"), Found::Over));
@@ -146,7 +188,7 @@ fn an_id_leads_to_what_came_after_it_or_nowhere() {
     }
     assert!(matches!(replays.find("0-0"), Found::Own(0)));
     // An answer that there was no memory for is not taken for one that was sent.
-    let big = Arc::new(Carried::new(2, Weak::new(), replays.budget.clone()));
+    let big = Arc::new(Carried::new(2, Weak::new(), replays.memory.clone()));
     locked(&replays.streams).push_back(big.clone());
     big.add(&note(5000));
     big.end();
@@ -156,15 +198,17 @@ fn an_id_leads_to_what_came_after_it_or_nowhere() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_old_goes_and_gives_its_memory_back() {
-    let replays = Replays::new(LONG, Budget::new(1000));
+    let replays = Replays::new(room(1000));
     ended(&replays, 1);
     replays.own().add(&note(500));
     replays.own().all_read();
-    assert!(replays.budget.hold(900).is_err());
+    assert!(replays.memory.unread.hold(990).is_err());
+    assert!(replays.memory.read.hold(600).is_err());
     tokio::time::advance(LONG).await;
-    replays.forget();
+    replays.forget(LONG);
     assert!(locked(&replays.streams).is_empty());
     assert!(replays.own().after(0).is_empty());
     assert_eq!(replays.own().last(), 1, "its numbers go on");
-    assert!(replays.budget.hold(1000).is_ok());
+    assert!(replays.memory.unread.hold(1000).is_ok());
+    assert!(replays.memory.read.hold(1000).is_ok());
 }
