@@ -11,7 +11,7 @@ use tokio::process::Child;
 
 use chillgate_tests::http::{Connection, request};
 use chillgate_tests::modern::{CAPABILITIES, answered, body, fields, message};
-use chillgate_tests::process::{command, free_port, root};
+use chillgate_tests::process::free_port;
 use chillgate_tests::schema::Schema;
 use chillgate_tests::script::npm_server;
 use chillgate_tests::server::toml_list;
@@ -21,14 +21,9 @@ use chillgate_tests::{Gate, until};
 
 use crate::mock;
 use crate::modern_servers::next;
-use crate::peers::started;
+use crate::peers::{legacy_remote, legacy_server};
 
 const HEADER: &str = "[identity]\nheader = \"x-agent-id\"\n";
-
-fn words() -> Vec<String> {
-    let script = root().join("tests/conformance/legacy-server.mjs");
-    vec!["node".to_owned(), script.display().to_string()]
-}
 
 /// Behind two names: a process, and Streamable HTTP.
 struct House {
@@ -41,14 +36,11 @@ const WAYS: [&str; 2] = ["stdio", "http"];
 impl House {
     async fn open() -> Self {
         let port = free_port();
-        let words = words();
-        let mut node = command(&words[0]);
-        node.args(&words[1..]).arg("--http").arg(port.to_string());
-        let remote = started(node, port).await;
+        let remote = legacy_remote(port).await;
         let tables = format!(
             "[server.stdio]\ncommand = {}\n[server.http]\n\
              url = \"http://127.0.0.1:{port}/mcp\"\n{HEADER}",
-            toml_list(&words)
+            toml_list(&legacy_server())
         );
         Self {
             gate: Gate::with(&tables).start().await,
@@ -332,7 +324,7 @@ async fn a_question_is_put_to_its_task_or_to_nobody() {
 async fn a_waiting_task_is_in_nobodys_way() {
     let tables = format!(
         "[server.stdio]\ncommand = {}\n[limits]\nin-flight-per-server = 2\n{HEADER}",
-        toml_list(&words())
+        toml_list(&legacy_server())
     );
     let gate = Gate::with(&tables).start().await;
     let host = Host {

@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use chillgate_tests::modern::{body, message, send};
-use chillgate_tests::process::{command, dual_server, free_port, root};
+use chillgate_tests::process::{command, dual_server, free_port};
 use chillgate_tests::recorder::Recorder;
 use chillgate_tests::wait::{all, seconds};
 use chillgate_tests::{Gate, until};
 
-use crate::peers::started;
+use crate::peers::{legacy_remote, started};
 
 /// An address that counts who comes, and where it is.
 async fn trap() -> (Arc<AtomicUsize>, String) {
@@ -71,13 +71,7 @@ async fn counting(to: u16) -> (Arc<AtomicUsize>, u16) {
 #[tokio::test]
 async fn a_remote_server_that_has_forgotten_its_sessions_is_greeted_again_once() {
     let port = free_port();
-    let serve = || {
-        let mut node = command("node");
-        node.arg(root().join("tests/conformance/legacy-server.mjs"));
-        node.arg("--http").arg(port.to_string());
-        started(node, port)
-    };
-    let mut first = serve().await;
+    let mut first = legacy_remote(port).await;
     let (greetings, through) = counting(port).await;
     let table = format!("[server.r]\nurl = \"http://127.0.0.1:{through}/mcp\"\nera = \"legacy\"\n");
     let gate = Gate::with(&table).start().await;
@@ -92,7 +86,7 @@ async fn a_remote_server_that_has_forgotten_its_sessions_is_greeted_again_once()
     }
     greetings.store(0, Ordering::Relaxed);
     first.kill().await.unwrap();
-    let _second = serve().await;
+    let _second = legacy_remote(port).await;
     for host in &hosts {
         let calls = (0..8).map(|_| host.call("test_simple_text", json!({})));
         for text in all(calls).await {
@@ -108,12 +102,6 @@ async fn a_remote_server_that_has_forgotten_its_sessions_is_greeted_again_once()
 #[tokio::test]
 async fn a_remote_server_that_turns_into_one_of_the_other_era_is_greeted_in_its_own() {
     let port = free_port();
-    let legacy = || {
-        let mut node = command("node");
-        node.arg(root().join("tests/conformance/legacy-server.mjs"));
-        node.arg("--http").arg(port.to_string());
-        started(node, port)
-    };
     let modern = || {
         let mut dual = command(dual_server());
         dual.args(["--http", &port.to_string(), "--eras", "modern"]);
@@ -135,7 +123,7 @@ async fn a_remote_server_that_turns_into_one_of_the_other_era_is_greeted_in_its_
         .await;
         server.kill().await.unwrap();
         server = if turn % 2 == 0 {
-            legacy().await
+            legacy_remote(port).await
         } else {
             modern().await
         };

@@ -5,7 +5,7 @@
 
 use std::process::Stdio;
 
-use chillgate_tests::process::{command, dual_server, free_port};
+use chillgate_tests::process::{command, dual_server, free_port, root};
 use chillgate_tests::script::{
     Endpoint, SDKS, Script, Sdk, fast_server, interop, loopback, npm_server, python, uvx,
     uvx_server,
@@ -259,6 +259,20 @@ async fn newer_remote(sdk: Sdk) -> (Child, String) {
     server.args(&words[1..]).args(["--http", &port.to_string()]);
     let child = started(server, port).await;
     (child, format!("http://127.0.0.1:{port}/mcp"))
+}
+
+/// The server of older revisions that the conformance suite is run on, as a command over stdio.
+pub(crate) fn legacy_server() -> Vec<String> {
+    let script = root().join("tests/conformance/legacy-server.mjs");
+    vec!["node".to_owned(), script.display().to_string()]
+}
+
+/// The same over Streamable HTTP at this port of loopback.
+pub(crate) async fn legacy_remote(port: u16) -> Child {
+    let words = legacy_server();
+    let mut node = command(&words[0]);
+    node.arg(&words[1]).args(["--http", &port.to_string()]);
+    started(node, port).await
 }
 
 /// Starts a server and waits until it listens.

@@ -19,7 +19,7 @@ use chillgate_tests::host::LATEST;
 use chillgate_tests::http::request;
 use chillgate_tests::judge::host_heard;
 use chillgate_tests::modern::{fields, message};
-use chillgate_tests::process::{command, free_port, root};
+use chillgate_tests::process::free_port;
 use chillgate_tests::script::{Endpoint, Script, Sdk};
 use chillgate_tests::server::toml_list;
 use chillgate_tests::sse::{Event, Events};
@@ -27,7 +27,7 @@ use chillgate_tests::wait::{all, seconds, within};
 use chillgate_tests::{Gate, Host, until};
 
 use crate::mock;
-use crate::peers::started;
+use crate::peers::{legacy_remote, legacy_server};
 
 const HEADER: &str = "[identity]\nheader = \"x-agent-id\"\n";
 
@@ -528,16 +528,9 @@ async fn an_answer_of_megabytes_is_kept_for_a_host_that_comes_back() {
     gate.stop().await;
 }
 
-fn legacy_server() -> Vec<String> {
-    let script = root().join("tests/conformance/legacy-server.mjs");
-    vec!["node".to_owned(), script.display().to_string()]
-}
-
 async fn remote() -> (Child, String) {
-    let (words, port) = (legacy_server(), free_port());
-    let mut node = command(&words[0]);
-    node.arg(&words[1]).arg("--http").arg(port.to_string());
-    (started(node, port).await, format!("127.0.0.1:{port}"))
+    let port = free_port();
+    (legacy_remote(port).await, format!("127.0.0.1:{port}"))
 }
 
 /// A relay that breaks one connection for each that it is told to, under the first progress that
