@@ -77,6 +77,7 @@ MOCKS = {suite: tuple(f"mock-{era}-{host}" for era in eras for host in HOSTS) fo
 
 # Scenarios, or SCENARIO:CHECK, that say nothing about stdio, and why.
 HTTP_ALONE = {
+    "server-sse-multiple-streams:server-sse-streams-functional": "event streams: of HTTP alone, and the shim's",
     "dns-rebinding-protection": "`Host` and `Origin`: a rule of HTTP alone",
     "http-header-validation": "headers: a rule of HTTP alone",
     "http-custom-header-server-validation": "headers: a rule of HTTP alone",
