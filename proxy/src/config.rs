@@ -53,7 +53,7 @@ pub struct Config {
     pub policy: Vec<serde_json::Value>,
     /// Where the audit log goes. Absent: no audit log.
     pub audit: Option<Audit>,
-    /// Where counters live.
+    /// Where counters live, and where what outlives the process is kept.
     pub state: State,
     /// Bounds on everything that could grow.
     pub limits: Limits,
@@ -381,13 +381,16 @@ pub struct Audit {
     pub file: PathBuf,
 }
 
-/// Where counters live.
+/// Where counters live, and where what outlives the process is kept.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct State {
     /// `memory`.
     #[serde(deserialize_with = "word")]
     pub store: Store,
+    /// What outlives the process: which servers run, what failed. Absent: systemd's state directory,
+    /// else `$XDG_STATE_HOME/chillgate` or `~/.local/state/chillgate`.
+    pub folder: Option<PathBuf>,
 }
 
 /// A place for counters.

@@ -28,5 +28,6 @@ pub mod reload;
 pub mod route;
 pub mod session;
 pub mod snapshot;
+pub mod state;
 pub mod supervisor;
 pub mod telemetry;

@@ -323,9 +323,11 @@ pub fn bare() -> Command {
             command.env_remove(name);
         }
     }
-    // No user or system config may reach a test.
+    // No user or system config may reach a test, and nothing of a test the user's state.
     command
         .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("XDG_STATE_HOME", "/dev/null/none")
+        .env_remove("STATE_DIRECTORY")
         .env_remove("RUST_LOG");
     command
 }

@@ -135,6 +135,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("audit.file", r#"file = "/var/log/chillgate/audit.jsonl""#),
     ("state", "[state]"),
     ("state.store", r#"store = "memory""#),
+    ("state.folder", r#"folder = "/var/lib/chillgate""#),
     ("limits", "[limits]"),
     ("limits.message", r#"message = "16MiB""#),
     ("limits.depth", "depth = 64"),

@@ -1,0 +1,106 @@
+//! Where chillgate keeps what outlives its process: one folder, for its own user alone.
+//!
+//! Found and made here, written by others, each in a file of its own. Without a folder everything
+//! works and is forgotten at the end.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config;
+
+/// The folder: the one configured, else what systemd made (`STATE_DIRECTORY`), else the user's
+/// (`$XDG_STATE_HOME/chillgate` or `~/.local/state/chillgate`). Made where it is missing. `None`:
+/// nothing is configured, and there is no usual place that can be written.
+///
+/// # Errors
+/// In words, when the one configured cannot be used.
+pub fn folder(configured: &config::State) -> Result<Option<PathBuf>, String> {
+    if let Some(folder) = &configured.folder {
+        return match make(folder) {
+            Ok(()) => Ok(Some(folder.clone())),
+            Err(error) => Err(format!(
+                "state.folder: {} cannot be used: {error}",
+                folder.display()
+            )),
+        };
+    }
+    let usual = usual(|name| std::env::var_os(name).map(PathBuf::from));
+    Ok(usual.filter(|folder| make(folder).is_ok()))
+}
+
+fn usual(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
+    absolute("STATE_DIRECTORY")
+        .or_else(|| absolute("XDG_STATE_HOME").map(|home| home.join("chillgate")))
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state/chillgate")))
+}
+
+/// There is such a folder, and files can be made in it.
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    rustix::fs::access(
+        folder,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_place_is_the_first_that_the_environment_names() {
+        let of = |set: &[(&str, &str)]| {
+            let set: Vec<(String, PathBuf)> = set
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), PathBuf::from(value)))
+                .collect();
+            usual(|name| {
+                let found = set.iter().find(|(known, _)| known == name);
+                found.map(|(_, value)| value.clone())
+            })
+        };
+        let home = ("HOME", "/home/me");
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("HOME", "relative")]), None);
+        assert_eq!(of(&[home]), Some("/home/me/.local/state/chillgate".into()));
+        let state = ("XDG_STATE_HOME", "/state");
+        assert_eq!(of(&[home, state]), Some("/state/chillgate".into()));
+        let systemd = ("STATE_DIRECTORY", "/var/lib/chillgate");
+        assert_eq!(
+            of(&[home, state, systemd]),
+            Some("/var/lib/chillgate".into())
+        );
+    }
+
+    #[test]
+    fn the_folder_is_made_for_its_user_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let base = tempfile::tempdir().expect("a temporary folder");
+        let wanted = base.path().join("a/b");
+        let configured = config::State {
+            folder: Some(wanted.clone()),
+            ..config::State::default()
+        };
+        assert_eq!(folder(&configured), Ok(Some(wanted.clone())));
+        let mode = wanted.metadata().expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let file = base.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let configured = config::State {
+            folder: Some(file.join("c")),
+            ..config::State::default()
+        };
+        let error = folder(&configured).expect_err("a file is no folder");
+        assert!(
+            error.contains("state.folder") && error.contains("/c"),
+            "{error}"
+        );
+    }
+}
