@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::backend::State;
 use crate::backend::stdio::Child;
+use crate::backend::{State, start_ahead};
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
 use crate::config::{
@@ -33,12 +33,14 @@ use crate::front::streamable_http::listen::Bound;
 use crate::gate::Gate;
 use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
 use crate::reload::{self, Reloader};
+use crate::rest;
 use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot};
+use crate::supervisor::usage;
 use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
-use crate::telemetry::metrics::{BudgetLeft, ChillLevels, Metrics, Reload};
+use crate::telemetry::metrics::{BudgetLeft, ChildUsage, ChillLevels, Metrics, Reload};
 
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -136,6 +138,8 @@ impl App {
                 })
                 .collect()
         });
+        let servers = live.clone();
+        metrics.children_from(move || children(&servers));
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
         metrics.budgets_from(move || budgets_left(&chain, &ledger));
         let budget = crate::budget::Budget::new(loaded.config.limits.memory);
@@ -181,6 +185,7 @@ impl App {
             async move { gate.sweep().await }
         });
         running.spawn(heartbeat.clone().keep_beating());
+        running.spawn(rest::watch(self.gate.clone()));
         let reloader = Reloader::new(
             sources,
             loaded,
@@ -190,12 +195,10 @@ impl App {
             self.audit.clone(),
         );
         running.spawn(reloader.run());
-        for server in self.live.pin().routes.all() {
-            let server = server.clone();
-            if matches!(self.mode, Mode::Serve) {
-                self.fixtures
-                    .tasks
-                    .spawn(async move { server.warm().await });
+        if matches!(self.mode, Mode::Serve) {
+            for server in self.live.pin().routes.all() {
+                let (server, drain) = (Arc::downgrade(server), self.fixtures.drain.clone());
+                self.fixtures.tasks.spawn(start_ahead(server, drain));
             }
         }
         let stdio = fronts
@@ -366,6 +369,36 @@ impl App {
     }
 }
 
+/// What the processes of all servers take.
+fn children(live: &Live) -> Vec<ChildUsage> {
+    let all: Vec<_> = live
+        .pin()
+        .routes
+        .all()
+        .iter()
+        .flat_map(|server| {
+            let name = server.name().clone();
+            server
+                .children()
+                .into_iter()
+                .map(move |child| (name.clone(), child))
+        })
+        .collect();
+    let keepers: Vec<u32> = all.iter().map(|(_, child)| child.pid).collect();
+    let usage = usage::of(&keepers);
+    all.into_iter()
+        .zip(usage)
+        .map(|((server, child), usage)| ChildUsage {
+            server,
+            pid: child.pid,
+            processes: usage.processes,
+            resident: usage.resident,
+            cpu: usage.cpu,
+            waiting: child.waiting,
+        })
+        .collect()
+}
+
 /// Every quota policy there is, and each budget of theirs that is not full.
 fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft> {
     let policies = live.pin().chain.policies();
@@ -424,6 +457,8 @@ fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {
         State::OnDemand => (health::State::Idle, None),
         State::Starting => (health::State::Starting, None),
         State::Ready => (health::State::Up, None),
+        State::Asleep => (health::State::Asleep, None),
+        State::Looping(cause) => (health::State::CrashLoop, Some(cause)),
         State::Broken(cause) => (health::State::Down, Some(cause)),
     };
     ServerState {

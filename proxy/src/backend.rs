@@ -5,12 +5,14 @@
 //! writes to a host itself.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_wire::Envelope;
 
+use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::session::Session;
 
@@ -71,9 +73,17 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Nobody needs it for now: what all share of it ends, until the next call.
     async fn rest(&self) {}
 
+    /// Nobody has called anything for long: what runs of it sleeps, where nobody would miss it.
+    async fn sleep(&self) {}
+
     /// For `/readyz`.
     fn state(&self) -> State {
         State::Ready
+    }
+
+    /// The processes that stand behind it.
+    fn children(&self) -> Vec<ChildState> {
+        Vec::new()
     }
 
     /// What it says about itself in its `initialize` result, once it has.
@@ -85,12 +95,45 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     async fn stop(&self) {}
 }
 
+/// Starts a server before anybody calls it, as often as it takes; the pauses are its own matter.
+pub async fn start_ahead(server: Weak<dyn Backend>, drain: Drain) {
+    const MOST: Duration = Duration::from_secs(30);
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let Some(now) = server.upgrade() else { return };
+        now.warm().await;
+        if !matches!(now.state(), State::Broken(_) | State::Looping(_)) {
+            return;
+        }
+        // Whoever drops it in the meantime has the last one.
+        drop(now);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = drain.until_refusing() => return,
+        }
+        pause = (pause * 2).min(MOST);
+    }
+}
+
 /// A server that has been opened for a session.
 pub struct Attended {
     /// What it said in its `initialize` result.
     pub said: Bytes,
     /// Resolves when it has ended and must be opened anew.
     pub ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// A process behind a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildState {
+    /// Its keeper's process id.
+    pub pid: u32,
+    /// Whose alone it is, where it is one agent's.
+    pub agent: Option<Arc<str>>,
+    /// Requests that it works on.
+    pub running: usize,
+    /// Requests that wait for a place with it.
+    pub waiting: usize,
 }
 
 /// How a server is, in one word and, when it is broken, in one sentence.
@@ -102,8 +145,12 @@ pub enum State {
     Starting,
     /// It answers.
     Ready,
+    /// Nobody has used it for a while; it wakes with the next call.
+    Asleep,
     /// It does not; the sentence says why.
     Broken(String),
+    /// Neither, and it fails time and again: it is tried ever more seldom.
+    Looping(String),
 }
 
 /// Why a server gave no answer.
@@ -124,6 +171,8 @@ pub enum BackendError {
         server: Arc<str>,
         /// What happened.
         cause: String,
+        /// Asking a second time does no harm.
+        retryable: bool,
     },
     /// It answered something that is no answer.
     #[error("server `{server}` gave no valid answer: {cause}")]

@@ -9,7 +9,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chillgate_policies::engine::{Completion, Deadline, Outcome, Pass};
@@ -53,6 +53,7 @@ struct Inner {
     tasks: TaskTracker,
     budget: Budget,
     streams: AtomicUsize,
+    requests: AtomicU64,
     suspended: Suspended,
     handles: Handles,
 }
@@ -75,6 +76,7 @@ impl Gate {
             tasks,
             budget,
             streams,
+            requests: AtomicU64::new(0),
             suspended: Suspended::default(),
             handles: Handles::default(),
         }))
@@ -137,6 +139,7 @@ impl Gate {
         snapshot: &Arc<Snapshot>,
     ) -> Result<(Running, Box<Inbound>), Refusal> {
         let session = &exchange.session;
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
         let entering = || {
             if self.0.drain.refuses() {
                 return Err(Refusal::Draining);
@@ -424,6 +427,11 @@ impl Gate {
         let open = self.0.streams.fetch_add(1, Ordering::Relaxed) + 1;
         self.0.metrics.streams("legacy", open);
         Open(self.clone())
+    }
+
+    /// How many requests have come so far.
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
     }
 
     /// Whether and how chillgate is stopping.

@@ -25,6 +25,7 @@ mod lock;
 mod map;
 pub mod random;
 pub mod reload;
+pub mod rest;
 pub mod route;
 pub mod session;
 pub mod snapshot;

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use crate::backend::start_ahead;
 use crate::clock::TokioClock;
 use crate::config::Config;
 use crate::config::load::{self, Loaded, Sources};
@@ -223,10 +224,8 @@ impl Reloader {
             }
         }
         for server in now.routes.all() {
-            let server = server.clone();
-            self.fixtures
-                .tasks
-                .spawn(async move { server.warm().await });
+            let (server, drain) = (Arc::downgrade(server), self.fixtures.drain.clone());
+            self.fixtures.tasks.spawn(start_ahead(server, drain));
         }
         self.fixtures.tasks.spawn(async move {
             let waited = async {

@@ -18,7 +18,7 @@ use crate::backend::either::{Either, Sort};
 use crate::backend::http_sse::HttpSse;
 use crate::backend::modern_http::ModernHttp;
 use crate::backend::pipe::Terms;
-use crate::backend::pipes::{Opener, Pipes};
+use crate::backend::pipes::{Care, Opener, Pipes};
 use crate::backend::stdio::Child;
 use crate::backend::streamable_http::Remote;
 use crate::backend::tasking::Tasking;
@@ -196,15 +196,23 @@ fn backend_of(
             let breaks = Breaks::new(&terms.server, settings.clone());
             let opener = Box::new(Builtin::new(breaks.chill().clone()));
             let start = std::time::Duration::from_secs(10);
-            let pipes = Pipes::new(opener, Isolation::Shared, start, terms, tasks);
+            let care = Care::default();
+            let pipes = Pipes::new(opener, Isolation::Shared, start, terms, care, tasks);
             return Ok((Arc::new(pipes), Some(breaks)));
         }
         Server::Command(command) => {
+            let care = Care {
+                probe: command.probe.clone(),
+                idle: command.idle,
+                by_agent: command.is_by_agent(),
+                ..Care::default()
+            };
             let pipes = |era| {
                 let opener = Box::new(Child::new(command.clone()));
                 let (isolation, start) = (command.isolation, command.start_timeout);
-                let terms = terms.in_era(era);
-                Ok(Arc::new(Pipes::new(opener, isolation, start, terms, tasks.clone())) as _)
+                let (terms, care) = (terms.in_era(era), care.clone());
+                let pipes = Pipes::new(opener, isolation, start, terms, care, tasks.clone());
+                Ok(Arc::new(pipes) as _)
             };
             let sort = match command.isolation {
                 Isolation::Shared => Sort::One,
@@ -220,7 +228,9 @@ fn backend_of(
                     Era::Modern => Box::new(ModernHttp::new(remote)?),
                 };
                 let (isolation, terms) = (Isolation::Auto, terms.in_era(era));
-                Ok(Arc::new(Pipes::new(opener, isolation, start, terms, tasks.clone())) as _)
+                let care = Care::default();
+                let pipes = Pipes::new(opener, isolation, start, terms, care, tasks.clone());
+                Ok(Arc::new(pipes) as _)
             };
             let reached = |era| match era {
                 Era::Legacy if !remote.http_sse => {

@@ -22,6 +22,7 @@ mod program;
 mod status;
 mod stderr;
 mod tree;
+pub mod usage;
 
 pub use status::Status;
 

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use chillgate_tests::Gate;
 use chillgate_tests::http::{get, request};
 use chillgate_tests::process::command;
-use chillgate_tests::wait::{seconds, within};
+use chillgate_tests::wait::{all, seconds, within};
 
 use crate::mock;
 
@@ -229,4 +229,41 @@ async fn every_log_line_is_json_and_no_secret_is_in_any_output() {
     ] {
         assert!(!text.contains(canary), "{what} holds a secret: {text}");
     }
+}
+
+#[tokio::test]
+async fn what_a_servers_processes_take_is_seen() {
+    let table = mock("a").table("") + "[limits]\nin-flight-per-server = 2\n";
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    host.call("blob", json!({"bytes": 1})).await.tool_text();
+    let of = async |name: &str| gate.scrape().await.sum(name, &[("server", "a")]);
+    let count = async |name: &str| gate.scrape().await.count(name, &[("server", "a")]);
+    assert_eq!(count("chillgate_child_processes").await, 1);
+    let pid: u32 = host
+        .call("pid", json!({}))
+        .await
+        .tool_text()
+        .parse()
+        .unwrap();
+    let resident = of("chillgate_child_rss_bytes").await;
+    let seen = chillgate_tests::process::resident(pid) as f64;
+    assert!((resident / seen - 1.0).abs() < 0.2, "{resident} of {seen}");
+    // Something to do, until it shows.
+    let worked = chillgate_tests::until("its time", seconds(20), async || {
+        host.call("blob", json!({"bytes": 4_000_000}))
+            .await
+            .tool_text();
+        let cpu = of("chillgate_child_cpu_seconds_total").await;
+        (cpu > 0.05).then_some(cpu)
+    })
+    .await;
+    assert!(worked < 20.0, "{worked}");
+    // Two may run, three wait.
+    let calls = all((0..5).map(|_| host.call("wait", json!({"ms": 1500, "nonce": "n"}))));
+    let waiting = chillgate_tests::until("the queue", seconds(5), async || {
+        (count("chillgate_child_queue_depth").await == 3).then_some(())
+    });
+    tokio::join!(calls, waiting);
+    assert_eq!(count("chillgate_child_queue_depth").await, 0);
 }

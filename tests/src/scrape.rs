@@ -47,6 +47,13 @@ impl Scrape {
         self.0.iter().filter(fits).map(|sample| sample.value).sum()
     }
 
+    /// The same of something that is counted.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let sum = self.sum(name, labels).round();
+        assert!((0.0..1e15).contains(&sum), "{name} is no count: {sum}");
+        sum as u64
+    }
+
     /// Whether a metric is there at all.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|sample| sample.name == name)

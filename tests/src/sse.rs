@@ -8,6 +8,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use crate::wait::{seconds, within};
+
 const LARGEST: usize = 64 << 20;
 
 /// One event of a stream.
@@ -99,6 +101,23 @@ impl Events {
                 return Some(message);
             }
         }
+    }
+
+    /// The next message that fits; others before it are passed over.
+    ///
+    /// # Panics
+    /// When the stream ends without one, or none comes within ten seconds.
+    pub async fn find(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        within(what, seconds(10), async {
+            loop {
+                let message = self.message().await;
+                let message = message.unwrap_or_else(|| panic!("the stream ended before {what}"));
+                if fits(&message) {
+                    return message;
+                }
+            }
+        })
+        .await
     }
 
     async fn chunk(&mut self) -> Option<Bytes> {

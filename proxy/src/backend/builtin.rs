@@ -43,6 +43,7 @@ impl Opener for Builtin {
         &self,
         terms: &Terms,
         audience: Audience,
+        _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
         let (ours, theirs) = tokio::io::duplex(IN_PROCESS);

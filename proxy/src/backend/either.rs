@@ -6,7 +6,7 @@
 //! servers stay in the era of the first message they hear. A session stays in the era that it began
 //! in. It carries nothing itself.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::backend::greeting::Greeting;
-use crate::backend::{Attended, Backend, BackendError, Passage, State};
+use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, State};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
@@ -39,6 +39,8 @@ struct Inner {
     began: Mutex<Map<Arc<str>, Era>>,
     /// Whoever finds out first does it for all; when that last came to nothing.
     finding: tokio::sync::Mutex<Option<Instant>>,
+    /// Which was tried first the last time it was started ahead.
+    last_warmed_legacy: AtomicBool,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
 }
@@ -106,6 +108,7 @@ impl Either {
             modern_known: Known::default(),
             began: Mutex::default(),
             finding: tokio::sync::Mutex::default(),
+            last_warmed_legacy: AtomicBool::new(false),
             tasks,
             metrics,
         }))
@@ -220,6 +223,7 @@ impl Inner {
             (legacy, _) if self.modern_known.get() == NO => legacy,
             (_, modern) if self.legacy_known.get() == NO => modern,
             (State::Ready, _) | (_, State::Ready) => State::Ready,
+            (State::Asleep, _) | (_, State::Asleep) => State::Asleep,
             (State::Starting, _) | (_, State::Starting) => State::Starting,
             (State::OnDemand, modern) => modern,
             (legacy, _) => legacy,
@@ -366,6 +370,12 @@ impl Backend for Either {
                 () = self.0.legacy.warm() => {}
                 () = modern => {}
             }
+        } else if self.0.last_warmed_legacy.fetch_xor(true, Ordering::Relaxed) {
+            // Each round begins with the other: what one try costs is taken from the next.
+            modern.await;
+            if self.0.modern.state() != State::Ready {
+                self.0.legacy.warm().await;
+            }
         } else {
             self.0.legacy.warm().await;
             if self.0.legacy.state() != State::Ready {
@@ -381,9 +391,19 @@ impl Backend for Either {
         self.0.state()
     }
 
+    fn children(&self) -> Vec<ChildState> {
+        let mut all = self.0.legacy.children();
+        all.extend(self.0.modern.children());
+        all
+    }
+
     fn instructions(&self) -> Option<String> {
         let legacy = self.0.legacy.instructions();
         legacy.or_else(|| self.0.modern.instructions())
+    }
+
+    async fn sleep(&self) {
+        tokio::join!(self.0.legacy.sleep(), self.0.modern.sleep());
     }
 
     async fn stop(&self) {

@@ -47,6 +47,7 @@ impl Opener for HttpSse {
         &self,
         terms: &Terms,
         audience: Audience,
+        _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
         let reply = self.http.get(&[]).await;

@@ -61,6 +61,7 @@ impl Opener for ModernHttp {
         &self,
         terms: &Terms,
         audience: Audience,
+        _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
@@ -380,6 +381,7 @@ impl Posts {
         BackendError::Lost {
             server: self.server.clone(),
             cause,
+            retryable: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_wire::{Edit, Envelope, Era, Id, Limits as WireLimits, Lines, json, message};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -45,6 +45,8 @@ pub struct Pipe {
     pending: Mutex<Map<u64, Pending>>,
     next: AtomicU64,
     slots: Semaphore,
+    waiting: AtomicUsize,
+    process: OnceLock<u32>,
     audience: Audience,
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
@@ -61,7 +63,15 @@ pub struct Pipe {
     level: AtomicU8,
     /// The server seems to be another one than was greeted.
     worn: AtomicBool,
-    end: OnceLock<String>,
+    /// Requests of hosts so far, those who may make one at the moment, and lines heard.
+    calls: AtomicU64,
+    users: AtomicUsize,
+    heard: AtomicU64,
+    /// It has been asked for a task.
+    has_tasks: AtomicBool,
+    /// It was chillgate that ended it.
+    was_told: AtomicBool,
+    end: OnceLock<End>,
     ended: Notify,
     closing: Notify,
     limits: WireLimits,
@@ -73,6 +83,15 @@ struct Pending {
     answer: oneshot::Sender<Result<Envelope, BackendError>>,
     exchange: Option<Arc<Exchange>>,
     ear: Option<Ear>,
+}
+
+/// How a pipe ended.
+#[derive(Debug)]
+struct End {
+    why: String,
+    at: Instant,
+    /// Nobody has asked the server to.
+    by_itself: bool,
 }
 
 /// So long may a server go on with a call that it was told to end.
@@ -114,6 +133,8 @@ impl Pipe {
             pending: Mutex::default(),
             next: AtomicU64::new(1),
             slots: Semaphore::new(terms.in_flight),
+            waiting: AtomicUsize::new(0),
+            process: OnceLock::new(),
             audience,
             holder: Mutex::default(),
             beside: AtomicUsize::new(0),
@@ -124,6 +145,11 @@ impl Pipe {
             ear: AtomicU64::new(0),
             level: AtomicU8::new(u8::MAX),
             worn: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            users: AtomicUsize::new(0),
+            heard: AtomicU64::new(0),
+            has_tasks: AtomicBool::new(false),
+            was_told: AtomicBool::new(false),
             end: OnceLock::new(),
             ended: Notify::new(),
             closing: Notify::new(),
@@ -142,8 +168,9 @@ impl Pipe {
         let _slot = if waits_for_its_host(request) {
             None
         } else {
-            Some(self.slots.acquire().await.map_err(|_| self.lost())?)
+            Some(self.place().await?)
         };
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let lexeme = Id::number(number);
         let mut edits = edits;
@@ -165,6 +192,33 @@ impl Pipe {
             .map_err(|_| self.lost())?;
         let answer = waiting.answer().await?;
         Ok(answer.with_id(exchange.host_id.as_bytes()))
+    }
+
+    /// A place among the requests that the server may work on at one time.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, BackendError> {
+        match self.slots.try_acquire() {
+            Ok(place) => Ok(place),
+            Err(TryAcquireError::Closed) => Err(self.lost()),
+            Err(TryAcquireError::NoPermits) => {
+                let _waits = Waits::new(&self.waiting);
+                self.slots.acquire().await.map_err(|_| self.lost())
+            }
+        }
+    }
+
+    /// How many requests wait for such a place.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The process behind it is this one.
+    pub fn note_process(&self, pid: u32) {
+        let _ = self.process.set(pid);
+    }
+
+    /// The process behind it, if there is one.
+    pub fn process(&self) -> Option<u32> {
+        self.process.get().copied()
     }
 
     /// Asks the server something on chillgate's own account.
@@ -292,10 +346,56 @@ impl Pipe {
 
     /// Closes it if it is worn and nothing runs on it any more.
     pub fn close_if_worn(&self) {
-        let runs = || locked(&self.pending).values().any(|one| one.ear.is_none());
-        if self.worn.load(Ordering::Relaxed) && !runs() {
+        if self.worn.load(Ordering::Relaxed) && self.running() == 0 {
             self.close();
         }
+    }
+
+    /// Requests that wait for their answer; a subscription is none.
+    pub fn running(&self) -> usize {
+        let pending = locked(&self.pending);
+        pending.values().filter(|one| one.ear.is_none()).count()
+    }
+
+    /// Whether nothing runs on it, and nobody is about to ask it something.
+    pub fn is_at_rest(&self) -> bool {
+        self.users.load(Ordering::Relaxed) == 0 && self.running() == 0
+    }
+
+    /// How many requests of hosts there have been.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// How many lines the server has written.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// It was asked for a task, which outlives the call.
+    pub fn note_task(&self) {
+        self.has_tasks.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may work on something that no call waits for.
+    pub fn has_tasks(&self) -> bool {
+        self.has_tasks.load(Ordering::Relaxed)
+    }
+
+    /// The pipe in the hands of somebody who is about to ask the server something.
+    pub fn take(self: &Arc<Self>) -> Taken {
+        self.users.fetch_add(1, Ordering::Relaxed);
+        Taken(self.clone())
+    }
+
+    /// The least severe level that the server was told to log from, if it was told one.
+    pub fn level(&self) -> Option<u8> {
+        Some(self.level.load(Ordering::Relaxed)).filter(|level| *level != u8::MAX)
+    }
+
+    /// The only host behind it wants another level.
+    pub fn note_level(&self, level: u8) {
+        self.level.store(level, Ordering::Relaxed);
     }
 
     /// Who hears what the server says on its own.
@@ -308,6 +408,7 @@ impl Pipe {
         let mut lines = Lines::new(self.limits.message);
         let why = loop {
             for line in lines.by_ref() {
+                self.heard.fetch_add(1, Ordering::Relaxed);
                 match line {
                     Ok(line) => self.hear(line),
                     Err(oversized) => {
@@ -331,7 +432,9 @@ impl Pipe {
 
     /// The server is gone: everybody who waits hears why.
     pub fn finish(&self, why: String) {
-        let _ = self.end.set(why);
+        let by_itself = !self.was_told.load(Ordering::Relaxed);
+        let at = Instant::now();
+        let _ = self.end.set(End { why, at, by_itself });
         self.line.close();
         self.slots.close();
         locked(&self.pending).clear();
@@ -340,8 +443,15 @@ impl Pipe {
 
     /// Lets no more requests in and closes the server's input, which asks it to end.
     pub fn close(&self) {
+        self.was_told.store(true, Ordering::Relaxed);
         self.line.close();
         self.closing.notify_one();
+    }
+
+    /// The server is of no use any more: everybody who waits hears why, and it is ended.
+    pub fn give_up(&self, why: String) {
+        self.finish(why);
+        self.close();
     }
 
     /// Resolves when somebody has closed the pipe. For the one task that owns what is behind it.
@@ -353,7 +463,13 @@ impl Pipe {
 
     /// Why the server is gone, if it is.
     pub fn end(&self) -> Option<&str> {
-        self.end.get().map(String::as_str)
+        self.end.get().map(|end| end.why.as_str())
+    }
+
+    /// When and why the server ended by itself, if it did.
+    pub fn fallen(&self) -> Option<(Instant, String)> {
+        let end = self.end.get().filter(|end| end.by_itself)?;
+        Some((end.at, end.why.clone()))
     }
 
     /// Resolves when the server is gone.
@@ -380,6 +496,7 @@ impl Pipe {
         BackendError::Lost {
             server: self.server.clone(),
             cause,
+            retryable: false,
         }
     }
 
@@ -406,6 +523,39 @@ impl Pipe {
             number,
             receiver: Some(receiver),
         })
+    }
+}
+
+/// A request that waits; dropped, it does not any more.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A pipe in somebody's hands; dropped, it is let go of.
+#[derive(Debug)]
+pub struct Taken(Arc<Pipe>);
+
+impl std::ops::Deref for Taken {
+    type Target = Arc<Pipe>;
+    fn deref(&self) -> &Arc<Pipe> {
+        &self.0
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.users.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

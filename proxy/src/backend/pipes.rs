@@ -1,47 +1,59 @@
-//! A server that is reached through pipes: which host gets which pipe, and when one is opened.
+//! A server that is reached through pipes: each request finds its pipe, and an open one.
 //!
-//! The one place that knows isolation. What is behind a pipe (a child, a
+//! Which host shares a pipe with whom is said in `places`. What is behind a pipe (a child, a
 //! built-in) is the [`Opener`]'s; what travels through it is the [`Pipe`]'s.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chillgate_wire::{Edit, Envelope, Era, Limits as WireLimits, json, message};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use crate::backend::greeting::Greeting;
-use crate::backend::pipe::{Audience, Pipe, Terms};
-use crate::backend::{Attended, Backend, BackendError, Passage, State};
+use crate::backend::pipe::{Audience, Pipe, Taken, Terms};
+use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, State};
 use crate::config::Isolation;
 use crate::era::rounds;
 use crate::era::server::{discovered, rediscovered, to_legacy};
 use crate::exchange::Exchange;
 use crate::lock::locked;
-use crate::map::Map;
 use crate::session::{Scope, Session};
 
+mod again;
+mod backoff;
 mod ears;
 mod modern;
 mod opening;
+mod places;
+mod sleep;
 mod slot;
 mod tasks;
 mod told;
+mod watch;
 
+use again::Repeatable;
 pub use ears::Ears;
 use opening::Trouble;
-use slot::{Lanes, Slot};
+use places::Places;
+use slot::Slot;
+pub use watch::Care;
 
 /// Makes the far end of a pipe exist.
 #[async_trait]
 pub trait Opener: Send + Sync + std::fmt::Debug {
     /// Starts or connects the server; a task of the opener's carries the bytes until the pipe is
-    /// closed or the server ends, and then calls [`Pipe::finish`].
+    /// closed or the server ends, and then calls [`Pipe::finish`]. `agent`: whose it will be, where
+    /// it is one agent's alone.
     async fn open(
         &self,
         terms: &Terms,
         audience: Audience,
+        agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String>;
 
@@ -56,12 +68,16 @@ pub struct Pipes(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     opener: Box<dyn Opener>,
-    isolation: Isolation,
+    places: Places,
     start_timeout: Duration,
     terms: Terms,
+    care: Care,
     tasks: TaskTracker,
-    shared: Arc<Slot>,
-    own: Mutex<Map<Arc<str>, Lanes>>,
+    repeatable: Repeatable,
+    /// What all share of it is started again when it falls, without a call.
+    is_kept_up: AtomicBool,
+    /// Requests that may have a process of their own at one time.
+    singles: Semaphore,
     stopping: CancellationToken,
 }
 
@@ -81,39 +97,21 @@ impl Pipes {
         isolation: Isolation,
         start_timeout: Duration,
         terms: Terms,
+        care: Care,
         tasks: TaskTracker,
     ) -> Self {
         Self(Arc::new(Inner {
             opener,
-            isolation,
+            places: Places::new(isolation, terms.era, &care),
             start_timeout,
             terms,
+            care,
             tasks,
-            shared: Arc::default(),
-            own: Mutex::default(),
+            repeatable: Repeatable::default(),
+            is_kept_up: AtomicBool::new(false),
+            singles: Semaphore::new(SINGLES),
             stopping: CancellationToken::new(),
         }))
-    }
-
-    /// Hosts that a server may ask something get a pipe of their own, so that its questions
-    /// always have one owner.
-    fn is_own(&self, session: &Session) -> bool {
-        match self.0.isolation {
-            Isolation::Shared => false,
-            Isolation::Session => true,
-            // A modern server asks in its answers, and hears with each request who asks.
-            Isolation::Auto => self.0.terms.era == Era::Legacy && session.declared.any(),
-        }
-    }
-
-    fn slot(&self, session: &Session) -> Arc<Slot> {
-        if !self.is_own(session) {
-            return self.0.shared.clone();
-        }
-        locked(&self.0.own)
-            .entry(session.id.clone())
-            .or_default()
-            .first()
     }
 
     /// A modern host hears questions as the outcome of a call, so a call that may lead to some has
@@ -121,19 +119,15 @@ impl Pipes {
     fn lease(&self, session: &Session, request: &Envelope) -> Result<Option<Lease>, BackendError> {
         let is_asked = session.era() == Era::Modern
             && self.0.terms.era == Era::Legacy
-            && self.is_own(session)
             && session.declared.any()
+            && self.0.places.is_own(session)
             && request.method().is_some_and(rounds::may_ask)
             // What it asks about a task names the task, which outlives the call.
             && request.find(&["params", "task"]).is_none();
         if !is_asked {
             return Ok(None);
         }
-        let lease = locked(&self.0.own)
-            .entry(session.id.clone())
-            .or_default()
-            .lease();
-        let Some((slot, is_spare)) = lease else {
+        let Some((slot, is_spare)) = self.0.places.lease(session) else {
             return Err(BackendError::Busy {
                 server: self.0.terms.server.clone(),
                 cause: "too many calls of this host run or wait for its answers; answer some first"
@@ -149,24 +143,40 @@ impl Pipes {
         }))
     }
 
-    /// The session's pipe, opened and greeted if there is none.
-    async fn pipe(&self, session: &Arc<Session>) -> Result<Arc<Pipe>, BackendError> {
-        self.pipe_in(self.slot(session), session).await
-    }
-
+    /// The pipe of a slot, opened and greeted for this session if there is none.
     async fn pipe_in(
         &self,
         slot: Arc<Slot>,
         session: &Arc<Session>,
-    ) -> Result<Arc<Pipe>, BackendError> {
+    ) -> Result<Taken, BackendError> {
         if let Some(pipe) = slot.current() {
             pipe.audience().join(session);
-            return Ok(pipe);
+            return Ok(pipe.take());
         }
-        let owner = self.is_own(session).then(|| session.clone());
-        let pipe = Box::pin(self.open(slot, owner, true)).await?;
+        let owner = self.0.places.is_own(session).then(|| session.clone());
+        let pipe = Box::pin(self.open(slot, owner, true)).await?.take();
         pipe.audience().join(session);
         Ok(pipe)
+    }
+
+    /// What the session's server says of itself, whether it is awake or not.
+    async fn greeting(&self, session: &Arc<Session>) -> Result<Greeting, BackendError> {
+        let greeted = |pipe: &Arc<Pipe>| {
+            let greeting = pipe.greeting().cloned();
+            greeting.ok_or_else(|| self.down("it has not been initialized"))
+        };
+        if self.0.places.is_per_request() {
+            let (pipe, _single) = self.single(session).await?;
+            return greeted(&pipe);
+        }
+        let slot = self.0.places.slot(session);
+        if let Some(asleep) = slot.asleep() {
+            if let Some(pipe) = &*locked(&slot.pipe) {
+                pipe.audience().join(session);
+            }
+            return Ok(asleep.greeting.clone());
+        }
+        greeted(&*self.pipe_in(slot, session).await?)
     }
 
     async fn initialize(
@@ -176,15 +186,13 @@ impl Pipes {
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let session = &exchange.session;
-        if !self.is_own(session) || self.0.terms.era == Era::Modern {
-            let pipe = self.pipe(session).await?;
-            let Some(greeting) = pipe.greeting() else {
-                return Err(self.down("it has not been initialized"));
-            };
+        let is_own = self.0.places.is_own(session) && !self.0.places.is_per_request();
+        if !is_own || self.0.terms.era == Era::Modern {
+            let greeting = self.greeting(session).await?;
             let result = greeting.for_revision(session.revision.as_str());
             return self.own_result(exchange, &result);
         }
-        let slot = self.slot(session);
+        let slot = self.0.places.slot(session);
         let pipe = self
             .open(slot.clone(), Some(session.clone()), false)
             .await?;
@@ -213,15 +221,25 @@ impl Pipes {
 
     /// What the server said in its `initialize` result, in the words of the modern era.
     async fn discover(&self, exchange: &Arc<Exchange>) -> Result<Envelope, BackendError> {
-        let pipe = self.pipe(&exchange.session).await?;
-        let Some(greeting) = pipe.greeting() else {
-            return Err(self.down("it has not been initialized"));
-        };
+        let greeting = self.greeting(&exchange.session).await?;
         if let Some(own) = &greeting.discovered {
             return self.own_result(exchange, own).map(|own| rediscovered(&own));
         }
         let answer = self.own_result(exchange, &greeting.result)?;
         Ok(discovered(&answer))
+    }
+
+    /// A pipe for one request, which ends with it.
+    async fn single(&self, session: &Arc<Session>) -> Result<(Taken, Single<'_>), BackendError> {
+        let place = self.0.singles.acquire().await;
+        let place = place.map_err(|_| self.down("it was taken out of the configuration"))?;
+        let slot = self.0.places.single(session);
+        let pipe = self.pipe_in(slot, session).await?;
+        let single = Single {
+            pipe: pipe.clone(),
+            _place: place,
+        };
+        Ok((pipe, single))
     }
 
     async fn ask(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
@@ -256,27 +274,70 @@ impl Pipes {
             request,
             passage,
         };
+        if self.0.care.idle.is_some() && request.find(&["params", "task"]).is_some() {
+            pipe.note_task();
+        }
         if pipe.era() == Era::Modern {
             // What is for older hosts is boxed, so that the usual call stays small.
-            let answer = match exchange.session.era() {
+            return match exchange.session.era() {
                 Era::Modern => self.relay_modern(asked).await,
                 Era::Legacy => Box::pin(self.ask_modern(asked)).await,
             };
-            self.look_at(&exchange.session, &answer);
-            return answer;
         }
         if let Some(level) = exchange.log_level() {
             Box::pin(self.log_from(pipe, level)).await;
         }
         // What a shared server must not be told by every host on its own is boxed as well.
-        let answer = match request.method().filter(|_| pipe.audience().is_shared()) {
+        match request.method() {
             Some("logging/setLevel") => Box::pin(self.set_level(asked)).await,
             Some("resources/subscribe") => Box::pin(self.subscribe(asked)).await,
             Some("resources/unsubscribe") => Box::pin(self.unsubscribe(asked)).await,
             _ => self.ask(asked).await,
+        }
+    }
+
+    /// Carries a request once.
+    async fn call_once(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+    ) -> Result<Envelope, BackendError> {
+        let session = &exchange.session;
+        if self.0.places.is_per_request() {
+            return Box::pin(async {
+                let (pipe, _single) = self.single(session).await?;
+                pipe.hold_for(exchange);
+                self.carry(&pipe, exchange, request, passage).await
+            })
+            .await;
+        }
+        let lease = self.lease(session, request)?;
+        let Some(mut lease) = lease else {
+            let slot = self.0.places.slot(session);
+            if slot.current().is_none()
+                && let Some(answer) = self.recall(&slot, exchange, request)
+            {
+                return answer;
+            }
+            let pipe = self.pipe_in(slot, session).await?;
+            let makes_task = session.era() == Era::Modern
+                && request.method() == Some("tools/call")
+                && pipe.era() == Era::Legacy
+                && !pipe.audience().is_shared();
+            let _beside = makes_task.then(|| pipe.go_beside());
+            return self.carry(&pipe, exchange, request, passage).await;
         };
-        self.look_at(&exchange.session, &answer);
-        answer
+        // Boxed for the same reason.
+        Box::pin(async {
+            let pipe = self.pipe_in(lease.slot.clone(), session).await?;
+            pipe.hold_for(exchange);
+            let answer = self.carry(&pipe, exchange, request, passage).await;
+            lease.is_answered = true;
+            pipe.hold_for_nobody();
+            answer
+        })
+        .await
     }
 
     fn own_result(&self, exchange: &Exchange, result: &[u8]) -> Result<Envelope, BackendError> {
@@ -312,8 +373,11 @@ struct Lease {
     is_answered: bool,
 }
 
-/// So long is a spare lane kept.
+/// So long is a spare lane kept, and the process of an agent that has no session.
 const SPARE: Duration = Duration::from_mins(1);
+
+/// Processes for one request each that a server may have at a time.
+const SINGLES: usize = 64;
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -364,38 +428,48 @@ impl Backend for Pipes {
         if request.method() == Some("server/discover") {
             return Box::pin(self.discover(exchange)).await;
         }
-        let lease = self.lease(&exchange.session, request)?;
-        let Some(mut lease) = lease else {
-            let pipe = self.pipe(&exchange.session).await?;
-            let makes_task = exchange.session.era() == Era::Modern
-                && request.method() == Some("tools/call")
-                && pipe.era() == Era::Legacy
-                && !pipe.audience().is_shared();
-            let _beside = makes_task.then(|| pipe.go_beside());
-            return self.carry(&pipe, exchange, request, passage).await;
-        };
-        // Boxed for the same reason.
-        Box::pin(async {
-            let pipe = self.pipe_in(lease.slot.clone(), &exchange.session).await?;
-            pipe.hold_for(exchange);
-            let answer = self.carry(&pipe, exchange, request, passage).await;
-            lease.is_answered = true;
-            pipe.hold_for_nobody();
-            answer
-        })
-        .await
+        let answer = self.call_once(exchange, request, passage).await;
+        match answer {
+            Ok(answer) => {
+                if request.method() == Some("tools/list") {
+                    self.0.repeatable.note(&answer);
+                }
+                Ok(answer)
+            }
+            Err(BackendError::Lost { server, cause, .. }) => {
+                // Boxed, so that the calls that end well stay small.
+                let lost = BackendError::Lost {
+                    server,
+                    cause,
+                    retryable: self.0.repeatable.has(request),
+                };
+                Box::pin(self.call_again(exchange, request, passage, lost)).await
+            }
+            other => other,
+        }
     }
+
     async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
-        let pipe = self.pipe(session).await?;
-        let said = pipe.greeting().map(|greeting| greeting.result.clone());
+        let greeting = self.greeting(session).await?;
+        if self.0.places.is_per_request() {
+            // Between two requests there is nobody who could say anything.
+            return Ok(Attended {
+                said: greeting.result,
+                ended: Box::pin(std::future::pending()),
+            });
+        }
+        let slot = self.0.places.slot(session);
         Ok(Attended {
-            said: said.unwrap_or_default(),
-            ended: Box::pin(async move { pipe.until_ended().await }),
+            said: greeting.result,
+            ended: Box::pin(async move { slot.until_down().await }),
         })
     }
 
     async fn post(&self, session: &Arc<Session>, note: Envelope) -> Result<(), BackendError> {
-        let slot = self.slot(session);
+        if self.0.places.is_per_request() {
+            return Ok(());
+        }
+        let slot = self.0.places.slot(session);
         let Some(pipe) = slot.current().filter(|pipe| pipe.era() == Era::Legacy) else {
             return Ok(());
         };
@@ -411,7 +485,7 @@ impl Backend for Pipes {
     }
 
     async fn detach(&self, session: &Arc<Session>) {
-        let lanes = locked(&self.0.own).remove(&session.id).unwrap_or_default();
+        let (lanes, common) = self.0.places.leave(session);
         for slot in lanes.all() {
             // Whoever opens it right now finishes first, so that nothing is left behind.
             let _tries = slot.opening.lock().await;
@@ -419,72 +493,85 @@ impl Backend for Pipes {
                 pipe.close();
             }
         }
-        if let Some(pipe) = self.0.shared.current() {
+        let Some(slot) = common else { return };
+        let pipe = locked(&slot.pipe).clone();
+        if let Some(pipe) = pipe {
             pipe.audience().leave(session);
             if let Some(ears) = pipe.ears() {
                 ears.ask(pipe.audience());
             }
+            if self.0.places.is_passing() && pipe.audience().is_empty() {
+                self.end_if_unused(slot);
+            }
         }
+        self.show_state();
     }
 
     async fn warm(&self) {
-        if self.0.isolation != Isolation::Session && self.0.shared.current().is_none() {
+        let Some(slot) = self.0.places.ahead() else {
+            return;
+        };
+        self.0.is_kept_up.store(true, Ordering::Relaxed);
+        if slot.current().is_none() && slot.asleep().is_none() {
             // The failure is kept in the slot for `/readyz` and the next caller.
-            let _ = self.open(self.0.shared.clone(), None, true).await;
+            let _ = self.open(slot, None, true).await;
         }
     }
 
     async fn rest(&self) {
-        let pipe = locked(&self.0.shared.pipe).take();
-        if let Some(pipe) = pipe {
-            pipe.close();
+        self.0.is_kept_up.store(false, Ordering::Relaxed);
+        for slot in self.0.places.all_common() {
+            let pipe = locked(&slot.pipe).take();
+            if let Some(pipe) = pipe {
+                pipe.close();
+            }
         }
+    }
+
+    async fn sleep(&self) {
+        for slot in self.0.places.all() {
+            if let Some(pipe) = slot.current()
+                && pipe.is_at_rest()
+                && !pipe.has_tasks()
+                && pipe.audience().wanted().is_empty()
+            {
+                self.put_to_sleep(&slot, &pipe).await;
+            }
+        }
+        self.show_state();
     }
 
     fn state(&self) -> State {
-        let slot = &self.0.shared;
-        if slot.current().is_some() {
-            return State::Ready;
-        }
-        if let Some(end) = slot.end() {
-            return State::Broken(end);
-        }
-        if let Some(trouble) = locked(&slot.trouble).clone() {
-            return State::Broken(trouble);
-        }
-        let own = locked(&self.0.own);
-        let slots = || own.values().flat_map(Lanes::all);
-        let broken = slots().find_map(|slot| {
-            if slot.current().is_some() {
-                None
-            } else {
-                locked(&slot.trouble).clone()
-            }
-        });
-        match broken {
-            Some(trouble) => State::Broken(trouble),
-            None if slots().any(|slot| slot.current().is_some()) => State::Ready,
-            None if slot.opening.try_lock().is_err() => State::Starting,
-            None => State::OnDemand,
-        }
+        self.state_now()
+    }
+
+    fn children(&self) -> Vec<ChildState> {
+        let child = |slot: Arc<Slot>| {
+            let pipe = slot.current()?;
+            Some(ChildState {
+                pid: pipe.process()?,
+                agent: slot.agent.clone(),
+                running: pipe.running(),
+                waiting: pipe.waiting(),
+            })
+        };
+        let slots = self.0.places.all();
+        slots.into_iter().filter_map(child).collect()
     }
 
     fn instructions(&self) -> Option<String> {
-        let pipe = self.0.shared.current()?;
-        let result = &pipe.greeting()?.result;
-        let at = json::member(result, "instructions")?;
+        let slot = self.0.places.ahead()?;
+        let result = match slot.asleep() {
+            Some(asleep) => asleep.greeting.result.clone(),
+            None => slot.current()?.greeting()?.result.clone(),
+        };
+        let at = json::member(&result, "instructions")?;
         json::text(&result[at]).map(std::borrow::Cow::into_owned)
     }
 
     async fn stop(&self) {
         self.0.stopping.cancel();
-        let own: Vec<_> = locked(&self.0.own).drain().collect();
-        let mut slots: Vec<_> = own
-            .iter()
-            .flat_map(|(_, lanes)| lanes.all())
-            .cloned()
-            .collect();
-        slots.push(self.0.shared.clone());
+        let slots = self.0.places.clear();
         let pipes: Vec<_> = slots
             .iter()
             .filter_map(|slot| locked(&slot.pipe).take())
@@ -499,15 +586,104 @@ impl Backend for Pipes {
 }
 
 impl Pipes {
-    /// A pipe ended by itself: the reason is kept for `/readyz` until the next one is open.
-    fn look_at(&self, session: &Session, answer: &Result<Envelope, BackendError>) {
-        let Err(BackendError::Lost { cause, .. }) = answer else {
-            return;
+    /// The process that had the call is gone. What does no harm is asked once more; for all else
+    /// this is the answer.
+    async fn call_again(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+        lost: BackendError,
+    ) -> Result<Envelope, BackendError> {
+        let BackendError::Lost {
+            cause, retryable, ..
+        } = &lost
+        else {
+            return Err(lost);
         };
-        let slot = self.slot(session);
-        if slot.current().is_none() {
-            *locked(&slot.trouble) = Some(cause.clone());
-            self.0.terms.metrics.child_up(&self.0.terms.server, false);
+        if !retryable || self.0.stopping.is_cancelled() || exchange.session.is_over() {
+            return Err(lost);
         }
+        let server = &self.0.terms.server;
+        info!(%server, %cause, method = request.method(), "Asking again what does no harm.");
+        self.0.terms.metrics.call_retried(server);
+        exchange.touch();
+        match self.call_once(exchange, request, passage).await {
+            Err(BackendError::Lost { server, cause, .. }) => Err(BackendError::Lost {
+                server,
+                cause,
+                retryable: true,
+            }),
+            // It may have been carried out the first time.
+            Err(BackendError::Down { .. }) => Err(lost),
+            answer => answer,
+        }
+    }
+
+    /// How the server is: as the best of its processes, else as the worst trouble.
+    fn state_now(&self) -> State {
+        let states: Vec<State> = self
+            .0
+            .places
+            .all()
+            .iter()
+            .map(|slot| slot.state())
+            .collect();
+        let rank = |state: &State| match state {
+            State::Ready => 0,
+            State::Asleep => 1,
+            State::Starting => 2,
+            State::Looping(_) => 3,
+            State::Broken(_) => 4,
+            State::OnDemand => 5,
+        };
+        states
+            .into_iter()
+            .min_by_key(rank)
+            .unwrap_or(State::OnDemand)
+    }
+
+    /// Whether this slot's process is started again without a call.
+    fn is_kept_up(&self, slot: &Arc<Slot>) -> bool {
+        self.0.is_kept_up.load(Ordering::Relaxed)
+            && self
+                .0
+                .places
+                .ahead()
+                .is_some_and(|ahead| Arc::ptr_eq(&ahead, slot))
+    }
+
+    /// Ends a process that its last session has left, unless another comes soon.
+    fn end_if_unused(&self, slot: Arc<Slot>) {
+        let pipes = self.clone();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(SPARE) => {}
+                () = pipes.0.stopping.cancelled() => return,
+            }
+            let _tries = slot.opening.lock().await;
+            let pipe = locked(&slot.pipe).clone();
+            if let Some(pipe) = pipe
+                && pipe.audience().is_empty()
+                && pipe.is_at_rest()
+            {
+                pipes.0.places.forget(&slot);
+                locked(&slot.pipe).take();
+                pipe.close();
+                pipes.show_state();
+            }
+        });
+    }
+}
+
+/// A pipe for one request; dropped, it is closed.
+struct Single<'a> {
+    pipe: Arc<Pipe>,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Drop for Single<'_> {
+    fn drop(&mut self) {
+        self.pipe.close();
     }
 }

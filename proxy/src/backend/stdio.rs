@@ -3,6 +3,8 @@
 //! Starting, watching and killing processes is the supervisor's; this file joins a process's
 //! standard streams to a [`Pipe`] and says in words how it ended.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tracing::{debug, warn};
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
 use crate::config::CommandServer;
+use crate::config::secret::{AGENT, SecretText, for_agent};
 use crate::line::Line;
 use crate::supervisor::{self, Launch, environment};
 
@@ -30,16 +33,44 @@ impl Child {
 
     /// Whether its program is there to be started.
     pub fn look(&self, name: &str) -> Result<(), String> {
-        supervisor::look_for(&self.launch(name)?).map_err(|error| error.to_string())
+        supervisor::look_for(&self.launch(name, None)?).map_err(|error| error.to_string())
     }
 
-    fn launch(&self, name: &str) -> Result<Launch, String> {
+    /// What is started; for an agent with what is that agent's alone.
+    fn launch(&self, name: &str, agent: Option<&str>) -> Result<Launch, String> {
+        let server = &self.server;
+        let mut set = server.env.clone();
+        let (mut command, mut cwd) = (server.command.clone(), server.cwd.clone());
+        if let Some(agent) = agent {
+            for (name, text) in &server.agent_env {
+                let text = SecretText::of_agent(text, agent)
+                    .map_err(|cause| format!("`agent-env` {name}: {cause}"))?;
+                set.insert(name.clone(), text);
+            }
+            for word in command.iter_mut().filter(|word| word.contains(AGENT)) {
+                *word = for_agent(word, agent).map_err(|cause| format!("`command`: {cause}"))?;
+            }
+            if let Some(folder) = server.agent_folder() {
+                let folder = for_agent(folder, agent).map_err(|cause| format!("`cwd`: {cause}"))?;
+                make_private(&folder).map_err(|error| format!("`cwd` {folder}: {error}"))?;
+                cwd = Some(folder.into());
+            }
+        }
         Ok(Launch {
             name: name.to_owned(),
-            command: self.server.command.clone(),
-            env: environment::of(&self.server.inherit, &self.server.env)?,
-            cwd: self.server.cwd.clone(),
+            command,
+            env: environment::of(&server.inherit, &set)?,
+            cwd,
         })
+    }
+}
+
+/// A folder of one agent, for chillgate's user alone; one that is there stays as it is.
+fn make_private(folder: &str) -> std::io::Result<()> {
+    let made = DirBuilder::new().mode(0o700).create(folder);
+    match made {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 
@@ -80,15 +111,17 @@ impl Opener for Child {
         &self,
         terms: &Terms,
         audience: Audience,
+        agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
-        let launch = self.launch(&terms.server)?;
+        let launch = self.launch(&terms.server, agent)?;
         let mut process = supervisor::spawn(launch, &terms.metrics)
             .await
             .map_err(|error| error.to_string())?;
         let (stdin, stdout) = process.take_pipes().ok_or("its pipes are missing")?;
         let (line, writing) = Line::new(stdin);
         let pipe = Pipe::new(terms, line, audience);
+        pipe.note_process(process.pid());
         debug!(server = %terms.server, pid = process.pid(), "Started the server.");
         let (owned, server) = (pipe.clone(), terms.server.clone());
         let metrics = terms.metrics.clone();

@@ -130,6 +130,7 @@ impl Inner {
         BackendError::Lost {
             server: self.terms.server.clone(),
             cause: cause.into(),
+            retryable: false,
         }
     }
 

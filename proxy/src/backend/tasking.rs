@@ -16,7 +16,7 @@ use chillgate_wire::{Envelope, Era, Id, code, json, message};
 use serde_json::{Map, Value, json as value};
 use tokio_util::task::TaskTracker;
 
-use super::{Attended, Backend, BackendError, Passage, State};
+use super::{Attended, Backend, BackendError, ChildState, Passage, State};
 use crate::era::rounds;
 use crate::era::tasks::{self, Support};
 use crate::exchange::Exchange;
@@ -531,8 +531,16 @@ impl Backend for Tasking {
         self.0.server.rest().await;
     }
 
+    async fn sleep(&self) {
+        self.0.server.sleep().await;
+    }
+
     fn state(&self) -> State {
         self.0.server.state()
+    }
+
+    fn children(&self) -> Vec<ChildState> {
+        self.0.server.children()
     }
 
     fn instructions(&self) -> Option<String> {

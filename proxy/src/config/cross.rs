@@ -36,6 +36,15 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
         identity(config, &mut found);
     }
     limits(config, sound(&["limits"]), &mut found);
+    if sound(&["rest"])
+        && config
+            .rest
+            .after
+            .is_some_and(|after| after < Duration::from_secs(1))
+    {
+        let text = "nobody rests after less than a second";
+        found.push(Said::at(&["rest", "after"], text, "write after = \"30m\""));
+    }
     if sound(&["log"]) && tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
         let help = "write filter = \"info\" or filter = \"warn,chillgate=debug\"";
         found.push(Said::at(

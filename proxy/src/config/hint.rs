@@ -121,6 +121,20 @@ pub(super) const LINES: &[(&str, &str)] = &[
         "server.*.env",
         r#"env = { TOKEN = "file:/run/secrets/token" }"#,
     ),
+    (
+        "server.*.agent-env",
+        r#"agent-env = { TOKEN = "file:/run/secrets/{agent}/token" }"#,
+    ),
+    (
+        "server.*.probe",
+        r#"probe = { every = "30s", timeout = "10s", failures = 3 }"#,
+    ),
+    ("server.*.probe.every", r#"every = "30s""#),
+    ("server.*.probe.timeout", r#"timeout = "10s""#),
+    ("server.*.probe.failures", "failures = 3"),
+    ("server.*.probe.tool", r#"tool = "status""#),
+    ("server.*.probe.arguments", "arguments = {}"),
+    ("server.*.idle", r#"idle = "30m""#),
     ("server.*.inherit", r#"inherit = ["HTTPS_PROXY"]"#),
     ("server.*.cwd", r#"cwd = "/data""#),
     ("server.*.url", r#"url = "https://mcp.example/mcp""#),
@@ -136,6 +150,8 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("state", "[state]"),
     ("state.store", r#"store = "memory""#),
     ("state.folder", r#"folder = "/var/lib/chillgate""#),
+    ("rest", "[rest]"),
+    ("rest.after", r#"after = "30m""#),
     ("limits", "[limits]"),
     ("limits.message", r#"message = "16MiB""#),
     ("limits.depth", "depth = 64"),
@@ -168,10 +184,6 @@ pub(super) fn not_yet(path: &str) -> Option<&'static str> {
         (
             "identity.jwt",
             "use `api-keys`, or `header` behind something that checks the token",
-        ),
-        (
-            "server.*.idle",
-            "remove the line; a child stays until chillgate ends",
         ),
         (
             "server.*.limits",

@@ -49,6 +49,11 @@ impl SecretText {
         }
     }
 
+    /// The secret of one agent, see [`for_agent`].
+    pub fn of_agent(text: &str, agent: &str) -> Result<Self, String> {
+        for_agent(text, agent).map(Self)
+    }
+
     /// The file this value is read from, if it is one.
     pub fn file(&self) -> Option<&Path> {
         self.0.strip_prefix("file:").map(Path::new)
@@ -79,6 +84,38 @@ impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretText(…)")
     }
+}
+
+/// What stands for an agent's name where something is one agent's alone.
+pub const AGENT: &str = "{agent}";
+/// The same, as variables are named: `agent-a` is `AGENT_A`.
+pub const AGENT_VARIABLE: &str = "{AGENT}";
+
+/// `text` with an agent's name in the place of [`AGENT`] and [`AGENT_VARIABLE`].
+///
+/// # Errors
+/// In words, where the name could mean another file or another agent's variable.
+pub fn for_agent(text: &str, agent: &str) -> Result<String, String> {
+    let refuse = |allowed: &str| {
+        let agent = agent.escape_debug();
+        Err(format!(
+            "the agent `{agent}` cannot have one of its own: its name is not made of {allowed}"
+        ))
+    };
+    let is_file = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    let is_sly = agent.starts_with(['.', '-']) || !agent.chars().all(is_file);
+    if text.contains(AGENT) && is_sly {
+        return refuse("letters, digits and `-_.@`, with a letter or digit first");
+    }
+    // Two agents must never be one variable, as `a-b` and `a_b` would.
+    let is_variable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.contains(AGENT_VARIABLE) && !agent.chars().all(is_variable) {
+        return refuse("`a-z`, digits and `-`");
+    }
+    let variable = agent.to_ascii_uppercase().replace('-', "_");
+    Ok(text
+        .replace(AGENT, agent)
+        .replace(AGENT_VARIABLE, &variable))
 }
 
 /// `text` with every `${NAME}` replaced by that environment variable.
@@ -188,6 +225,32 @@ mod tests {
         assert!(matches!(secret.resolve(), Err(SecretError::Empty(_))));
         std::fs::write(&path, "x".repeat(70_000)).expect("writing");
         assert!(matches!(secret.resolve(), Err(SecretError::Large(_))));
+    }
+
+    #[test]
+    fn an_agents_secret_is_never_anothers() {
+        let of = |text: &str, agent: &str| SecretText::of_agent(text, agent).map(|it| it.0);
+        let file = "file:/run/secrets/{agent}/token";
+        assert_eq!(
+            of(file, "a-1"),
+            Ok("file:/run/secrets/a-1/token".to_owned())
+        );
+        assert_eq!(of("${KEY_{AGENT}}", "a-1"), Ok("${KEY_A_1}".to_owned()));
+        assert_eq!(of("{agent}@{AGENT}", "a"), Ok("a@A".to_owned()));
+        for sly in [
+            "..", ".a", "a/b", "../b", "a\\b", "a b", "a\nb", "${HOME}", "{agent}", "ä", "a\0",
+        ] {
+            assert!(
+                of(file, sly).is_err_and(|why| why.contains("agent")),
+                "{sly:?}"
+            );
+            if sly != "-a" {
+                assert!(of("${KEY_{AGENT}}", sly).is_err(), "{sly:?}");
+            }
+        }
+        for alike in ["a_b", "A-B", "a.b", "a@b"] {
+            assert!(of("${KEY_{AGENT}}", alike).is_err(), "{alike}");
+        }
     }
 
     #[test]

@@ -4,16 +4,18 @@
 //! of one kind on a server of another is found. It knows neither files nor layers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chillgate_chill::{Effects, Lang, Scope, Settings};
 use http::{HeaderName, Uri};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use super::secret::SecretText;
+use super::secret::{AGENT, AGENT_VARIABLE, SecretText};
 use super::units::{span_opt, word_opt};
-use super::{CommandServer, Isolation, RemoteServer, Server, ServerEra, hint};
+use super::{CommandServer, Isolation, Probe, RemoteServer, Server, ServerEra, hint};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -35,8 +37,12 @@ pub(super) struct RawServer {
     lang: Option<Lang>,
     stress: Option<i64>,
     command: Option<Vec<String>>,
-    #[serde(deserialize_with = "word_opt")]
     isolation: Option<Isolation>,
+    agent_env: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "probe_opt")]
+    probe: Option<Probing>,
+    #[serde(deserialize_with = "span_opt")]
+    idle: Option<Duration>,
     env: Option<BTreeMap<String, SecretText>>,
     inherit: Option<Vec<String>>,
     cwd: Option<PathBuf>,
@@ -77,7 +83,17 @@ const KINDS: [(&str, &[&str]); 3] = [
     ),
     (
         "command",
-        &["isolation", "env", "inherit", "cwd", "start-timeout", "era"],
+        &[
+            "isolation",
+            "env",
+            "agent-env",
+            "inherit",
+            "cwd",
+            "start-timeout",
+            "era",
+            "probe",
+            "idle",
+        ],
     ),
     (
         "url",
@@ -269,14 +285,89 @@ impl RawServer {
                 "write inherit = [\"HTTPS_PROXY\"]; values belong into `env`",
             ));
         }
+        let isolation = self.isolation.unwrap_or_default();
+        let agent_env = self.agent_env.unwrap_or_default();
+        for name in agent_env.keys().filter(|name| !legal(name)) {
+            found.push(wrong(
+                &["agent-env", name],
+                true,
+                "an environment variable cannot have this name",
+                "write a name of letters, digits and `_`",
+            ));
+        }
+        for (name, value) in &agent_env {
+            if !value.contains(AGENT) && !value.contains(AGENT_VARIABLE) {
+                found.push(wrong(
+                    &["agent-env", name],
+                    false,
+                    "this value is the same for every agent",
+                    "write \"file:/run/secrets/{agent}/token\" or \"${TOKEN_{AGENT}}\"; \
+                     what is the same for all belongs into `env`",
+                ));
+            }
+        }
+        let is_one_agents = matches!(
+            isolation,
+            Isolation::Agent | Isolation::Session | Isolation::Request
+        );
+        if !agent_env.is_empty() && !is_one_agents {
+            found.push(wrong(
+                &["agent-env"],
+                true,
+                "agents that share a process cannot have secrets of their own in it",
+                "add isolation = \"agent\"",
+            ));
+        }
+        let names_agent = |text: &str| text.contains(AGENT);
+        if !is_one_agents && command.iter().any(|word| names_agent(word)) {
+            found.push(wrong(
+                &["command"],
+                false,
+                "`{agent}` has no meaning where agents share a process",
+                "add isolation = \"agent\"",
+            ));
+        }
+        if !is_one_agents
+            && self
+                .cwd
+                .as_deref()
+                .and_then(Path::to_str)
+                .is_some_and(names_agent)
+        {
+            found.push(wrong(
+                &["cwd"],
+                false,
+                "`{agent}` has no meaning where agents share a process",
+                "add isolation = \"agent\"",
+            ));
+        }
+        let probe = match self.probe {
+            None => Some(Probe::default()),
+            Some(Probing::Off) => None,
+            Some(Probing::With(probe)) => Some(probe),
+        };
+        if let Some(probe) = &probe {
+            probe_mistakes(probe, found);
+        }
+        if self.idle.is_some_and(|idle| idle < LEAST_IDLE) {
+            found.push(wrong(
+                &["idle"],
+                false,
+                "a server cannot rest after less than a second without calls",
+                "write idle = \"30m\"",
+            ));
+        }
         CommandServer {
             command,
-            isolation: self.isolation.unwrap_or_default(),
+            isolation,
             env,
             inherit,
             cwd: self.cwd,
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
             era: self.era.unwrap_or_default(),
+            agent_env,
+            probe,
+            idle: self.idle,
         }
     }
 
@@ -321,6 +412,66 @@ impl RawServer {
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
             era: self.era.unwrap_or_default(),
         }
+    }
+}
+
+/// The shortest time without calls after which a server may rest.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
+
+/// `probe = false`, or a table.
+#[derive(Clone, Debug)]
+enum Probing {
+    Off,
+    With(Probe),
+}
+
+fn probe_opt<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Probing>, D::Error> {
+    struct Words;
+    impl<'de> Visitor<'de> for Words {
+        type Value = Probing;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a table or false")
+        }
+        fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Probing, E> {
+            Ok(if is_on {
+                Probing::With(Probe::default())
+            } else {
+                Probing::Off
+            })
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Probing, A::Error> {
+            Probe::deserialize(MapAccessDeserializer::new(map)).map(Probing::With)
+        }
+    }
+    from.deserialize_any(Words).map(Some)
+}
+
+fn probe_mistakes(probe: &Probe, found: &mut Vec<Wrong>) {
+    const LEAST: Duration = Duration::from_millis(100);
+    for (key, span, help) in [
+        ("every", probe.every, "write every = \"30s\""),
+        ("timeout", probe.timeout, "write timeout = \"10s\""),
+    ] {
+        if span < LEAST {
+            let message = format!("`{key}` of a probe is at least 100ms");
+            found.push(wrong(&["probe", key], false, message, help));
+        }
+    }
+    if probe.failures == 0 {
+        found.push(wrong(
+            &["probe", "failures"],
+            false,
+            "a server that has answered each time does not hang",
+            "write failures = 3, or probe = false",
+        ));
+    }
+    if probe.arguments.is_some() && probe.tool.is_none() {
+        found.push(wrong(
+            &["probe", "arguments"],
+            true,
+            "`arguments` are those of a tool, and none is named",
+            "add tool = \"…\", or remove the line",
+        ));
     }
 }
 

@@ -160,9 +160,9 @@ impl Refusal {
                     BackendError::Unspoken { server, .. } => {
                         (code::SERVER_DOWN, "server-era", server, false)
                     }
-                    BackendError::Lost { server, .. } => {
-                        (code::SERVER_DOWN, "server-lost", server, false)
-                    }
+                    BackendError::Lost {
+                        server, retryable, ..
+                    } => (code::SERVER_DOWN, "server-lost", server, *retryable),
                     BackendError::Invalid { server, .. } => {
                         (code::INTERNAL_ERROR, "server-invalid", server, false)
                     }

@@ -37,7 +37,7 @@ pub struct ServerState {
 
 /// The state of a server.
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Nobody has asked for it yet.
     Idle,
@@ -45,6 +45,10 @@ pub enum State {
     Starting,
     /// Answers.
     Up,
+    /// Wakes with the next call.
+    Asleep,
+    /// Does not, and fails time and again.
+    CrashLoop,
     /// Does not.
     Down,
 }

@@ -21,21 +21,28 @@ pub(crate) struct Kin {
 /// Everything below `root`, parents before their children; zombies, which nothing can hurt, are
 /// left out. Empty as well when `/proc` cannot be read.
 pub(crate) fn descendants(root: Pid) -> Vec<Kin> {
+    families(&[Some(root)]).pop().unwrap_or_default()
+}
+
+/// The same for several, from one look at the table.
+pub(crate) fn families(roots: &[Option<Pid>]) -> Vec<Vec<Kin>> {
     let mut children: HashMap<i32, Vec<Kin>> = HashMap::new();
     for kin in table() {
         children.entry(kin.parent).or_default().push(kin);
     }
-    let mut found = children
-        .remove(&root.as_raw_nonzero().get())
-        .unwrap_or_default();
-    let mut next = 0;
-    while let Some(kin) = found.get(next) {
+    let mut family = |root: &Option<Pid>| {
         // Each list is taken out once, so that even a table read mid-change cannot loop.
-        let below = children.remove(&kin.pid.as_raw_nonzero().get());
-        found.extend(below.unwrap_or_default());
-        next += 1;
-    }
-    found
+        let mut below = |pid: Pid| children.remove(&pid.as_raw_nonzero().get());
+        let mut found = root.and_then(&mut below).unwrap_or_default();
+        let mut next = 0;
+        while let Some(kin) = found.get(next) {
+            let more = below(kin.pid);
+            found.extend(more.unwrap_or_default());
+            next += 1;
+        }
+        found
+    };
+    roots.iter().map(&mut family).collect()
 }
 
 /// Everything in the session `leader` once made, even when the leader is gone.
@@ -46,6 +53,11 @@ pub(crate) fn of_session(leader: Pid) -> Vec<Kin> {
 }
 
 impl Kin {
+    /// Its number, which may be another's by now.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Signals this process and never another that got its number meanwhile. A process that is
     /// gone already is no failure.
     pub(crate) fn signal(&self, signal: Signal) {

@@ -14,16 +14,19 @@ use prometheus::{IntCounter, Registry, TextEncoder};
 use crate::lock::locked;
 
 mod budgets;
+mod children;
 mod chill;
 mod exchange;
 mod families;
 mod policy;
 
 pub use budgets::BudgetLeft;
+pub use children::ChildUsage;
 pub use chill::ChillLevels;
 pub use exchange::{ExchangeMetrics, InFlight};
 
 use budgets::BudgetGauges;
+use children::ChildGauges;
 use chill::ChillGauges;
 use exchange::Exchanges;
 use families::Families;
@@ -35,6 +38,7 @@ pub struct Metrics {
     exchanges: Exchanges,
     chill: ChillGauges,
     budgets: BudgetGauges,
+    children: ChildGauges,
     /// One scrape at a time, so that the gauges filled for one are not seen half-filled by another.
     scrape: Mutex<()>,
 }
@@ -64,6 +68,7 @@ impl Metrics {
         let families = Families::register(&registry);
         let chill = ChillGauges::register(&registry);
         let budgets = BudgetGauges::register(&registry);
+        let children = ChildGauges::register(&registry);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry
             .register(Box::new(process))
@@ -76,6 +81,7 @@ impl Metrics {
             exchanges,
             chill,
             budgets,
+            children,
             scrape: Mutex::new(()),
         })
     }
@@ -85,6 +91,7 @@ impl Metrics {
         let _one = locked(&self.scrape);
         self.chill.fill();
         self.budgets.fill();
+        self.children.fill();
         let gathered = self.registry.gather();
         TextEncoder::new()
             .encode_to_string(&gathered)
@@ -146,6 +153,43 @@ impl Metrics {
         self.families
             .child_restarts
             .with_label_values(&[server, reason])
+            .inc();
+    }
+
+    /// Whether a server fails time and again.
+    pub fn child_looping(&self, server: &str, looping: bool) {
+        self.families
+            .child_looping
+            .with_label_values(&[server])
+            .set(i64::from(looping));
+    }
+
+    /// Processes of a server that sleep.
+    pub fn children_asleep(&self, server: &str, asleep: usize) {
+        self.families
+            .children_asleep
+            .with_label_values(&[server])
+            .set(gauge(asleep));
+    }
+
+    /// A process of a server was put to sleep.
+    pub fn child_slept(&self, server: &str) {
+        self.families.child_slept.with_label_values(&[server]).inc();
+    }
+
+    /// One that slept could be called so long after somebody wanted to.
+    pub fn child_woke(&self, server: &str, after: Duration) {
+        self.families
+            .child_wake
+            .with_label_values(&[server])
+            .observe(after.as_secs_f64());
+    }
+
+    /// A call was made a second time.
+    pub fn call_retried(&self, server: &str) {
+        self.families
+            .call_retries
+            .with_label_values(&[server])
             .inc();
     }
 
@@ -217,6 +261,16 @@ impl Metrics {
     /// Where ChillMCP's levels are read at each scrape; replaces what was given before.
     pub fn chill_from(&self, read: impl Fn() -> Vec<ChillLevels> + Send + Sync + 'static) {
         self.chill.read_from(Box::new(read));
+    }
+
+    /// Where it is read at each scrape what servers' processes take; replaces what was given before.
+    pub fn children_from(&self, read: impl Fn() -> Vec<ChildUsage> + Send + Sync + 'static) {
+        self.children.read_from(Box::new(read));
+    }
+
+    /// Whether nobody has called anything for long.
+    pub fn resting(&self, resting: bool) {
+        self.families.resting.set(i64::from(resting));
     }
 
     /// Where the state of quotas is read at each scrape; replaces what was given before.

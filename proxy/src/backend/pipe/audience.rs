@@ -14,9 +14,27 @@ use crate::session::Session;
 #[derive(Debug)]
 pub enum Audience {
     /// One session; the server was initialized with that host's own capabilities.
-    One(Weak<Session>),
+    One(Only),
     /// Everybody who has called; the server was initialized with no capabilities.
     Many(Mutex<Members>),
+}
+
+/// The only session behind a pipe.
+#[derive(Debug)]
+pub struct Only {
+    session: Weak<Session>,
+    /// What a server that takes this one's place is to be told.
+    subscribed: Mutex<HashSet<String>>,
+}
+
+/// Resources whose subscription is remembered for one session.
+const REMEMBERED: usize = 1000;
+
+impl Only {
+    /// The session, while it is there.
+    pub fn upgrade(&self) -> Option<Arc<Session>> {
+        self.session.upgrade()
+    }
 }
 
 /// The sessions that share a pipe.
@@ -30,6 +48,14 @@ impl Audience {
     /// Nobody yet, and room for all.
     pub fn shared() -> Self {
         Self::Many(Mutex::default())
+    }
+
+    /// This session alone.
+    pub fn only(session: &Arc<Session>) -> Self {
+        Self::One(Only {
+            session: Arc::downgrade(session),
+            subscribed: Mutex::default(),
+        })
     }
 
     /// Whether everybody shares the pipe.
@@ -63,20 +89,29 @@ impl Audience {
 
     /// The session has subscribed to a resource.
     pub fn subscribe(&self, session: &Session, uri: &str) {
-        if let Self::Many(members) = self {
-            let mut members = locked(members);
-            members
-                .subscribed
-                .entry(uri.to_owned())
-                .or_default()
-                .insert(session.id.clone());
+        match self {
+            Self::One(only) => {
+                let mut subscribed = locked(&only.subscribed);
+                if subscribed.len() < REMEMBERED {
+                    subscribed.insert(uri.to_owned());
+                }
+            }
+            Self::Many(members) => {
+                let mut members = locked(members);
+                let who = members.subscribed.entry(uri.to_owned());
+                who.or_default().insert(session.id.clone());
+            }
         }
     }
 
     /// The session has unsubscribed; whether nobody else is left.
     pub fn unsubscribe(&self, session: &Session, uri: &str) -> bool {
-        let Self::Many(members) = self else {
-            return true;
+        let members = match self {
+            Self::One(only) => {
+                locked(&only.subscribed).remove(uri);
+                return true;
+            }
+            Self::Many(members) => members,
         };
         let mut members = locked(members);
         let Some(who) = members.subscribed.get_mut(uri) else {
@@ -88,6 +123,11 @@ impl Audience {
             members.subscribed.remove(uri);
         }
         nobody
+    }
+
+    /// Whether nobody is there any more.
+    pub fn is_empty(&self) -> bool {
+        self.all().is_empty()
     }
 
     /// How many resources this session has subscribed to.
@@ -105,7 +145,7 @@ impl Audience {
     /// The resources that anybody has subscribed to.
     pub fn wanted(&self) -> HashSet<String> {
         match self {
-            Self::One(_) => HashSet::new(),
+            Self::One(only) => locked(&only.subscribed).clone(),
             Self::Many(members) => locked(members).subscribed.keys().cloned().collect(),
         }
     }
@@ -114,7 +154,10 @@ impl Audience {
     #[must_use]
     pub fn heir(&self) -> Self {
         match self {
-            Self::One(session) => Self::One(session.clone()),
+            Self::One(only) => Self::One(Only {
+                session: only.session.clone(),
+                subscribed: Mutex::new(locked(&only.subscribed).clone()),
+            }),
             Self::Many(members) => {
                 let mut members = locked(members).clone();
                 let Members {

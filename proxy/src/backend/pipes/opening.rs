@@ -4,16 +4,19 @@
 //! backoff. Who gets the pipe, and what travels through it, it does not know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use chillgate_wire::Era;
+use chillgate_wire::{Era, json};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Pipes;
-use super::slot::Slot;
+use super::slot::{Slot, Tries, Wait};
+use super::watch::HUNG;
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe};
+use crate::backend::said::level_params;
 use crate::lock::locked;
 use crate::session::Session;
 
@@ -55,10 +58,11 @@ impl Pipes {
 
     async fn open_now(
         &self,
-        slot: &Slot,
+        slot: &Arc<Slot>,
         owner: Option<Arc<Session>>,
         greet: bool,
     ) -> Result<Arc<Pipe>, BackendError> {
+        let asked = Instant::now();
         let mut tries = slot.opening.lock().await;
         if let Some(pipe) = slot.current() {
             return Ok(pipe);
@@ -66,28 +70,16 @@ impl Pipes {
         if self.0.stopping.is_cancelled() {
             return Err(self.down("it was taken out of the configuration"));
         }
-        if let Some(wait) = tries
-            .not_before
-            .and_then(|at| at.checked_duration_since(Instant::now()))
-        {
-            let trouble = locked(&slot.trouble).clone().unwrap_or_default();
-            if tries.is_unspoken {
-                return Err(self.unspoken(trouble));
-            }
-            let again = wait.as_secs_f64();
-            return Err(self.down(&format!("{trouble}; next try in {again:.1} s")));
-        }
-        let restarted = tries.opened.is_some();
+        self.bide(slot, &mut tries).await?;
+        let restarted = tries.has_opened();
         let before = locked(&slot.pipe).clone();
+        let asleep = slot.asleep();
         let audience = match (&owner, &before) {
-            (Some(session), _) if self.0.terms.era == Era::Legacy => {
-                Audience::One(Arc::downgrade(session))
-            }
-            // Whoever subscribed to something has not heard that the server is another one.
             (_, Some(before)) => before.audience().heir(),
+            (Some(session), None) if self.0.terms.era == Era::Legacy => Audience::only(session),
             _ => Audience::shared(),
         };
-        let starting = self.start(audience, owner.as_deref(), greet);
+        let starting = self.start(slot, audience, owner.as_deref(), greet);
         let opened = tokio::select! {
             opened = tokio::time::timeout(self.0.start_timeout, starting) => match opened {
                 Ok(opened) => opened,
@@ -101,55 +93,80 @@ impl Pipes {
                 Err(Trouble::Down("it was stopped while it started".to_owned()))
             }
         };
-        let now = Instant::now();
+        let server = &self.0.terms.server;
         match opened {
             Ok(pipe) => {
-                tries.opened = Some(now);
-                tries.not_before = None;
-                *locked(&slot.pipe) = Some(pipe.clone());
-                *locked(&slot.trouble) = None;
-                self.0.terms.metrics.child_up(&self.0.terms.server, true);
-                if restarted {
-                    self.0
-                        .terms
-                        .metrics
-                        .child_restarted(&self.0.terms.server, "ended");
+                if let Some(before) = &before {
+                    self.tell_again(before, &pipe).await;
                 }
-                info!(server = %self.0.terms.server, "The server is ready.");
+                slot.opened(&mut tries, &pipe);
+                self.watch(slot, &pipe, owner.as_ref());
+                self.show_state();
+                if let Some(asleep) = asleep {
+                    self.0.terms.metrics.child_woke(server, asked.elapsed());
+                    info!(%server, "The server is awake.");
+                    let (pipes, woken) = (self.clone(), pipe.clone());
+                    self.0.tasks.spawn(async move {
+                        pipes.verify(&asleep, &woken).await;
+                    });
+                    return Ok(pipe);
+                }
+                if restarted {
+                    let fallen = before.and_then(|before| before.fallen());
+                    let reason = match fallen {
+                        Some((_, why)) if why.starts_with(HUNG) => "hung",
+                        _ => "ended",
+                    };
+                    self.0.terms.metrics.child_restarted(server, reason);
+                }
+                info!(%server, "The server is ready.");
                 Ok(pipe)
             }
-            Err(trouble) => {
-                tries.not_before = Some(now + tries.backoff());
-                tries.is_unspoken = matches!(trouble, Trouble::Unspoken(_));
-                let server = self.0.terms.server.clone();
-                match trouble {
-                    // It runs, and may be spoken to in other words.
-                    Trouble::Unspoken(cause) => {
-                        *locked(&slot.trouble) = Some(cause.clone());
-                        debug!(%server, %cause, "The server speaks another era.");
-                        Err(self.unspoken(cause))
-                    }
-                    Trouble::Down(trouble) => {
-                        *locked(&slot.trouble) = Some(trouble.clone());
-                        self.0.terms.metrics.child_up(&server, false);
-                        warn!(%server, cause = %trouble, "The server did not start.");
-                        Err(self.down(&trouble))
-                    }
+            Err(trouble) => Err(match trouble {
+                // It runs, and may be spoken to in other words.
+                Trouble::Unspoken(cause) => {
+                    slot.unspoken(&mut tries, &cause);
+                    debug!(%server, %cause, "The server speaks another era.");
+                    self.unspoken(cause)
                 }
+                Trouble::Down(trouble) => {
+                    slot.failed(&trouble);
+                    self.show_state();
+                    warn!(%server, cause = %trouble, "The server did not start.");
+                    self.down(&trouble)
+                }
+            }),
+        }
+    }
+
+    /// Lets the time pass that is due after a failure; a longer one is the caller's to spend.
+    async fn bide(&self, slot: &Slot, tries: &mut Tries) -> Result<(), BackendError> {
+        match slot.wait(tries) {
+            Wait::Not => Ok(()),
+            Wait::Down(wait, _) if wait <= PATIENCE => {
+                tokio::time::sleep(wait).await;
+                Ok(())
             }
+            Wait::Down(wait, trouble) => {
+                let again = wait.as_secs_f64();
+                Err(self.down(&format!("{trouble}; next try in {again:.1} s")))
+            }
+            Wait::Unspoken(_, cause) => Err(self.unspoken(cause)),
         }
     }
 
     async fn start(
         &self,
+        slot: &Slot,
         audience: Audience,
         owner: Option<&Session>,
         greet: bool,
     ) -> Result<Arc<Pipe>, Trouble> {
+        let agent = slot.agent.as_deref();
         let pipe = self
             .0
             .opener
-            .open(&self.0.terms, audience, &self.0.tasks)
+            .open(&self.0.terms, audience, agent, &self.0.tasks)
             .await
             .map_err(Trouble::Down)?;
         let closing = CloseOnDrop(Some(pipe.clone()));
@@ -164,7 +181,35 @@ impl Pipes {
         closing.keep();
         Ok(pipe)
     }
+
+    /// What the process before was told by its hosts, the one that takes its place is told again.
+    async fn tell_again(&self, before: &Pipe, now: &Arc<Pipe>) {
+        if self.0.terms.era == Era::Modern {
+            // Its subscription is made from what its audience wants.
+            return;
+        }
+        let telling = async {
+            if let Some(level) = before.level() {
+                now.note_level(level);
+                let _ = now
+                    .request_own("logging/setLevel", &level_params(level))
+                    .await;
+            }
+            for uri in before.audience().wanted() {
+                let params = format!(r#"{{"uri":{}}}"#, json::quote(&uri));
+                let asking = now.request_own("resources/subscribe", params.as_bytes());
+                if asking.await.is_err() {
+                    return;
+                }
+            }
+        };
+        // One that does not answer to this is still one that may be called.
+        let _ = tokio::time::timeout(self.0.start_timeout, telling).await;
+    }
 }
+
+/// How long a call waits for the next try by itself.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A pipe that could not be put to use is closed again, also when its opening is abandoned.
 struct CloseOnDrop(Option<Arc<Pipe>>);

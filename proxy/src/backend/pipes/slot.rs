@@ -8,36 +8,107 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::backoff::Backoff;
+use super::sleep::Asleep;
+use crate::backend::State;
 use crate::backend::pipe::Pipe;
 use crate::lock::locked;
+use crate::map::Map;
 
 /// A place for one pipe after another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slot {
+    /// Whose processes these are, where they are one agent's.
+    pub(super) agent: Option<Arc<str>>,
     pub(super) pipe: Mutex<Option<Arc<Pipe>>>,
     pub(super) opening: tokio::sync::Mutex<Tries>,
     pub(super) trouble: Mutex<Option<String>>,
+    /// What it said before it was put to sleep, if it has been.
+    pub(super) asleep: Mutex<Option<Arc<Asleep>>>,
+    /// Failed starts, also those of other slots that start the same.
+    luck: Luck,
+    /// Another process is here than before.
+    changed: Notify,
+    is_looping: AtomicBool,
     is_leased: AtomicBool,
     /// How often it has been leased.
     leases: AtomicU64,
 }
 
-/// What the last attempts to open a pipe came to.
+/// What became of the processes that were here.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
-    in_a_row: u32,
-    pub(super) opened: Option<Instant>,
-    pub(super) not_before: Option<Instant>,
-    /// The server answered the last attempt, in another era.
-    pub(super) is_unspoken: bool,
+    /// When the last one was opened, until it is known how long it lived.
+    opened: Option<Instant>,
+    has_opened: bool,
+    /// Those that ended soon after they had been opened.
+    crashes: Backoff,
+    /// Those that answered in another era.
+    unspoken: Backoff,
 }
 
-/// A pipe that has lived for so long counts as having worked.
+/// Starts of a server that failed, in whichever slot and era.
+#[derive(Debug, Default)]
+pub struct Starts(Mutex<Map<Option<Arc<str>>, Luck>>);
+
+/// Starts that failed; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Luck(Arc<Mutex<Failed>>);
+
+#[derive(Debug, Default)]
+struct Failed {
+    backoff: Backoff,
+    /// Why the last one did.
+    trouble: String,
+}
+
+/// Agents whose failed starts are remembered before those that are over are forgotten.
+const REMEMBERED: usize = 1000;
+
+impl Starts {
+    /// Those of one agent, where its processes are started with something of its own.
+    pub(super) fn of(&self, agent: Option<&Arc<str>>) -> Luck {
+        let mut all = locked(&self.0);
+        if all.len() > REMEMBERED {
+            all.retain(|_, luck| Arc::strong_count(&luck.0) > 1);
+        }
+        all.entry(agent.cloned()).or_default().clone()
+    }
+}
+
+/// Why the next try has to wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It need not.
+    Not,
+    /// For so long: the last one failed for this reason.
+    Down(Duration, String),
+    /// For so long: it has answered that it does not speak this era.
+    Unspoken(Duration, String),
+}
+
+/// A process that has lived for so long counts as having worked.
 const WORKED: Duration = Duration::from_secs(10);
 
 impl Slot {
+    pub(super) fn new(agent: Option<Arc<str>>, luck: Luck) -> Self {
+        Self {
+            agent,
+            pipe: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
+            asleep: Mutex::default(),
+            luck,
+            changed: Notify::new(),
+            is_looping: AtomicBool::new(false),
+            is_leased: AtomicBool::new(false),
+            leases: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn current(&self) -> Option<Arc<Pipe>> {
         locked(&self.pipe)
             .as_ref()
@@ -45,26 +116,115 @@ impl Slot {
             .cloned()
     }
 
-    /// Why the last pipe ended, if it did so by itself and no other has been opened since.
-    pub(super) fn end(&self) -> Option<String> {
-        locked(&self.pipe)
-            .as_ref()
-            .and_then(|pipe| pipe.end().map(str::to_owned))
+    /// What it said before it was put to sleep, while it is.
+    pub(super) fn asleep(&self) -> Option<Arc<Asleep>> {
+        locked(&self.asleep).clone()
+    }
+
+    /// How long the next try has to wait, and why. A process that ended by itself soon after its
+    /// start counts as a failure from then on.
+    pub(super) fn wait(&self, tries: &mut Tries) -> Wait {
+        let now = Instant::now();
+        let fallen = locked(&self.pipe).as_ref().and_then(|pipe| pipe.fallen());
+        if let Some((at, why)) = fallen
+            && let Some(opened) = tries.opened.take()
+        {
+            if at.saturating_duration_since(opened) < WORKED {
+                tries.crashes.fail(at);
+            } else {
+                tries.crashes.reset();
+            }
+            *locked(&self.trouble) = Some(why);
+        }
+        let luck = locked(&self.luck.0);
+        let is_looping = tries.crashes.is_loop() || luck.backoff.is_loop();
+        self.is_looping.store(is_looping, Ordering::Relaxed);
+        let (crashed, failed) = (tries.crashes.wait(now), luck.backoff.wait(now));
+        let unspoken = tries.unspoken.wait(now);
+        let trouble = || locked(&self.trouble).clone().unwrap_or_default();
+        if unspoken > crashed.max(failed) {
+            Wait::Unspoken(unspoken, trouble())
+        } else if failed > crashed {
+            Wait::Down(failed, luck.trouble.clone())
+        } else if crashed > Duration::ZERO {
+            Wait::Down(crashed, trouble())
+        } else {
+            Wait::Not
+        }
+    }
+
+    /// How it is; nothing is opened for it.
+    pub(super) fn state(&self) -> State {
+        if self.current().is_some() {
+            return State::Ready;
+        }
+        if self.asleep().is_some() {
+            return State::Asleep;
+        }
+        let fallen = locked(&self.pipe).as_ref().and_then(|pipe| pipe.fallen());
+        let trouble = fallen.map(|(_, why)| why);
+        let trouble = trouble.or_else(|| locked(&self.trouble).clone());
+        match trouble {
+            Some(trouble) if self.is_looping.load(Ordering::Relaxed) => State::Looping(trouble),
+            Some(trouble) => State::Broken(trouble),
+            None if self.opening.try_lock().is_err() => State::Starting,
+            None => State::OnDemand,
+        }
+    }
+
+    /// It could not be started.
+    pub(super) fn failed(&self, trouble: &str) {
+        *locked(&self.trouble) = Some(trouble.to_owned());
+        let mut luck = locked(&self.luck.0);
+        luck.backoff.fail(Instant::now());
+        trouble.clone_into(&mut luck.trouble);
+        if luck.backoff.is_loop() {
+            self.is_looping.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// It runs, and speaks another era.
+    pub(super) fn unspoken(&self, tries: &mut Tries, cause: &str) {
+        *locked(&self.trouble) = Some(cause.to_owned());
+        tries.unspoken.fail(Instant::now());
+        locked(&self.luck.0).backoff.reset();
+    }
+
+    /// It is open.
+    pub(super) fn opened(&self, tries: &mut Tries, pipe: &Arc<Pipe>) {
+        tries.opened = Some(Instant::now());
+        tries.has_opened = true;
+        *locked(&self.pipe) = Some(pipe.clone());
+        *locked(&self.asleep) = None;
+        *locked(&self.trouble) = None;
+        tries.unspoken.reset();
+        locked(&self.luck.0).backoff.reset();
+        self.changed.notify_waiters();
+    }
+
+    /// Until a process that was here has ended by itself. One that sleeps is there.
+    pub(super) async fn until_down(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let pipe = locked(&self.pipe).clone();
+            match pipe {
+                Some(pipe) if self.asleep().is_none() => {
+                    pipe.until_ended().await;
+                    if self.asleep().is_none() {
+                        return;
+                    }
+                }
+                Some(_) => changed.await,
+                None => return,
+            }
+        }
     }
 }
 
 impl Tries {
-    /// 0.1 s, doubled with each failure in a row, at most 30 s; up to a quarter is random so that
-    /// many servers do not come back in step.
-    pub(super) fn backoff(&mut self) -> Duration {
-        if self.opened.is_some_and(|at| at.elapsed() > WORKED) {
-            self.in_a_row = 0;
-        }
-        let doubled = 100u64 << self.in_a_row.min(9);
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        let [byte] = crate::random::bytes();
-        let base = doubled.min(30_000);
-        Duration::from_millis(base - base * u64::from(byte) / 1024)
+    /// Whether there has been a process here before.
+    pub(super) fn has_opened(&self) -> bool {
+        self.has_opened
     }
 }
 
@@ -80,16 +240,16 @@ impl Lanes {
         &self.0
     }
 
-    pub(super) fn first(&mut self) -> Arc<Slot> {
+    pub(super) fn first(&mut self, make: &dyn Fn() -> Slot) -> Arc<Slot> {
         if self.0.is_empty() {
-            self.0.push(Arc::default());
+            self.0.push(Arc::new(make()));
         }
         self.0[0].clone()
     }
 
     /// A lane for one call alone, and whether it may go once there are fewer such calls; none where
     /// there are as many as may be.
-    pub(super) fn lease(&mut self) -> Option<(Arc<Slot>, bool)> {
+    pub(super) fn lease(&mut self, make: &dyn Fn() -> Slot) -> Option<(Arc<Slot>, bool)> {
         // In order, so that a host with one call at a time always meets the same server.
         let free = self
             .0
@@ -98,7 +258,7 @@ impl Lanes {
         let (slot, is_spare) = match free {
             Some(slot) => (slot.clone(), !Arc::ptr_eq(slot, &self.0[0])),
             None if self.0.len() < MOST => {
-                let slot = Arc::new(Slot::default());
+                let slot = Arc::new(make());
                 slot.is_leased.store(true, Ordering::Relaxed);
                 self.0.push(slot.clone());
                 (slot, self.0.len() > 1)

@@ -19,6 +19,13 @@ impl Pipes {
         let Some(level) = level.and_then(|name| severity(&name)) else {
             return self.ask(asked).await;
         };
+        if !asked.pipe.audience().is_shared() {
+            let answer = self.ask(asked).await?;
+            if answer.result().is_some() {
+                asked.pipe.note_level(level);
+            }
+            return Ok(answer);
+        }
         asked.exchange.session.set_log_level(level);
         if asked.pipe.lower_level(level) {
             return self.ask(asked).await;

@@ -209,15 +209,15 @@ fn describe(error: &Error, path: Vec<Step>, value: Option<&Value>) -> Said {
             }
         }
         _ if pattern == "server.*.isolation" => {
-            let help = "write isolation = \"auto\", \"shared\" or \"session\"".to_owned();
-            let built = ["agent", "request"];
+            let help = "write isolation = \"auto\", \"shared\", \"session\", \"agent\", \
+                        \"request\" or { pool = 4 }"
+                .to_owned();
             let message = match value {
-                Some(Value::String(_, text)) if !built.contains(&text.as_str()) => {
-                    format!("`isolation` cannot be `{text}`")
+                Some(Value::String(_, text)) => format!("`isolation` cannot be `{text}`"),
+                Some(Value::Dict(_, table)) if table.contains_key("pool") => {
+                    "a pool has 1 to 64 processes".to_owned()
                 }
-                Some(Value::String(..) | Value::Dict(..)) => {
-                    "this isolation is not part of this version of chillgate".to_owned()
-                }
+                Some(Value::Dict(..)) => "`isolation` as a table is a pool".to_owned(),
                 _ => "`isolation` must be text in quotes".to_owned(),
             };
             Said {

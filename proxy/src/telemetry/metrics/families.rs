@@ -35,6 +35,12 @@ pub(super) struct Families {
     pub(super) delay: HistogramVec,
     pub(super) child_restarts: IntCounterVec,
     pub(super) child_up: IntGaugeVec,
+    pub(super) child_looping: IntGaugeVec,
+    pub(super) children_asleep: IntGaugeVec,
+    pub(super) child_slept: IntCounterVec,
+    pub(super) child_wake: HistogramVec,
+    pub(super) call_retries: IntCounterVec,
+    pub(super) resting: IntGauge,
     pub(super) child_protocol_errors: IntCounterVec,
     pub(super) child_stderr_dropped: IntCounterVec,
     pub(super) dropped_messages: IntCounterVec,
@@ -113,6 +119,42 @@ impl Families {
                 r,
                 "chillgate_child_up",
                 "Whether a server works: 1, or 0.",
+                &["server"],
+            ),
+            child_looping: gauges(
+                r,
+                "chillgate_child_crash_loop",
+                "Whether a server fails time and again and is tried ever more seldom: 1, or 0.",
+                &["server"],
+            ),
+            children_asleep: gauges(
+                r,
+                "chillgate_children_asleep",
+                "Processes of a server that sleep until the next call.",
+                &["server"],
+            ),
+            child_slept: counters(
+                r,
+                "chillgate_child_hibernations_total",
+                "Times a process of a server was put to sleep.",
+                &["server"],
+            ),
+            child_wake: histograms(
+                r,
+                "chillgate_child_wake_seconds",
+                "Time from the call that woke a sleeping server until it could be called.",
+                &["server"],
+                &DURATION,
+            ),
+            resting: gauge(
+                r,
+                "chillgate_resting",
+                "Whether nobody has called for so long that everything sleeps: 1, or 0.",
+            ),
+            call_retries: counters(
+                r,
+                "chillgate_call_retries_total",
+                "Calls made a second time because the process that had them ended.",
                 &["server"],
             ),
             child_protocol_errors: counters(
@@ -211,7 +253,7 @@ pub(super) fn gauge<P: Atomic + 'static>(
     registered(registry, GenericGauge::new(name, help).expect(TWICE))
 }
 
-fn counters<P: Atomic + 'static>(
+pub(super) fn counters<P: Atomic + 'static>(
     registry: &Registry,
     name: &str,
     help: &str,

@@ -40,6 +40,8 @@ pub(crate) struct Flags {
     pub(crate) deaf: bool,
     /// `--touchy`: leaves when it hears what it does not know.
     pub(crate) touchy: bool,
+    /// `--more-if FILE`: one tool more, `extra`, while there is such a file.
+    pub(crate) more_if: Option<PathBuf>,
     /// `--random-delay MS`: every call takes up to so long.
     pub(crate) random_delay: u64,
 }
@@ -71,6 +73,7 @@ impl Flags {
             eras: Eras::Legacy,
             deaf: false,
             touchy: false,
+            more_if: None,
             random_delay: 0,
         };
         while let Some(word) = words.next() {
@@ -99,6 +102,7 @@ impl Flags {
                 }
                 "--deaf" => flags.deaf = true,
                 "--touchy" => flags.touchy = true,
+                "--more-if" => flags.more_if = Some(value()?.into()),
                 "--random-delay" => flags.random_delay = number(&value()?)?,
                 // Only there to be found on the command line.
                 "--mark" => drop(value()?),

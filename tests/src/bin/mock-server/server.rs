@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use chillgate_tests::lenient;
@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) listening: Mutex<Vec<(Value, Value)>>,
     /// Whether the first message was one of 2026-07-28.
     pub(crate) is_modern: OnceLock<bool>,
+    /// It answers nothing any more.
+    pub(crate) is_deaf: AtomicBool,
     /// Calls heard so far.
     pub(crate) calls: AtomicU64,
     ledger: Option<Mutex<File>>,
@@ -50,6 +52,7 @@ impl Server {
             cancelled: Mutex::default(),
             listening: Mutex::default(),
             is_modern: OnceLock::new(),
+            is_deaf: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             ledger,
             asked: Mutex::default(),
@@ -64,7 +67,7 @@ impl Server {
                 .write_all(line)
                 .expect("the ledger can be written");
         }
-        if self.flags.silent {
+        if self.flags.silent || self.is_deaf.load(Ordering::Relaxed) {
             return;
         }
         let Some(message) = lenient::read(line) else {

@@ -47,6 +47,20 @@ const TOOLS: &[(&str, &str)] = &[
     ("fail", "answers isError"),
     ("rpc-error", "answers a JSON-RPC error with `code`"),
     ("crash", "aborts the process"),
+    (
+        "crash-once",
+        "aborts the process unless there is a file `path`, which it makes",
+    ),
+    (
+        "crash-once-reading",
+        "the same, and says that it is read-only",
+    ),
+    (
+        "crash-once-again",
+        "the same, and says that it is idempotent",
+    ),
+    ("go-deaf", "answers, and never again"),
+    ("cwd", "answers its working directory"),
     ("leave", "closes the process after `ms` without an answer"),
     ("never", "never answers"),
     ("twice", "answers twice"),
@@ -127,6 +141,12 @@ fn deploy(about: &str) -> Value {
 pub(crate) fn list(server: &Server) -> Vec<Value> {
     let tool = |name: &str, about: &str| json!({"name": name, "description": about, "inputSchema": {"type": "object"}, "x-mock": name});
     let more = (0..server.flags.tools).map(|n| tool(&format!("tool-{n:04}"), "one of many"));
+    let is_more = server
+        .flags
+        .more_if
+        .as_ref()
+        .is_some_and(|path| path.exists());
+    let extra = is_more.then(|| tool("extra", "there is a file for it"));
     TOOLS
         .iter()
         .map(|(name, about)| match *name {
@@ -146,9 +166,20 @@ pub(crate) fn list(server: &Server) -> Vec<Value> {
                 tool["outputSchema"] = json!({"type": "array", "items": {"type": "integer"}});
                 tool
             }
+            "crash-once-reading" | "crash-once-again" => {
+                let mut tool = tool(name, about);
+                let hint = if *name == "crash-once-again" {
+                    "idempotentHint"
+                } else {
+                    "readOnlyHint"
+                };
+                tool["annotations"] = json!({ hint: true });
+                tool
+            }
             name => tool(name, about),
         })
         .chain(more)
+        .chain(extra)
         .collect()
 }
 
@@ -205,6 +236,21 @@ pub(crate) async fn call(
             ));
         }
         "crash" => std::process::abort(),
+        "crash-once" | "crash-once-reading" | "crash-once-again" => {
+            let path = given["path"].as_str().unwrap_or_default();
+            let made = std::fs::File::create_new(path);
+            if made.is_ok() || given["always"] == true {
+                std::process::abort()
+            }
+            "survived".to_owned()
+        }
+        "go-deaf" => {
+            server.is_deaf.store(true, Ordering::Relaxed);
+            "farewell".to_owned()
+        }
+        "cwd" => {
+            std::env::current_dir().map_or_else(|e| e.to_string(), |d| d.display().to_string())
+        }
         "leave" => {
             sleep(ms(0)).await;
             std::process::abort()

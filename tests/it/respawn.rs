@@ -1,0 +1,341 @@
+//! Servers that die are there again, and their hosts need do nothing about it.
+//!
+//! It stands apart because processes are killed from outside, and what the next one is told is read
+//! from the ledger that all of them write.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use serde_json::{Value, json};
+
+use chillgate_tests::http::get;
+use chillgate_tests::process::{mark, marked, send};
+use chillgate_tests::wait::{all, long, seconds};
+use chillgate_tests::{Gate, Host, until};
+use rustix::process::Signal;
+
+use crate::{MOCK, mock};
+
+async fn pid(host: &Host) -> u32 {
+    let reply = host.call("pid", json!({})).await;
+    reply.tool_text().parse().expect("a process id")
+}
+
+async fn readiness(gate: &Gate) -> Value {
+    serde_json::from_str(&get(gate.health(), "/readyz").await.text()).expect("JSON")
+}
+
+#[tokio::test]
+async fn an_idle_server_that_is_killed_is_back_before_the_next_call() {
+    let mark = mark();
+    let gate = Gate::with(&mock("a").flags(&["--mark", &mark]).table(""))
+        .start()
+        .await;
+    let host = gate.host().open().await;
+    let first = pid(&host).await;
+    send(first, Signal::KILL);
+    // Nobody calls; it comes back all the same.
+    until("another process", seconds(5), async || {
+        let pids: Vec<u32> = marked(&mark).iter().map(|found| found.pid).collect();
+        (!pids.is_empty() && !pids.contains(&first)).then_some(())
+    })
+    .await;
+    let second = pid(&host).await;
+    assert_ne!(first, second);
+    let scrape = gate.scrape().await;
+    assert_eq!(
+        scrape.count(
+            "chillgate_child_restarts_total",
+            &[("server", "a"), ("reason", "ended")]
+        ),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_call_after_a_kill_succeeds_and_the_new_server_knows_the_host() {
+    let gate = Gate::with(&mock("a").ledger().table("")).start().await;
+    let declared = json!({"roots": {"listChanged": true}, "elicitation": {}});
+    let (host, _) = gate.host().open_with(declared).await;
+    assert!(
+        host.request("logging/setLevel", json!({"level": "warning"}))
+            .await
+            .result()
+            .is_object()
+    );
+    for uri in ["mock://a", "mock://b"] {
+        host.request("resources/subscribe", json!({"uri": uri}))
+            .await
+            .result();
+    }
+    host.request("resources/unsubscribe", json!({"uri": "mock://b"}))
+        .await
+        .result();
+    let mut events = host.listen().await;
+    let first = pid(&host).await;
+    let hello = |heard: &chillgate_tests::server::Heard| {
+        let hellos = heard.of("initialize");
+        hellos
+            .into_iter()
+            .map(|hello| hello["params"].clone())
+            .collect::<Vec<_>>()
+    };
+    let own: Vec<_> = hello(&gate.heard("a"))
+        .into_iter()
+        .filter(|params| params["capabilities"]["roots"].is_object())
+        .collect();
+    assert_eq!(own.len(), 1);
+    send(first, Signal::KILL);
+    // A subscription is missed without any call.
+    until("the subscription made again", seconds(5), async || {
+        let heard = gate.heard("a");
+        (heard.of("resources/subscribe").len() == 3).then_some(())
+    })
+    .await;
+    let heard = gate.heard("a");
+    let again: Vec<_> = hello(&heard)
+        .into_iter()
+        .filter(|params| params["capabilities"]["roots"].is_object())
+        .collect();
+    assert_eq!(
+        again,
+        [own[0].clone(), own[0].clone()],
+        "it met another host"
+    );
+    let levels = heard.of("logging/setLevel");
+    assert_eq!(levels.last().expect("told")["params"]["level"], "warning");
+    assert_eq!(levels.len(), 2);
+    assert_eq!(
+        heard.of("resources/subscribe")[2]["params"]["uri"],
+        "mock://a"
+    );
+    host.call("updated", json!({"uri": "mock://a"})).await;
+    let said = events.find("the update", |said| {
+        said["method"] == "notifications/resources/updated"
+    });
+    assert_eq!(said.await["params"]["uri"], "mock://a");
+    assert_ne!(pid(&host).await, first);
+}
+
+#[tokio::test]
+async fn all_that_was_in_flight_has_one_error_and_the_next_call_an_answer() {
+    let gate = Gate::with(&mock("a").table("")).start().await;
+    let host = gate.host().open().await;
+    let first = pid(&host).await;
+    let (killed, ended) = (
+        std::cell::Cell::new(None),
+        std::cell::Cell::new(Duration::ZERO),
+    );
+    let calls = all((0..64).map(|_| async {
+        let reply = host.call("never", json!({})).await;
+        ended.set(
+            killed
+                .get()
+                .map_or(Duration::MAX, |at: Instant| at.elapsed()),
+        );
+        reply
+    }));
+    let kill = async {
+        until("all in flight", seconds(10), async || {
+            let running = gate
+                .scrape()
+                .await
+                .count("chillgate_inflight_requests", &[("server", "a")]);
+            (running == 64).then_some(())
+        })
+        .await;
+        killed.set(Some(Instant::now()));
+        send(first, Signal::KILL);
+    };
+    let (replies, ()) = tokio::join!(calls, kill);
+    for reply in &replies {
+        let error = &reply.answer()["error"];
+        assert_eq!(error["data"]["type"], "chillgate/server-lost", "{error}");
+        assert_eq!(error["data"]["retryable"], false, "{error}");
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("signal 9"),
+            "{error}"
+        );
+    }
+    // 100 ms from the end; the keeper takes up to 50 for what a server leaves behind.
+    let limit = Duration::from_millis(if long() { 100 } else { 400 });
+    assert!(
+        ended.get() <= limit,
+        "the last error came after {:?}",
+        ended.get()
+    );
+    let before = Instant::now();
+    assert_ne!(pid(&host).await, first);
+    assert!(before.elapsed() < seconds(1), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn only_tools_that_say_so_are_tried_again_and_only_once() {
+    let gate = Gate::with(&mock("a").ledger().table("")).start().await;
+    let host = gate.host().open().await;
+    let path = |name: &str| gate.folder().join(name).display().to_string();
+    // Before its list is known, nothing is known of a tool.
+    let unknown = host
+        .call("crash-once-reading", json!({"path": path("0")}))
+        .await;
+    assert_eq!(
+        unknown.answer()["error"]["data"]["type"],
+        "chillgate/server-lost"
+    );
+    assert!(host.tools().await.contains(&"crash-once".to_owned()));
+    for (tool, file) in [("crash-once-reading", "1"), ("crash-once-again", "2")] {
+        let reply = host.call(tool, json!({"path": path(file)})).await;
+        assert_eq!(reply.tool_text(), "survived", "{tool}");
+    }
+    let plain = host.call("crash-once", json!({"path": path("3")})).await;
+    assert_eq!(plain.answer()["error"]["data"]["retryable"], false);
+    assert_eq!(
+        host.call("crash-once", json!({"path": path("3")}))
+            .await
+            .tool_text(),
+        "survived"
+    );
+    let retries = async |gate: &Gate| {
+        let labels = [("server", "a")];
+        gate.scrape()
+            .await
+            .count("chillgate_call_retries_total", &labels)
+    };
+    assert_eq!(retries(&gate).await, 2);
+    // Tried twice in all, and then the host may judge.
+    let gate = Gate::with(&mock("a").ledger().table("")).start().await;
+    let host = gate.host().open().await;
+    host.tools().await;
+    let path = |name: &str| gate.folder().join(name).display().to_string();
+    let before = gate.heard("a").calls();
+    let always = json!({"path": path("4"), "always": true});
+    let reply = host.call("crash-once-again", always).await;
+    assert_eq!(
+        reply.answer()["error"]["data"]["retryable"],
+        true,
+        "{}",
+        reply.answer()
+    );
+    assert_eq!(gate.heard("a").calls(), before + 2);
+    assert_eq!(retries(&gate).await, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_fails_at_each_start_is_tried_ever_more_seldom_and_seen() {
+    let table = format!(
+        "[server.bad]\ncommand = [\"sh\", \"-c\", \"echo x >> '@DIR@/starts'; exit 1\"]\n{}",
+        mock("good").table("")
+    );
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    let (limit, most) = if long() {
+        (seconds(60), 15)
+    } else {
+        (seconds(8), 11)
+    };
+    let began = Instant::now();
+    let before = gate.scrape().await.sum("process_cpu_seconds_total", &[]);
+    let mut calls = 0;
+    while began.elapsed() < limit {
+        let reply = host.call("bad__any", json!({})).await;
+        let error = &reply.answer()["error"];
+        assert_eq!(
+            error["data"]["type"],
+            "chillgate/server-down",
+            "{}",
+            reply.answer()
+        );
+        assert_eq!(
+            host.call("good__echo", json!({"message": "x"}))
+                .await
+                .tool_text(),
+            "x"
+        );
+        calls += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let starts = std::fs::read_to_string(gate.folder().join("starts")).expect("it was started");
+    let starts = starts.lines().count();
+    assert!(
+        (3..=most).contains(&starts),
+        "{starts} starts, {calls} calls in {limit:?}"
+    );
+    let scrape = gate.scrape().await;
+    let cpu = scrape.sum("process_cpu_seconds_total", &[]) - before;
+    assert!(
+        cpu / limit.as_secs_f64() < 0.05,
+        "{cpu} s of a core in {limit:?}"
+    );
+    assert_eq!(
+        scrape.count("chillgate_child_crash_loop", &[("server", "bad")]),
+        1
+    );
+    assert_eq!(
+        scrape.count("chillgate_child_crash_loop", &[("server", "good")]),
+        0
+    );
+    let readiness = readiness(&gate).await;
+    assert_eq!(readiness["ready"], true);
+    let servers = readiness["servers"].as_array().expect("a list");
+    let bad = servers
+        .iter()
+        .find(|server| server["name"] == "bad")
+        .expect("it is there");
+    assert_eq!(bad["state"], "crash-loop", "{bad}");
+    assert!(
+        bad["error"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("exit code 1"),
+        "{bad}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_dies_soon_after_each_start_backs_off_and_recovers() {
+    // It lives as long as there is no file.
+    let script = format!(
+        "echo x >> '@DIR@/starts'; if [ -e '@DIR@/broken' ]; then {MOCK} --mark y & sleep 0.2; kill -9 $!; exit 3; fi; exec {MOCK}"
+    );
+    let table = format!(
+        "[server.a]\ncommand = [\"sh\", \"-c\", {}]\n",
+        json!(script)
+    );
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    let first = pid(&host).await;
+    std::fs::write(gate.folder().join("broken"), "").expect("written");
+    send(first, Signal::KILL);
+    tokio::time::sleep(seconds(4)).await;
+    let starts = || {
+        let text = std::fs::read_to_string(gate.folder().join("starts")).unwrap_or_default();
+        text.lines().count()
+    };
+    let count = starts();
+    assert!((3..=9).contains(&count), "{count} starts");
+    let scrape = gate.scrape().await;
+    assert_eq!(
+        scrape.count("chillgate_child_crash_loop", &[("server", "a")]),
+        1
+    );
+    std::fs::remove_file(gate.folder().join("broken")).expect("removed");
+    until("its recovery", seconds(15), async || {
+        let up = gate
+            .scrape()
+            .await
+            .count("chillgate_child_up", &[("server", "a")]);
+        (up == 1).then_some(())
+    })
+    .await;
+    pid(&host).await;
+    assert_eq!(
+        gate.scrape()
+            .await
+            .count("chillgate_child_crash_loop", &[("server", "a")]),
+        0
+    );
+}
