@@ -34,6 +34,7 @@ use crate::gate::Gate;
 use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
 use crate::reload::{self, Reloader};
 use crate::rest;
+use crate::service::Notices;
 use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot};
 use crate::supervisor::usage;
@@ -44,6 +45,9 @@ use crate::telemetry::metrics::{BudgetLeft, ChildUsage, ChillLevels, Metrics, Re
 
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long the end may take once what runs has finished: the last answers, servers, the audit log.
+const AFTER_DRAIN: Duration = Duration::from_secs(12);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +190,11 @@ impl App {
         });
         running.spawn(heartbeat.clone().keep_beating());
         running.spawn(rest::watch(self.gate.clone()));
+        // Who wraps one server for a host is no service of its own.
+        let notices = match &self.mode {
+            Mode::Serve => Notices::of_environment(),
+            Mode::Wrap(_) => Notices::default(),
+        };
         let reloader = Reloader::new(
             sources,
             loaded,
@@ -193,6 +202,7 @@ impl App {
             self.gate.clone(),
             self.fixtures.clone(),
             self.audit.clone(),
+            notices.clone(),
         );
         running.spawn(reloader.run());
         if matches!(self.mode, Mode::Serve) {
@@ -221,7 +231,13 @@ impl App {
                 Some(ended)
             }
         };
+        notices.ready();
+        let _reports = notices
+            .report(heartbeat, self.readiness())
+            .map_err(|error| format!("error: the thread for the service manager: {error}"))?;
         self.until_told(host).await;
+        let (linger, deadline) = self.patience();
+        notices.stopping(linger.max(deadline) + AFTER_DRAIN);
         self.stop(running, serving).await
     }
 
@@ -236,9 +252,24 @@ impl App {
                  = help: choose another address with `[health] listen` or `--health`"
             )
         })?;
-        let (gate, metrics) = (self.gate.clone(), self.fixtures.metrics.clone());
-        let audit = self.audit.clone();
-        let readiness = move || Readiness {
+        let metrics = self.fixtures.metrics.clone();
+        let sources = health::Sources {
+            pulses: vec![heartbeat.clone()],
+            // Probes are answered from the moment on when all fronts are bound.
+            started: Box::new(|| true),
+            readiness: Box::new(self.readiness()),
+            metrics: Box::new(move || metrics.render()),
+        };
+        info!(address = %bound.address(), "Listening for probes.");
+        bound
+            .serve(sources)
+            .map_err(|error| format!("error: the thread for probes: {error}"))
+    }
+
+    /// Whether calls should come here, and how each server is, whenever it is asked.
+    fn readiness(&self) -> impl Fn() -> Readiness + Send + Sync + use<> {
+        let (gate, audit) = (self.gate.clone(), self.audit.clone());
+        move || Readiness {
             ready: !gate.drain().is_stopping()
                 && audit.as_ref().is_none_or(|audit| audit.trouble().is_none()),
             draining: gate.drain().is_stopping(),
@@ -249,18 +280,7 @@ impl App {
                 .iter()
                 .map(server_state)
                 .collect(),
-        };
-        let sources = health::Sources {
-            pulses: vec![heartbeat.clone()],
-            // Probes are answered from the moment on when all fronts are bound.
-            started: Box::new(|| true),
-            readiness: Box::new(readiness),
-            metrics: Box::new(move || metrics.render()),
-        };
-        info!(address = %bound.address(), "Listening for probes.");
-        bound
-            .serve(sources)
-            .map_err(|error| format!("error: the thread for probes: {error}"))
+        }
     }
 
     /// SIGTERM, SIGINT, or the end of the only host's input.

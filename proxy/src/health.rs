@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::clock;
 
 mod answer;
+pub mod ask;
 mod connections;
 
 pub use answer::{Readiness, ServerState, State};
@@ -58,6 +59,11 @@ impl Heartbeat {
             self.beat();
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// Whether the last beat, seen from `now`, is no older than `span`.
+    pub fn is_beating(&self, now: Instant, span: Duration) -> bool {
+        self.age(now) <= span
     }
 
     /// Time since the last beat, seen from `now`.

@@ -27,6 +27,7 @@ pub mod random;
 pub mod reload;
 pub mod rest;
 pub mod route;
+pub mod service;
 pub mod session;
 pub mod snapshot;
 pub mod state;

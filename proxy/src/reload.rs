@@ -24,6 +24,7 @@ use crate::config::report::Report;
 use crate::config::source::Step;
 use crate::gate::Gate;
 use crate::route::merge::tell_changes;
+use crate::service::Notices;
 use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
 use crate::telemetry::audit::Audit;
@@ -41,6 +42,7 @@ pub struct Reloader {
     gate: Gate,
     fixtures: Fixtures,
     audit: Option<Arc<Audit>>,
+    notices: Notices,
     seen: BTreeMap<PathBuf, Option<Vec<u8>>>,
     first: Arc<Config>,
 }
@@ -54,6 +56,7 @@ impl Reloader {
         gate: Gate,
         fixtures: Fixtures,
         audit: Option<Arc<Audit>>,
+        notices: Notices,
     ) -> Self {
         let seen = loaded
             .watch
@@ -67,6 +70,7 @@ impl Reloader {
             gate,
             fixtures,
             audit,
+            notices,
             seen,
             first,
         }
@@ -162,6 +166,7 @@ impl Reloader {
     }
 
     fn reload(&mut self) {
+        self.notices.reloading();
         match self.try_reload() {
             Ok(generation) => {
                 self.fixtures
@@ -176,6 +181,8 @@ impl Reloader {
                 error!(report = %report.render(false), "The new configuration is wrong; the old one goes on.");
             }
         }
+        // With the old configuration, too: the reload is over.
+        self.notices.ready();
     }
 
     fn try_reload(&mut self) -> Result<u64, Report> {
