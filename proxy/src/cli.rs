@@ -18,6 +18,7 @@ pub mod compile;
 pub mod explain;
 pub mod key;
 pub mod run;
+pub mod service;
 mod sources;
 mod usage;
 
@@ -145,6 +146,18 @@ chillgate keeps neither.
 Example:
   chillgate key agent-a")]
     Key(KeyArgs),
+    /// Install, update, look at or remove chillgate as a systemd service.
+    #[command(after_long_help = "\
+The service runs as a user that exists only while it runs, under a hardened unit; its configuration
+is /etc/chillgate/chillgate.toml. Nothing is left after `uninstall --purge`.
+
+Examples:
+  sudo chillgate service install
+  sudo ./chillgate-new service update
+  chillgate service status
+  chillgate service install --user --dry-run
+  chillgate service install --root /mnt/image")]
+    Service(service::ServiceArgs),
     /// Stand above a server's processes (chillgate starts this itself).
     #[command(name = "__keep", hide = true)]
     Keep(KeepArgs),

@@ -21,6 +21,7 @@ pub mod keep;
 mod program;
 mod status;
 mod stderr;
+pub mod tool;
 mod tree;
 pub mod usage;
 

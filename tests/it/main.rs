@@ -50,6 +50,7 @@ mod rounds;
 mod rules;
 mod schemas;
 mod server_requests;
+mod service;
 mod tls;
 mod tree;
 mod two_readings;
