@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -77,23 +77,20 @@ impl Notices {
         let notices = self.clone();
         let watchdog = watchdog(|name| std::env::var(name).ok(), std::process::id());
         let pause = watchdog.map_or(LOOK, |interval| interval.min(LOOK));
-        let mut last = String::new();
-        let mut look = move || {
-            let now = status(&readiness());
-            if watchdog.is_some() && pulse.is_beating(clock::real(), patience(pause)) {
-                notices.say("WATCHDOG=1");
-            }
-            if now != last {
-                notices.say(&format!("STATUS={now}"));
-                last = now;
-            }
+        let mut glance = Glance {
+            is_watched: watchdog.is_some(),
+            pulse,
+            patience: patience(pause),
+            last: String::new(),
         };
         if self.0.is_some() {
             thread::Builder::new()
                 .name("service".to_owned())
                 .spawn(move || {
                     loop {
-                        look();
+                        for line in glance.lines(&readiness(), clock::real()) {
+                            notices.say(&line);
+                        }
                         match stopped.recv_timeout(pause) {
                             Err(RecvTimeoutError::Timeout) => {}
                             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
@@ -109,6 +106,29 @@ impl Notices {
         if let Some(socket) = &self.0 {
             let _ = socket.send(text.as_bytes());
         }
+    }
+}
+
+/// What is to be said now and then.
+struct Glance {
+    is_watched: bool,
+    pulse: Heartbeat,
+    patience: Duration,
+    last: String,
+}
+
+impl Glance {
+    fn lines(&mut self, readiness: &Readiness, now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.is_watched && self.pulse.is_beating(now, self.patience) {
+            lines.push("WATCHDOG=1".to_owned());
+        }
+        let status = status(readiness);
+        if status != self.last {
+            lines.push(format!("STATUS={status}"));
+            self.last = status;
+        }
+        lines
     }
 }
 
@@ -175,6 +195,9 @@ fn status(readiness: &Readiness) -> String {
     } else {
         "Not ready"
     };
+    if counts.is_empty() {
+        return format!("{head}; no servers");
+    }
     match down.as_slice() {
         [] => format!("{head}; servers: {}", counts.join(", ")),
         down => format!(
@@ -246,12 +269,26 @@ mod tests {
 
     #[test]
     fn a_data_path_that_does_not_beat_is_not_said_to_work() {
-        let pulse = Heartbeat::default();
-        pulse.beat();
+        let readiness = Readiness {
+            ready: true,
+            draining: false,
+            servers: Vec::new(),
+        };
+        let mut glance = Glance {
+            is_watched: true,
+            pulse: Heartbeat::default(),
+            patience: patience(Duration::from_secs(1)),
+            last: String::new(),
+        };
+        glance.pulse.beat();
         let now = clock::real();
-        let patience = patience(Duration::from_secs(1));
-        assert!(pulse.is_beating(now, patience));
-        assert!(!pulse.is_beating(now + patience + Duration::from_millis(1), patience));
+        let said = glance.lines(&readiness, now);
+        assert_eq!(said, ["WATCHDOG=1", "STATUS=Serving; no servers"]);
+        assert_eq!(glance.lines(&readiness, now), ["WATCHDOG=1"]);
+        let late = now + glance.patience + Duration::from_millis(1);
+        assert!(glance.lines(&readiness, late).is_empty());
+        glance.is_watched = false;
+        assert!(glance.lines(&readiness, now).is_empty());
     }
 
     #[test]

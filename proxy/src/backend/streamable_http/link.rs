@@ -435,6 +435,10 @@ impl Link {
                     was_there = true;
                     let mut events = Events::new(reply, remote.terms.limits.message);
                     while let Some(Ok(raw)) = events.next().await {
+                        if raw.is_empty() {
+                            // What only says where to go on from.
+                            continue;
+                        }
                         if let Ok(said) = remote.parse(raw)
                             && matches!(said.kind(), Kind::Request | Kind::Notification)
                         {
