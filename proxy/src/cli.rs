@@ -15,6 +15,7 @@ use crate::config::ServerName;
 pub mod answer;
 pub mod check;
 pub mod compile;
+pub mod doctor;
 pub mod explain;
 pub mod key;
 pub mod run;
@@ -138,6 +139,16 @@ Examples:
   chillgate explain tools/call --tool files__delete_file
   chillgate explain tools/list")]
     Explain(ExplainArgs),
+    /// Start each server once and say how it is, and what else `serve` would meet.
+    #[command(after_long_help = "\
+Reads the configuration as `serve` would. Each server is started, asked what it has, and stopped
+again. Exits 0 if all is well, 1 if something was found, 2 if the configuration cannot be used.
+
+Examples:
+  chillgate doctor
+  chillgate doctor --config chillgate.toml --server files
+  chillgate doctor --json")]
+    Doctor(doctor::DoctorArgs),
     /// Make an API key for an agent and the line that lets it in.
     #[command(after_long_help = "\
 The key is printed once, on the first line; the second line belongs under [identity.api-keys].

@@ -30,6 +30,12 @@ pub fn folder(configured: &config::State) -> Result<Option<PathBuf>, String> {
     Ok(usual.filter(|folder| make(folder).is_ok()))
 }
 
+/// Where [`folder`] looks, without making anything.
+pub fn place(configured: &config::State) -> Option<PathBuf> {
+    let configured = configured.folder.clone();
+    configured.or_else(|| usual(|name| std::env::var_os(name).map(PathBuf::from)))
+}
+
 fn usual(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
     absolute("STATE_DIRECTORY")

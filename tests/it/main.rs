@@ -18,6 +18,7 @@ mod chill;
 mod cli;
 mod config;
 mod docs;
+mod doctor;
 mod egress;
 mod either;
 mod eras;

@@ -122,11 +122,8 @@ impl Place {
             .replace("/etc/chillgate/chillgate.toml", &shown(&self.config))
             .replace("/etc/chillgate/chillgate.env", &shown(&self.environment));
         if self.user {
-            text = text
-                .lines()
-                .filter(|line| !SYSTEM_ONLY.iter().any(|key| line.starts_with(key)))
-                .map(|line| format!("{line}\n"))
-                .collect();
+            let kept = |line: &&str| !SYSTEM_ONLY.iter().any(|key| line.starts_with(key));
+            text = text.split_inclusive('\n').filter(kept).collect();
             text = text
                 .replace("multi-user.target", "default.target")
                 .replace("as a system service", "as a user's service")
@@ -135,11 +132,11 @@ impl Place {
                     "",
                 );
         }
-        text.push_str(&format!("\n{OWN}\nBinary={}\n", shown(&self.binary)));
-        for folder in made {
-            text.push_str(&format!("Made={}\n", shown(folder)));
-        }
-        text
+        let made = made
+            .iter()
+            .map(|folder| format!("Made={}\n", shown(folder)));
+        let made = made.collect::<Vec<_>>().concat();
+        format!("{text}\n{OWN}\nBinary={}\n{made}", shown(&self.binary))
     }
 
     /// Whether a unit that lies there was written by an installation.
@@ -173,7 +170,8 @@ fn check(path: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "{path:?} cannot stand in a unit: an absolute path of letters, digits and / . _ - + @ can"
+            "{:?} cannot stand in a unit: an absolute path of letters, digits and / . _ - + @ can",
+            path.display().to_string()
         ))
     }
 }

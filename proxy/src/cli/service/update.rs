@@ -140,7 +140,7 @@ async fn start(place: &Place, systemd: Systemd, within: Duration) -> Result<(), 
         loop {
             match ask(health, "/readyz").await {
                 Ok(answered) if answered.status == 200 => return,
-                Ok(answered) => last = answered.body.trim().to_owned(),
+                Ok(answered) => answered.body.trim().clone_into(&mut last),
                 Err(error) => last = error.to_string(),
             }
             TokioClock.sleep(PAUSE).await;

@@ -1,0 +1,136 @@
+//! `chillgate doctor`: each server started once and looked at, and all that `serve` needs besides.
+//!
+//! For the moment when something does not work and nobody knows what. It serves nobody, and leaves
+//! nothing behind.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::json;
+
+use super::Global;
+use super::answer::{Answer, FINE, FOUND};
+use crate::config::load::{Loaded, load};
+use crate::config::{ServerName, hint};
+
+mod finding;
+mod machine;
+mod overheard;
+mod server;
+mod visit;
+
+use finding::{Level, block, worst};
+use overheard::Overheard;
+
+/// How many servers are looked at at once.
+const AT_ONCE: usize = 4;
+
+/// `chillgate doctor`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DoctorArgs {
+    /// Look at this server only.
+    #[arg(long, value_name = "NAME")]
+    pub server: Option<String>,
+    /// Findings as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Looks at everything and prints what was found.
+pub fn run(args: &DoctorArgs, global: &Global) -> ExitCode {
+    let loaded = load(&global.sources());
+    let loaded = loaded.and_then(|loaded| loaded.require_server().map(|()| loaded));
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            report.print();
+            return ExitCode::from(super::answer::CANNOT);
+        }
+    };
+    if let Some(answer) = unknown(args, &loaded) {
+        return answer.print();
+    }
+    let overheard = Overheard::listen();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(look(args, &loaded, &overheard)).print(),
+        Err(error) => {
+            Answer::cannot(&format!("the runtime could not be made: {error}"), None).print()
+        }
+    }
+}
+
+fn unknown(args: &DoctorArgs, loaded: &Loaded) -> Option<Answer> {
+    let wanted = args.server.as_deref()?;
+    let names: Vec<&str> = loaded
+        .config
+        .server
+        .keys()
+        .map(ServerName::as_str)
+        .collect();
+    if names.contains(&wanted) {
+        return None;
+    }
+    let help = match hint::nearest(wanted, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the servers are {}", hint::list(names)),
+    };
+    let message = format!("there is no server {wanted:?}");
+    Some(Answer::cannot(&message, Some(&help)))
+}
+
+async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answer {
+    let config = &loaded.config;
+    let wanted = config.server.iter().filter(|(name, _)| {
+        let only = args.server.as_deref();
+        only.is_none_or(|only| only == name.as_str())
+    });
+    let looking = wanted.map(|(name, server)| server::examine(config, name, server, overheard));
+    let looking = looking.collect::<Vec<_>>();
+    let servers: Vec<_> = stream::iter(looking).buffered(AT_ONCE).collect().await;
+    let around = match &args.server {
+        None => machine::look(loaded).await,
+        Some(_) => Vec::new(),
+    };
+    let level = servers
+        .iter()
+        .map(|examined| examined.level)
+        .chain([worst(&around)])
+        .max()
+        .unwrap_or(Level::Ok);
+    let out = if args.json {
+        let all = json!({
+            "config": loaded.source.name(),
+            "level": level,
+            "servers": servers,
+            "machine": around,
+        });
+        format!("{all}\n")
+    } else {
+        let mut blocks: Vec<String> = servers
+            .iter()
+            .map(|examined| block(&format!("server {}", examined.server), &examined.findings))
+            .collect();
+        if args.server.is_none() {
+            blocks.push(block(
+                &format!("around ({})", loaded.source.name()),
+                &around,
+            ));
+        }
+        blocks.join("\n")
+    };
+    Answer {
+        out,
+        code: if level == Level::Ok { FINE } else { FOUND },
+        ..Answer::default()
+    }
+}
+
+/// What is known to help a server that failed with this cause: nothing so far. The one place where
+/// remedies of known incidents come in.
+fn remedy_for(_server: &str, _cause: &str) -> Option<String> {
+    None
+}

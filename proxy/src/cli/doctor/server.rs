@@ -1,0 +1,243 @@
+//! What is found at one server: whether it starts, what it speaks, what it has, how it behaves.
+//!
+//! Each era is asked in a visit of its own, one after the other: some servers stay in the era of
+//! the first message they hear, and some hold something that two of them cannot.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::finding::{Finding, Level, worst};
+use super::overheard::Overheard;
+use super::remedy_for;
+use super::visit::{Seen, visit};
+use crate::backend::stdio::Child;
+use crate::config::{Config, Server, ServerEra, ServerName};
+
+/// How long a server that has not said anything in one era is waited for in the other.
+const SILENCE: Duration = Duration::from_secs(5);
+/// The longest end of a server that heeds the end of its input.
+const PROMPT_END: Duration = Duration::from_millis(1900);
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Examined {
+    pub(super) server: String,
+    kind: &'static str,
+    pub(super) level: Level,
+    #[serde(flatten)]
+    facts: Value,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Looks at one server.
+pub(super) async fn examine(
+    config: &Config,
+    name: &ServerName,
+    server: &Server,
+    overheard: &Overheard,
+) -> Examined {
+    let mut findings = Vec::new();
+    let (kind, era, limit) = match server {
+        Server::Builtin(_) => ("builtin", ServerEra::Legacy, Duration::from_secs(10)),
+        Server::Command(child) => ("command", child.era, child.start_timeout),
+        Server::Remote(remote) if remote.http_sse => {
+            ("remote", ServerEra::Legacy, remote.start_timeout)
+        }
+        Server::Remote(remote) => ("remote", remote.era, remote.start_timeout),
+    };
+    let mut facts = json!({ "eras": [] });
+    if let Server::Command(child) = server {
+        let program = child.command.first().map_or("", String::as_str);
+        match Child::new(child.clone()).look(name.as_str()) {
+            Ok(()) => findings.push(Finding::ok(format!("runs {program}"))),
+            Err(cause) => {
+                let help = remedy_for(name.as_str(), &cause);
+                findings.push(Finding::fail(format!("cannot be started: {cause}"), help));
+                return finished(name, kind, facts, findings);
+            }
+        }
+    }
+    if let Server::Remote(remote) = server {
+        findings.push(Finding::ok(format!("is at {}", remote.url)));
+    }
+    let asked = match era {
+        ServerEra::Auto => vec![ServerEra::Legacy, ServerEra::Modern],
+        era => vec![era],
+    };
+    let (mut best, mut first_cause, mut eras) = (None::<Seen>, None, Vec::new());
+    for era in asked {
+        let limit = match (&best, &first_cause) {
+            (None, None) => limit,
+            (Some(seen), _) => limit.min(SILENCE.max(seen.after * 2)),
+            (None, Some(_)) => limit.min(SILENCE),
+        };
+        let seen = visit(config, name, in_era(server, era, limit), limit, overheard).await;
+        match &seen.greeting {
+            Ok(_) => {
+                eras.push(if era == ServerEra::Modern {
+                    "modern"
+                } else {
+                    "legacy"
+                });
+                best = best.or(Some(seen));
+            }
+            Err(cause) => {
+                let is_first = first_cause.is_none();
+                // A server that is not there is not there in any era.
+                let is_gone = is_first && kind == "remote" && cause.contains("not available");
+                first_cause = first_cause.or(Some(cause.clone()));
+                if is_gone {
+                    break;
+                }
+            }
+        }
+    }
+    facts["eras"] = json!(eras);
+    match (best, first_cause) {
+        (Some(seen), _) => judge(name, &seen, &eras, limit, kind, &mut facts, &mut findings),
+        (None, cause) => {
+            let cause = cause.unwrap_or_default();
+            let help = remedy_for(name.as_str(), &cause).or_else(|| by_hand(server));
+            findings.push(Finding::fail(cause, help));
+        }
+    }
+    let heard = overheard.of(name.as_str());
+    if heard.count > 0 {
+        facts["stderr"] = json!({ "lines": heard.count, "last": heard.lines });
+        let mut text = format!("wrote {} lines to stderr; the last:", heard.count);
+        for line in &heard.lines {
+            let _ = write!(text, "\n{line}");
+        }
+        findings.push(Finding::ok(text));
+    }
+    finished(name, kind, facts, findings)
+}
+
+fn finished(
+    name: &ServerName,
+    kind: &'static str,
+    facts: Value,
+    findings: Vec<Finding>,
+) -> Examined {
+    Examined {
+        server: name.to_string(),
+        kind,
+        level: worst(&findings),
+        facts,
+        findings,
+    }
+}
+
+/// The server spoken to in one era, and waited for so long.
+fn in_era(server: &Server, era: ServerEra, limit: Duration) -> Server {
+    let mut server = server.clone();
+    match &mut server {
+        Server::Builtin(_) => {}
+        Server::Command(child) => (child.era, child.start_timeout) = (era, limit),
+        Server::Remote(remote) => (remote.era, remote.start_timeout) = (era, limit),
+    }
+    server
+}
+
+/// What to try where a server that can be started gives no answer.
+fn by_hand(server: &Server) -> Option<String> {
+    match server {
+        Server::Command(child) => Some(format!(
+            "start it by hand and see what it says: {}",
+            child.command.join(" ")
+        )),
+        Server::Remote(_) => {
+            Some("see whether it runs, and whether `url` and `headers` are right".to_owned())
+        }
+        Server::Builtin(_) => None,
+    }
+}
+
+fn judge(
+    name: &ServerName,
+    seen: &Seen,
+    eras: &[&str],
+    limit: Duration,
+    kind: &str,
+    facts: &mut Value,
+    findings: &mut Vec<Finding>,
+) {
+    let Ok(said) = &seen.greeting else { return };
+    let of = |key: &str| said["serverInfo"][key].as_str().unwrap_or("?").to_owned();
+    let revision = said["protocolVersion"].as_str().unwrap_or("?");
+    let seconds = seen.after.as_secs_f64();
+    facts["name"] = json!(of("name"));
+    facts["version"] = json!(of("version"));
+    facts["revision"] = json!(revision);
+    facts["first_answer_ms"] = json!(u64::try_from(seen.after.as_millis()).unwrap_or(u64::MAX));
+    let speaks = match eras {
+        ["legacy"] => format!("speaks {revision}"),
+        ["modern"] => "speaks 2026-07-28 only".to_owned(),
+        _ => format!("speaks {revision} and 2026-07-28"),
+    };
+    let text = format!(
+        "{} {} answered after {seconds:.2} s; {speaks}",
+        of("name"),
+        of("version")
+    );
+    findings.push(if seen.after * 2 > limit {
+        let help = format!(
+            "`start-timeout` is {} s; give it more in [server.{name}]",
+            limit.as_secs_f64()
+        );
+        Finding::warn(text, help)
+    } else {
+        Finding::ok(text)
+    });
+    let mut counts = Vec::new();
+    for (list, count) in &seen.lists {
+        match count {
+            Ok(count) => {
+                facts[*list] = json!(count);
+                counts.push(format!("{count} {list}"));
+            }
+            Err(cause) => {
+                let help = remedy_for(name.as_str(), cause);
+                findings.push(Finding::fail(
+                    format!("its {list} cannot be listed: {cause}"),
+                    help,
+                ));
+            }
+        }
+    }
+    if let Some(bytes) = seen.memory {
+        facts["memory_bytes"] = json!(bytes);
+        counts.push(format!("{:.0} MiB of memory", bytes as f64 / 1_048_576.0));
+    }
+    if !counts.is_empty() {
+        findings.push(Finding::ok(format!("has {}", counts.join(", "))));
+    }
+    facts["protocol_errors"] = json!(seen.errors);
+    let wrong: u64 = seen.errors.values().sum();
+    if wrong > 0 {
+        let kinds: Vec<String> = seen
+            .errors
+            .iter()
+            .map(|(kind, count)| format!("{kind}: {count}"))
+            .collect();
+        findings.push(Finding::warn(
+            format!(
+                "sent {wrong} lines that are no valid messages ({})",
+                kinds.join(", ")
+            ),
+            "they are dropped; what it prints for people belongs on standard error",
+        ));
+    }
+    if kind == "command" && seen.end > PROMPT_END {
+        findings.push(Finding::warn(
+            format!(
+                "took {:.1} s to end once its input was closed",
+                seen.end.as_secs_f64()
+            ),
+            "it is ended by force each time; it should end with its standard input",
+        ));
+    }
+}
