@@ -14,7 +14,7 @@ use std::process::Stdio;
 
 use chillgate_tests::Gate;
 use chillgate_tests::gate::bare;
-use chillgate_tests::process::{chillgate, command, descendants, free_port, mark};
+use chillgate_tests::process::{chillgate, command, descendants, free_port, mark, send};
 use chillgate_tests::wait::{seconds, until, within};
 use rustix::process::Signal;
 
@@ -283,6 +283,7 @@ async fn systemd_has_nothing_to_say_against_the_unit() {
     let home = folder.path().join("home");
     fs::create_dir_all(home.join("run/systemd")).unwrap();
     let user = User::new(&home);
+    user.configure();
     let (code, _, err) = user.service(&["install"]).await;
     assert_eq!(code, Some(0), "{err}");
     for (scope, unit) in [
@@ -410,6 +411,19 @@ impl User {
         self.home.join(".config/chillgate/chillgate.toml")
     }
 
+    /// A configuration of the user's own, on ports that are free.
+    fn configure(&self) -> String {
+        fs::create_dir_all(self.config().parent().unwrap()).unwrap();
+        let config = format!(
+            "[[front]]\ntransport = \"streamable-http\"\nlisten = \"127.0.0.1:{}\"\n\
+             [health]\nlisten = \"127.0.0.1:{}\"\n[server.chill]\nbuiltin = \"chill\"\n",
+            free_port(),
+            free_port()
+        );
+        fs::write(self.config(), &config).unwrap();
+        config
+    }
+
     fn binary(&self) -> PathBuf {
         self.home.join(".local/bin/chillgate")
     }
@@ -430,19 +444,22 @@ impl User {
     }
 }
 
+impl Drop for User {
+    /// What the script has started is the test's, however the test ends.
+    fn drop(&mut self) {
+        let pid = fs::read_to_string(self.home.join("pid")).unwrap_or_default();
+        if let Ok(pid) = pid.trim().parse() {
+            send(pid, Signal::KILL);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_update_that_does_not_become_ready_is_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let user = User::new(folder.path());
     let before = tree(folder.path());
-    fs::create_dir_all(user.config().parent().unwrap()).unwrap();
-    let config = format!(
-        "[[front]]\ntransport = \"streamable-http\"\nlisten = \"127.0.0.1:{}\"\n\
-         [health]\nlisten = \"127.0.0.1:{}\"\n[server.chill]\nbuiltin = \"chill\"\n",
-        free_port(),
-        free_port()
-    );
-    fs::write(user.config(), &config).unwrap();
+    let config = user.configure();
     let (code, out, err) = user.service(&["install"]).await;
     assert_eq!(code, Some(0), "{out}{err}");
     assert_eq!(
