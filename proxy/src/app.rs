@@ -6,6 +6,7 @@
 //! have threads of their own, so that neither can be held up by the other.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
 use crate::telemetry::metrics::{BudgetLeft, ChildUsage, ChillLevels, Metrics, Reload};
+use crate::{state, supervisor};
 
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -116,6 +118,10 @@ impl App {
                 Some(audit.map_err(|error| format!("error: audit.file: {error}"))?)
             }
         };
+        let folder = state::folder(&loaded.config.state).map_err(|it| format!("error: {it}"))?;
+        if let Some(folder) = &folder {
+            settle(folder, &metrics);
+        }
         let mut services = Services::new(clock);
         services.meter = metrics.clone();
         services.audit = audit.clone().map(|sink| sink as _);
@@ -417,6 +423,21 @@ fn children(live: &Live) -> Vec<ChildUsage> {
             waiting: child.waiting,
         })
         .collect()
+}
+
+/// Ends what chillgates before this one left behind, and notes what this one starts.
+fn settle(state: &Path, metrics: &Metrics) {
+    match supervisor::remember_in(state) {
+        Ok(leftovers) if leftovers.ended.is_empty() => {}
+        Ok(leftovers) => {
+            let ended = &leftovers.ended;
+            metrics.child_leftovers_ended(ended.len() as u64);
+            warn!(count = ended.len(), processes = %ended.join(", "),
+                "Ended what the servers of a killed chillgate had left running.");
+        }
+        Err(error) => warn!(folder = %state.display(), %error,
+            "Running servers cannot be noted: what a kill leaves behind will not be found."),
+    }
 }
 
 /// Every quota policy there is, and each budget of theirs that is not full.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+mod confine;
 mod cross;
 mod doubts;
 pub(crate) mod hint;
@@ -23,6 +24,7 @@ mod server;
 pub mod source;
 pub mod units;
 
+pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
 use secret::SecretText;
 use units::{bytes, span, span_opt, word};
 
@@ -338,6 +340,10 @@ pub struct CommandServer {
     pub probe: Option<Probe>,
     /// A process that nobody has used for so long is stopped until somebody does; its lists stay.
     pub idle: Option<Duration>,
+    /// What it may use up.
+    pub limits: ServerLimits,
+    /// What it may touch; everything its user may if absent.
+    pub sandbox: Option<Sandbox>,
 }
 
 impl CommandServer {

@@ -163,31 +163,35 @@ fn patience(pause: Duration) -> Duration {
     pause.max(TICK * 4)
 }
 
+fn word(state: State) -> &'static str {
+    match state {
+        State::Up => "up",
+        State::Asleep => "asleep",
+        State::Starting => "starting",
+        State::Idle => "idle",
+        State::Down | State::CrashLoop => "down",
+    }
+}
+
 /// One line: how the servers are, and which are down.
 fn status(readiness: &Readiness) -> String {
     if readiness.draining {
         return "Draining".to_owned();
     }
     let count = |state| {
-        let of_state = |server: &&crate::health::ServerState| server.state == state;
+        let of_state = |server: &&crate::health::ServerState| word(server.state) == state;
         readiness.servers.iter().filter(of_state).count()
     };
-    let states = [
-        (State::Up, "up"),
-        (State::Starting, "starting"),
-        (State::Idle, "idle"),
-        (State::Down, "down"),
-    ];
-    let counts: Vec<String> = states
+    let counts: Vec<String> = ["up", "asleep", "starting", "idle", "down"]
         .into_iter()
-        .map(|(state, word)| (count(state), word))
+        .map(|word| (count(word), word))
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
     let down: Vec<&str> = readiness
         .servers
         .iter()
-        .filter(|server| server.state == State::Down)
+        .filter(|server| word(server.state) == "down")
         .map(|server| server.name.as_str())
         .collect();
     let head = if readiness.ready {

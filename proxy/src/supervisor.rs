@@ -5,28 +5,42 @@
 //! server's pipes is none of its business; when to restart one is decided by its caller.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
+use crate::config::{Sandbox, ServerLimits};
 use crate::telemetry::metrics::Metrics;
 
+mod cgroup;
 pub mod environment;
+pub mod exec;
+pub mod given;
 pub mod keep;
+mod namespace;
+mod order;
+mod prepare;
 mod program;
+mod register;
+mod sandbox;
 mod status;
 mod stderr;
 pub mod tool;
 mod tree;
 pub mod usage;
 
+pub use register::Leftovers;
+pub use sandbox::kernel::{Kernel, kernel};
 pub use status::Status;
 
+use cgroup::Groups;
+use prepare::Prepared;
+use register::{Entry, Register};
 use stderr::Stderr;
 
 /// From closing a server's stdin to SIGTERM (MCP's stdio shutdown).
@@ -47,7 +61,7 @@ const SWEEPS: usize = 20;
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// A server to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Launch {
     /// The server's name, for logs and metrics.
     pub name: String,
@@ -57,6 +71,10 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// The working directory; chillgate's own if absent.
     pub cwd: Option<PathBuf>,
+    /// What it may use up.
+    pub limits: ServerLimits,
+    /// What it may touch; everything if absent.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// Why a server did not start.
@@ -85,6 +103,9 @@ pub enum SpawnError {
     /// The working directory.
     #[error("{} is no directory to start in; create it or change `cwd`", .0.display())]
     Directory(PathBuf),
+    /// What its sandbox wants is not to be had.
+    #[error("{0}")]
+    Sandbox(String),
     /// The system refused another process.
     #[error("the process could not be made: {0}; see the limits on processes and memory")]
     Keeper(io::Error),
@@ -100,6 +121,26 @@ pub fn keep_with(binary: impl Into<PathBuf>) {
     let _ = KEEPER.set(binary.into());
 }
 
+fn own_binary() -> &'static PathBuf {
+    // The running program even where its file was replaced by an upgrade.
+    KEEPER.get_or_init(|| PathBuf::from("/proc/self/exe"))
+}
+
+/// The register of running trees, if there is a folder for it.
+static REGISTER: OnceLock<Register> = OnceLock::new();
+
+/// Ends what chillgates that are dead left behind, and notes from now on what runs, so that the
+/// next can do the same for this one. `state` is the folder of what outlives the process. Looks
+/// through the process table; once, before the first server is started.
+///
+/// # Errors
+/// When the folder cannot be written: then nothing is noted.
+pub fn remember_in(state: &Path) -> io::Result<Leftovers> {
+    let (register, leftovers) = Register::open(state)?;
+    let _ = REGISTER.set(register);
+    Ok(leftovers)
+}
+
 /// Whether the program is there to be started, without starting it.
 pub fn look_for(launch: &Launch) -> Result<(), SpawnError> {
     program::locate(launch).map(drop)
@@ -108,10 +149,15 @@ pub fn look_for(launch: &Launch) -> Result<(), SpawnError> {
 /// Starts a server below a keeper. It runs when this returns, or did and ended: an unusable
 /// interpreter, for one, shows as an early end whose cause is in [`Process::last_words`].
 pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {
-    let (located, launch) = tokio::task::spawn_blocking(move || (program::locate(&launch), launch))
+    let prepare = move || (Prepared::of(&launch), launch);
+    let (prepared, launch) = tokio::task::spawn_blocking(prepare)
         .await
         .map_err(|error| SpawnError::Keeper(io::Error::other(error)))?;
-    let mut child = keeper(&launch, &located?)
+    let prepared = prepared?;
+    tell(&launch, &prepared);
+    let register = REGISTER.get().map(|register| (register, register::mark()));
+    let mark = register.as_ref().map(|(_, mark)| mark.as_str());
+    let mut child = keeper(&launch, &prepared, mark)
         .spawn()
         .map_err(SpawnError::Keeper)?;
     let taken = (
@@ -123,6 +169,7 @@ pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, Sp
     let (Some(stdin), Some(stdout), Some(stderr), Some(pid)) = taken else {
         return Err(SpawnError::Keeper(io::Error::other("it has no pipes")));
     };
+    let entry = register.and_then(|(register, mark)| enter(register, pid, &mark, &launch.name));
     let name = Arc::<str>::from(launch.name);
     let stderr = Stderr::drain(Arc::clone(&name), stderr, Arc::clone(metrics));
     Ok(Process {
@@ -133,24 +180,49 @@ pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, Sp
         stdout: Some(stdout),
         stderr,
         status: None,
+        memory: launch.limits.memory,
+        groups: Some(prepared.groups),
+        entry,
     })
+}
+
+/// Once for each server, and again when it changes.
+fn tell(launch: &Launch, prepared: &Prepared) {
+    let given = &prepared.given;
+    if given.is_plain() || !given::remember(&launch.name, given) {
+        return;
+    }
+    if given.is_short() {
+        warn!(server = %launch.name, %given, "The server runs without all of its limits.");
+    } else {
+        info!(server = %launch.name, %given, "The server runs within limits.");
+    }
+}
+
+fn enter(register: &Register, keeper: u32, mark: &str, server: &str) -> Option<Entry> {
+    let keeper = i32::try_from(keeper).ok().and_then(Pid::from_raw)?;
+    let entered = register.enter(keeper, mark, server);
+    entered
+        .inspect_err(|error| warn!(%server, %error, "The running server cannot be registered."))
+        .ok()
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "the supervisor is where processes are started"
 )]
-fn keeper(launch: &Launch, program: &std::path::Path) -> Command {
-    // The running program even where its file was replaced by an upgrade.
-    let own = KEEPER.get_or_init(|| PathBuf::from("/proc/self/exe"));
-    let mut command = Command::new(own);
+fn keeper(launch: &Launch, prepared: &Prepared, mark: Option<&str>) -> Command {
+    let place = if prepared.apart { "apart" } else { "same" };
+    let mut command = Command::new(own_binary());
     command
         .arg0("chillgate")
-        .args([keep::VERB, &std::process::id().to_string(), "--"])
-        .arg(program)
+        .args([keep::VERB, &std::process::id().to_string(), place])
+        .args([&prepared.order.to_text(), "--"])
+        .arg(&prepared.program)
         .args(launch.command.iter().skip(1))
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .envs(mark.map(|mark| (register::MARK, mark)))
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
@@ -170,6 +242,10 @@ pub struct Process {
     stdout: Option<ChildStdout>,
     stderr: Stderr,
     status: Option<Status>,
+    /// `limits.memory`, for the words when it is used up.
+    memory: Option<usize>,
+    groups: Option<Groups>,
+    entry: Option<Entry>,
 }
 
 impl Process {
@@ -202,7 +278,8 @@ impl Process {
             warn!(server = %self.name, pid = self.pid, "The keeper was killed; ending what it kept.");
             self.end_session().await;
         }
-        let status = ended.map_or(Status::Unknown, Status::from);
+        let status = self.judge(ended.map_or(Status::Unknown, Status::from));
+        self.entry = None;
         self.status = Some(status);
         self.stderr.finish(LAST_WORDS).await;
         status
@@ -232,6 +309,20 @@ impl Process {
             .unwrap_or(Status::Unknown)
     }
 
+    /// The kernel ends a process that uses up its memory with a signal; the group knows why. With
+    /// the groups goes who left the session and is still in them.
+    fn judge(&mut self, status: Status) -> Status {
+        let Some(groups) = self.groups.take() else {
+            return status;
+        };
+        match self.memory {
+            Some(limit) if status != Status::Code(0) && groups.ran_out_of_memory() => {
+                Status::OutOfMemory(limit)
+            }
+            _ => status,
+        }
+    }
+
     fn keeper_id(&self) -> Option<Pid> {
         // None once it was waited for: the number may be somebody else's by then.
         self.child
@@ -254,12 +345,13 @@ impl Process {
         let _ = kill_process(keeper, Signal::KILL);
     }
 
-    /// What is left of a keeper's family is known by its session.
+    /// What is left of a keeper's family is known by its session, and by its mark if it has one.
     async fn end_session(&self) {
         let Some(leader) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
             return;
         };
-        end_all(|| tree::of_session(leader)).await;
+        let marked = || self.entry.as_ref().map(Entry::marked).unwrap_or_default();
+        end_all(|| [tree::of_session(leader), marked()].concat()).await;
     }
 }
 

@@ -81,7 +81,7 @@ fn launch(mark: &Mark, command: &[&str]) -> Launch {
         name: "test".to_owned(),
         command: command.iter().map(|&part| part.to_owned()).collect(),
         env: mark.env(),
-        cwd: None,
+        ..Launch::default()
     }
 }
 
@@ -110,7 +110,7 @@ fn start_orphan_to_be(mark: &Mark, script: &str) -> std::process::Child {
     Command::new("sh")
         .args([
             "-c",
-            r#""$0" "$1" $$ -- sh -c "$2" </dev/null >/dev/null & wait"#,
+            r#""$0" "$1" $$ same {} -- sh -c "$2" </dev/null >/dev/null & wait"#,
         ])
         .args([CHILLGATE, keep::VERB, script])
         .envs(mark.env())
@@ -333,7 +333,7 @@ fn descriptors_handed_to_chillgate_stop_at_the_keeper() {
     let output = Command::new("sh")
         .args([
             "-c",
-            r#"exec 7</etc/passwd 9</etc/passwd; "$0" "$1" $$ -- ls /proc/self/fd; true"#,
+            r#"exec 7</etc/passwd 9</etc/passwd; "$0" "$1" $$ same {} -- ls /proc/self/fd; true"#,
         ])
         .args([CHILLGATE, keep::VERB])
         .output()
@@ -415,7 +415,7 @@ fn the_keepers_verb_explains_itself_to_people() {
     for args in [
         &[][..],
         &["1"],
-        &["x", "--", "true"],
+        &["x", "same", "{}", "--", "true"],
         &["1", "--"],
         &["1", "true"],
     ] {
@@ -432,7 +432,7 @@ fn the_keepers_verb_explains_itself_to_people() {
     }
     // A parent that is not its parent: chillgate died before the keeper could ask for the signal.
     let output = Command::new(CHILLGATE)
-        .args([keep::VERB, "1", "--", "true"])
+        .args([keep::VERB, "1", "same", "{}", "--", "true"])
         .stdin(Stdio::null())
         .output()
         .expect("it runs");

@@ -61,6 +61,8 @@ impl Child {
             command,
             env: environment::of(&server.inherit, &set)?,
             cwd,
+            limits: server.limits.clone(),
+            sandbox: server.sandbox.clone(),
         })
     }
 }

@@ -137,6 +137,21 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("server.*.idle", r#"idle = "30m""#),
     ("server.*.inherit", r#"inherit = ["HTTPS_PROXY"]"#),
     ("server.*.cwd", r#"cwd = "/data""#),
+    ("server.*.limits", r#"limits = { memory = "512MiB" }"#),
+    ("server.*.limits.memory", r#"memory = "512MiB""#),
+    ("server.*.limits.processes", "processes = 64"),
+    ("server.*.limits.file-size", r#"file-size = "1GiB""#),
+    ("server.*.limits.open-files", "open-files = 1024"),
+    ("server.*.limits.cpu-weight", "cpu-weight = 50"),
+    ("server.*.limits.nice", "nice = 10"),
+    ("server.*.limits.core", "core = false"),
+    ("server.*.sandbox", r#"sandbox = { write = ["/data"] }"#),
+    ("server.*.sandbox.read", r#"read = ["/srv/files"]"#),
+    ("server.*.sandbox.write", r#"write = ["/data"]"#),
+    ("server.*.sandbox.network", "network = [443]"),
+    ("server.*.sandbox.system-calls", r#"system-calls = "usual""#),
+    ("server.*.sandbox.pid-namespace", "pid-namespace = false"),
+    ("server.*.sandbox.require", "require = true"),
     ("server.*.url", r#"url = "https://mcp.example/mcp""#),
     (
         "server.*.headers",
@@ -184,10 +199,6 @@ pub(super) fn not_yet(path: &str) -> Option<&'static str> {
         (
             "identity.jwt",
             "use `api-keys`, or `header` behind something that checks the token",
-        ),
-        (
-            "server.*.limits",
-            "remove the line; bound the memory of the container instead",
         ),
     ];
     known

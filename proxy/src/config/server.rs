@@ -15,7 +15,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::secret::{AGENT, AGENT_VARIABLE, SecretText};
 use super::units::{span_opt, word_opt};
-use super::{CommandServer, Isolation, Probe, RemoteServer, Server, ServerEra, hint};
+use super::{
+    CommandServer, Isolation, Probe, RemoteServer, Sandbox, Server, ServerEra, ServerLimits,
+    confine, hint,
+};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -54,6 +57,8 @@ pub(super) struct RawServer {
     transport: Option<String>,
     #[serde(deserialize_with = "span_opt")]
     start_timeout: Option<Duration>,
+    limits: Option<ServerLimits>,
+    sandbox: Option<Sandbox>,
 }
 
 /// A mistake in one server's table.
@@ -93,6 +98,8 @@ const KINDS: [(&str, &[&str]); 3] = [
             "era",
             "probe",
             "idle",
+            "limits",
+            "sandbox",
         ],
     ),
     (
@@ -357,6 +364,8 @@ impl RawServer {
                 "write idle = \"30m\"",
             ));
         }
+        let limits = self.limits.unwrap_or_default();
+        confine::mistakes(&limits, self.sandbox.as_ref(), found);
         CommandServer {
             command,
             isolation,
@@ -368,6 +377,8 @@ impl RawServer {
             agent_env,
             probe,
             idle: self.idle,
+            limits,
+            sandbox: self.sandbox,
         }
     }
 

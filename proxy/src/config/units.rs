@@ -17,6 +17,11 @@ pub fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     from.deserialize_any(Unit::<usize>(PhantomData))
 }
 
+/// [`bytes`] for a key that may be absent.
+pub fn bytes_opt<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    bytes(from).map(Some)
+}
+
 /// A length of time: `"20s"`, `"5m"`, `"1h30m"`.
 pub fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     from.deserialize_any(Unit::<Duration>(PhantomData))

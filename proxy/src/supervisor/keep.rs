@@ -7,10 +7,10 @@
 //! path, and decides nothing but how to end.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +24,13 @@ use rustix::process::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level::pipe};
 
-use super::tree;
+use super::namespace::{self, Null};
+use super::order::Order;
+use super::{cgroup, exec, tree};
 use crate::clock;
 
-/// The hidden verb: `chillgate __keep PARENT -- COMMAND…`.
+/// The hidden verb: `chillgate __keep PARENT same|apart ORDER -- COMMAND…`; `apart` is a process
+/// namespace for the server, and the order is the shim's to read.
 pub const VERB: &str = "__keep";
 
 /// From SIGTERM to SIGKILL when chillgate asks for the end.
@@ -40,15 +43,17 @@ const ORPHANED: Duration = Duration::from_secs(1);
 /// that it ended.
 const LEFTOVERS: Duration = Duration::from_millis(50);
 
-/// Exit codes of a shell for a command that cannot run, and for one that is not there.
+/// How often in a row everybody is killed before the dead are buried.
+const SWEEPS: usize = 5;
+
+/// Exit code of a shell for a command that cannot run.
 const CANNOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// Keeps one server until it is gone, and ends as it did (128 + signal for a signal). `args` are
 /// those after [`VERB`]. To be called before `main` does anything else.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let kept = Order::parse(args)
-        .and_then(Keeper::start)
+    let kept = Charge::parse(args)
+        .and_then(|charge| Keeper::start(&charge))
         .and_then(Keeper::keep);
     kept.unwrap_or_else(|fault| {
         eprintln!("chillgate: {fault}");
@@ -64,78 +69,90 @@ enum Fault {
     Usage,
     #[error("the keeper cannot prepare itself: {0}")]
     Prepare(#[from] io::Error),
-    #[error("cannot start {program:?}: {source}")]
-    Start {
-        program: OsString,
-        source: io::Error,
-    },
+    #[error("the server's process cannot be made: {0}; see the limits on processes and memory")]
+    Launch(io::Error),
+    #[error("no process namespace can be made: {0}; set `pid-namespace = false`")]
+    Namespace(io::Error),
 }
 
 impl Fault {
     fn code(&self) -> u8 {
         match self {
             Self::Usage => 2,
-            Self::Start { source, .. } if source.kind() == ErrorKind::NotFound => NOT_FOUND,
-            Self::Prepare(_) | Self::Start { .. } => CANNOT_RUN,
+            Self::Prepare(_) | Self::Launch(_) | Self::Namespace(_) => CANNOT_RUN,
         }
     }
 }
 
 /// What the command line asks for.
-struct Order {
+struct Charge {
     parent: Pid,
-    program: OsString,
-    args: Vec<OsString>,
+    apart: bool,
+    /// The shim's: its order, `--`, the program, the arguments.
+    rest: Vec<OsString>,
 }
 
-impl Order {
+impl Charge {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Fault> {
         let mut args = args.into_iter();
         let parent = args
             .next()
             .and_then(|pid| Pid::from_raw(pid.to_str()?.parse().ok()?));
-        let dashes = args.next();
-        match (parent, args.next()) {
-            (Some(parent), Some(program)) if dashes.is_some_and(|it| it == "--") => Ok(Self {
+        let apart = args.next().and_then(|word| match word.to_str() {
+            Some("same") => Some(false),
+            Some("apart") => Some(true),
+            _ => None,
+        });
+        match (parent, apart) {
+            (Some(parent), Some(apart)) => Ok(Self {
                 parent,
-                program,
-                args: args.collect(),
+                apart,
+                rest: args.collect(),
             }),
             _ => Err(Fault::Usage),
         }
+    }
+
+    fn groups(&self) -> Vec<PathBuf> {
+        let order = self.rest.first().and_then(|order| order.to_str());
+        order.and_then(Order::parse).unwrap_or_default().groups
     }
 }
 
 struct Keeper {
     parent: Pid,
+    /// The doors of the server's control groups, for killing without a race.
+    groups: Vec<PathBuf>,
     server: Pid,
     signals: Signals,
 }
 
 impl Keeper {
-    fn start(order: Order) -> Result<Self, Fault> {
+    fn start(charge: &Charge) -> Result<Self, Fault> {
         let signals = Signals::register()?;
         // A session of its own: a terminal's ^C is for chillgate, which then asks for the end.
         // Also the mark by which chillgate finds the rest should this process be killed.
         let _ = setsid();
         set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;
         set_parent_process_death_signal(Some(Signal::USR1)).map_err(io::Error::from)?;
-        if getppid() != Some(order.parent) {
+        if getppid() != Some(charge.parent) {
             // It died before the line above; no signal will come.
             return Err(io::Error::other("chillgate has died").into());
         }
         // Whatever chillgate itself was handed by its own parent stops here.
         close_fds::set_fds_cloexec(3, &[]);
-        let server = launch(&order.program, &order.args).map_err(|source| Fault::Start {
-            program: order.program,
-            source,
-        })?;
+        if charge.apart {
+            namespace::enter().map_err(Fault::Namespace)?;
+        }
+        let server = launch(charge).map_err(Fault::Launch)?;
         let keeper = Self {
-            parent: order.parent,
+            parent: charge.parent,
+            groups: charge.groups(),
             server,
             signals,
         };
-        if let Err(error) = let_go_of_the_pipes() {
+        // So that the server's pipes end when the server does.
+        if let Err(error) = Null::open().and_then(|null| null.replace_pipes()) {
             tell_all(Signal::KILL);
             return Err(error.into());
         }
@@ -172,7 +189,7 @@ impl Keeper {
             }
             let patience = match kill_at {
                 Some(at) if at <= now => {
-                    tell_all(Signal::KILL);
+                    self.kill_all();
                     Some(Duration::from_millis(5))
                 }
                 at => at.map(|at| at - now),
@@ -180,6 +197,18 @@ impl Keeper {
             self.signals.wait(patience)?;
         }
         Ok(ExitCode::from(ended.map_or(CANNOT_RUN, code_of)))
+    }
+
+    /// Looks again at once while there is somebody: what forks without end must not get the time to.
+    fn kill_all(&self) {
+        for door in &self.groups {
+            cgroup::kill_behind(door);
+        }
+        for _ in 0..SWEEPS {
+            if !tell_all(Signal::KILL) {
+                return;
+            }
+        }
     }
 
     /// Buries the dead; false when nobody is left. Fills in how the server ended.
@@ -204,30 +233,31 @@ impl Keeper {
     clippy::disallowed_methods,
     reason = "the supervisor is where processes are started"
 )]
-fn launch(program: &OsString, args: &[OsString]) -> io::Result<Pid> {
-    let child = Command::new(program).args(args).process_group(0).spawn()?;
+fn launch(charge: &Charge) -> io::Result<Pid> {
+    let mode = if charge.apart { "first" } else { "run" };
+    let me = getpid().as_raw_nonzero().to_string();
+    let child = Command::new("/proc/self/exe")
+        .arg0("chillgate")
+        .args([exec::VERB, &me, mode])
+        .args(&charge.rest)
+        .process_group(0)
+        .spawn()?;
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)
         .ok_or(ErrorKind::InvalidData.into())
 }
 
-/// So that the server's pipes end when the server does.
-fn let_go_of_the_pipes() -> io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
-}
-
-fn tell_all(signal: Signal) {
-    for kin in tree::descendants(getpid()) {
+/// Whether there was anybody to tell.
+fn tell_all(signal: Signal) -> bool {
+    let all = tree::descendants(getpid());
+    for kin in &all {
         kin.signal(signal);
     }
+    !all.is_empty()
 }
 
-fn code_of(status: WaitStatus) -> u8 {
+pub(super) fn code_of(status: WaitStatus) -> u8 {
     let signal = status.terminating_signal().map(|signal| 128 + signal);
     let code = signal.or(status.exit_status()).unwrap_or_default();
     u8::try_from(code).unwrap_or(u8::MAX)

@@ -81,7 +81,7 @@ mod tests {
             name: "test".to_owned(),
             command: vec![command.to_owned()],
             env: vec![("PATH".to_owned(), path.to_owned())],
-            cwd: None,
+            ..Launch::default()
         }
     }
 

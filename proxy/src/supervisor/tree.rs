@@ -4,9 +4,12 @@
 //! reads and signals; when and why is decided elsewhere.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, pidfd_send_signal,
+};
 
 /// A process as it was when the table was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,14 @@ impl Kin {
         self.pid
     }
 
+    pub(super) fn session(&self) -> i32 {
+        self.session
+    }
+
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
     /// Signals this process and never another that got its number meanwhile. A process that is
     /// gone already is no failure.
     pub(crate) fn signal(&self, signal: Signal) {
@@ -74,14 +85,43 @@ impl Kin {
     }
 
     fn is_still_itself(&self) -> bool {
-        let stat = fs::read(format!("/proc/{}/stat", self.pid.as_raw_nonzero()));
-        stat.ok()
-            .and_then(|stat| parse(&stat))
-            .is_some_and(|now| now.started == self.started)
+        is_running(self.pid, self.started)
     }
 }
 
-fn table() -> Vec<Kin> {
+/// The parent in the text of a `/proc/PID/stat`.
+pub(super) fn parent(stat: &[u8]) -> Option<i32> {
+    parse(stat).map(|kin| kin.parent)
+}
+
+/// `node (4711)`, by the name the process gave itself.
+impl fmt::Display for Kin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pid = self.pid.as_raw_nonzero();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        write!(f, "{} ({pid})", name.trim_end().escape_debug())
+    }
+}
+
+/// The process with this id, unless there is none or it is a zombie.
+pub(super) fn find(pid: Pid) -> Option<Kin> {
+    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    parse(&stat)
+}
+
+/// Whether the process that began then still runs under this id.
+pub(super) fn is_running(pid: Pid, started: u64) -> bool {
+    find(pid).is_some_and(|kin| kin.started == started)
+}
+
+/// This process's id and start.
+pub(super) fn this_process() -> (Pid, u64) {
+    let pid = getpid();
+    (pid, find(pid).map_or(0, |kin| kin.started))
+}
+
+/// Every process there is, zombies left out.
+pub(super) fn table() -> Vec<Kin> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -193,6 +193,11 @@ impl Metrics {
             .inc();
     }
 
+    /// Processes that a chillgate before this one left behind were ended.
+    pub fn child_leftovers_ended(&self, count: u64) {
+        self.families.child_leftovers.inc_by(count);
+    }
+
     /// A server wrote something that is no valid message.
     pub fn child_protocol_error(&self, server: &str, kind: &'static str) {
         self.families

@@ -98,7 +98,9 @@ pub(super) async fn visit(
     if seen.greeting.is_ok() {
         let pid = overheard.of(name.as_str()).pid;
         let usage = pid.and_then(|pid| supervisor::usage::of(&[pid]).pop());
-        seen.memory = usage.filter(|usage| usage.processes > 0).map(|usage| usage.resident);
+        seen.memory = usage
+            .filter(|usage| usage.processes > 0)
+            .map(|usage| usage.resident);
     }
     let ending = TokioClock.now();
     let servers = live.pin();

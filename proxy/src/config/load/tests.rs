@@ -323,10 +323,17 @@ fn every_line_that_help_proposes_is_right() {
             ["server", _, "headers" | "ca" | "era"] => {
                 format!("[server.a]\nurl = \"https://mcp.example\"\n{line}\n")
             }
+            ["server", _, "agent-env"] => format!("{SERVER}isolation = \"agent\"\n{line}\n"),
+            ["server", _, "probe", "arguments"] => {
+                format!("{SERVER}[server.a.probe]\ntool = \"status\"\n{line}\n")
+            }
             ["server", _, key] if builtin.contains(key) => {
                 format!("[server.a]\nbuiltin = \"chill\"\n{line}\n")
             }
             ["server", _, _] => format!("{SERVER}{line}\n"),
+            ["server", _, table, _] => {
+                format!("[server.a]\ncommand = [\"x\"]\n[server.a.{table}]\n{line}\n")
+            }
             other => panic!("{other:?}"),
         };
         good(&text, &[], &[]);

@@ -34,6 +34,7 @@ pub(super) struct Families {
     pub(super) decisions: IntCounterVec,
     pub(super) delay: HistogramVec,
     pub(super) child_restarts: IntCounterVec,
+    pub(super) child_leftovers: IntCounter,
     pub(super) child_up: IntGaugeVec,
     pub(super) child_looping: IntGaugeVec,
     pub(super) children_asleep: IntGaugeVec,
@@ -114,6 +115,11 @@ impl Families {
                 "chillgate_child_restarts_total",
                 "Starts of a server after its first, by the reason for them.",
                 &["server", "reason"],
+            ),
+            child_leftovers: counter(
+                r,
+                "chillgate_child_leftovers_ended_total",
+                "Processes of a dead chillgate's servers that were ended at the start.",
             ),
             child_up: gauges(
                 r,

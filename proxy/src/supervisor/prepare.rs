@@ -1,0 +1,102 @@
+//! From what is configured to what is started: the program, its groups, its order, and what of it
+//! all could be had.
+//!
+//! Looks at files and makes control groups, so it is for a thread that may wait. It starts no
+//! server.
+
+use std::path::PathBuf;
+
+use super::cgroup::{self, Controller, Groups, Wanted};
+use super::given::{Bound, Given, Sandboxed};
+use super::order::{Bounds, Order};
+use super::sandbox::{self, kernel};
+use super::{Launch, SpawnError, program};
+
+/// A server that only wants starting.
+pub(super) struct Prepared {
+    pub(super) program: PathBuf,
+    pub(super) order: Order,
+    /// Whether in a process namespace.
+    pub(super) apart: bool,
+    pub(super) groups: Groups,
+    pub(super) given: Given,
+}
+
+impl Prepared {
+    pub(super) fn of(launch: &Launch) -> Result<Self, SpawnError> {
+        let program = program::locate(launch)?;
+        let built = launch.sandbox.as_ref().map(|wanted| {
+            let temporary = launch.env.iter().find(|(name, _)| name == "TMPDIR");
+            let temporary = temporary.map_or("/tmp", |(_, value)| value);
+            sandbox::build(
+                wanted,
+                kernel::kernel(),
+                program.clone(),
+                launch.cwd.clone(),
+                PathBuf::from(temporary),
+            )
+        });
+        let built = built.transpose().map_err(SpawnError::Sandbox)?;
+        let limits = &launch.limits;
+        let wanted = Wanted {
+            memory: limits.memory.map(|bytes| bytes as u64),
+            processes: limits.processes,
+            cpu_weight: limits.cpu_weight,
+        };
+        let is_asked = wanted.memory.or(wanted.processes).or(wanted.cpu_weight);
+        let groups = match is_asked {
+            Some(_) => Groups::make(cgroup::parents(), &launch.name, wanted),
+            None => Groups::default(),
+        };
+        let unless = |controller, value: Option<u64>| value.filter(|_| !groups.bounds(controller));
+        let bounds = Bounds {
+            data: unless(Controller::Memory, wanted.memory),
+            processes: unless(Controller::Pids, wanted.processes),
+            file_size: limits.file_size.map(|bytes| bytes as u64),
+            open_files: limits.open_files,
+            no_core: limits.core == Some(false),
+            nice: limits.nice,
+        };
+        let given = given(&groups, wanted, built.as_ref());
+        Ok(Self {
+            program,
+            apart: built.as_ref().is_some_and(|built| built.pid_namespace),
+            order: Order {
+                groups: groups.doors(),
+                bounds,
+                rules: built.map(|built| built.rules),
+            },
+            groups,
+            given,
+        })
+    }
+}
+
+fn given(groups: &Groups, wanted: Wanted, built: Option<&sandbox::Built>) -> Given {
+    let bound = |controller, value: Option<u64>, otherwise| match value {
+        None => Bound::Unasked,
+        Some(_) if groups.bounds(controller) => Bound::Group,
+        Some(_) => otherwise,
+    };
+    let processes = if rustix::process::getuid().is_root() {
+        Bound::Nothing("root is bound by a control group only, and none can be made here")
+    } else {
+        Bound::Process("RLIMIT_NPROC")
+    };
+    let no_group = Bound::Nothing("no control group can be made here");
+    Given {
+        memory: bound(
+            Controller::Memory,
+            wanted.memory,
+            Bound::Process("RLIMIT_DATA"),
+        ),
+        processes: bound(Controller::Pids, wanted.processes, processes),
+        cpu: bound(Controller::Cpu, wanted.cpu_weight, no_group),
+        sandbox: built.map(|built| Sandboxed {
+            landlock: built.rules.landlock,
+            seccomp: built.rules.seccomp,
+            pid_namespace: built.pid_namespace,
+            missing: built.missing.clone(),
+        }),
+    }
+}
