@@ -41,6 +41,11 @@ const TOOLS: &[(&str, &str)] = &[
     ),
     ("env", "answers its environment as JSON"),
     ("fds", "answers its open file descriptors"),
+    ("hog", "takes `bytes` of memory and uses them"),
+    (
+        "run",
+        "runs `command` and answers its status and what it wrote",
+    ),
     ("wait", "answers `nonce` after `ms`"),
     ("random", "answers `nonce` after up to `ms`"),
     ("blob", "answers with `bytes` letters"),
@@ -215,6 +220,8 @@ pub(crate) async fn call(
         "cancelled" => Value::from(lock(&server.cancelled).clone()).to_string(),
         "env" => json!(std::env::vars().collect::<BTreeMap<_, _>>()).to_string(),
         "fds" => descriptors(),
+        "hog" => hog(bytes),
+        "run" => run(&given["command"]).await.to_string(),
         "wait" => {
             sleep(ms(100)).await;
             nonce()
@@ -369,6 +376,38 @@ pub(crate) async fn grandchild(mark: &str) {
     );
     let started = command("sh").arg("-c").arg(script).status().await;
     started.expect("a shell can be started");
+}
+
+/// Uses memory piece by piece, as a leak would.
+fn hog(bytes: usize) -> String {
+    let mut pieces = Vec::new();
+    for _ in 0..bytes >> 20 {
+        pieces.push(vec![b'x'; 1 << 20]);
+    }
+    let used: usize = pieces.iter().map(Vec::len).sum();
+    used.to_string()
+}
+
+async fn run(words: &Value) -> Value {
+    let words: Vec<&str> = words
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let Some((program, args)) = words.split_first() else {
+        return json!({"error": "no program"});
+    };
+    let mut program = command(program);
+    program.args(args).stdin(std::process::Stdio::null());
+    match program.output().await {
+        Ok(output) => json!({
+            "code": output.status.code(),
+            "out": String::from_utf8_lossy(&output.stdout),
+            "err": String::from_utf8_lossy(&output.stderr),
+        }),
+        Err(error) => json!({"error": error.to_string()}),
+    }
 }
 
 /// Bytes of a test's own, which no JSON library had a say in.
