@@ -10,9 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use chillgate_tests::process::{chillgate, command, descendants, mark, marked};
+use chillgate_tests::process::{chillgate, command, descendants, mark, marked, send};
 use chillgate_tests::wait::{long, seconds, within};
 use chillgate_tests::{Gate, Host, until};
+use rustix::process::Signal;
 
 use crate::mock;
 
@@ -80,7 +81,8 @@ async fn a_fork_bomb_stays_within_its_count_and_the_gate_goes_on() {
         .table("limits = { processes = 64, cpu-weight = 1, nice = 19 }");
     let gate = Gate::with(&(bomb + &mock("calm").table(""))).start().await;
     let host = gate.host().open().await;
-    host.call("bomb__echo", json!({})).await;
+    let server = host.call("bomb__pid", json!({})).await;
+    let server: u32 = server.tool_text().parse().unwrap();
     let line = given(&gate, "bomb").await;
     assert!(line.contains("processes by control group"), "{line}");
     host.call("calm__echo", json!({})).await;
@@ -104,7 +106,7 @@ async fn a_fork_bomb_stays_within_its_count_and_the_gate_goes_on() {
     let bound = (before * 3).max(Duration::from_millis(10));
     assert!(during < bound, "{before:?} became {during:?}");
     let start = Instant::now();
-    host.call("bomb__crash", json!({})).await;
+    send(server, Signal::KILL);
     until("the end of the bomb", seconds(5), async || {
         let reply = host.call("bomb__echo", json!({"message": "again"})).await;
         let left = descendants(gate.pid());
