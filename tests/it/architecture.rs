@@ -126,7 +126,24 @@ async fn each_crate_depends_only_on_what_its_wall_allows() {
         ),
         (
             "chillgate-chill",
-            &["hyper", "figment", "chillgate-wire", "chillgate"],
+            &[
+                "hyper",
+                "figment",
+                "chillgate-wire",
+                "chillgate-ops",
+                "chillgate",
+            ],
+        ),
+        (
+            "chillgate-ops",
+            &[
+                "hyper",
+                "figment",
+                "chillgate-wire",
+                "chillgate-policies",
+                "chillgate-chill",
+                "chillgate",
+            ],
         ),
         ("chillgate", &["rmcp", "chillgate-tests", "chillgate-bench"]),
     ] {
@@ -177,7 +194,7 @@ fn config_and_telemetry_know_nothing_of_the_machine_they_serve() {
 fn each_outside_thing_has_one_home() {
     for (words, homes) in [
         (&["figment::"][..], &["proxy/src/config/load"][..]),
-        (&["rmcp::"], &["proxy/chill/"]),
+        (&["rmcp::"], &["proxy/chill/", "proxy/ops/"]),
         (
             &["hyper::", "hyper_util::"],
             &["proxy/src/front", "proxy/src/backend", "proxy/src/health"],
@@ -190,6 +207,8 @@ fn each_outside_thing_has_one_home() {
             "proxy/src",
             "proxy/wire/src",
             "proxy/chill/src",
+            "proxy/ops/src",
+            "proxy/ops/src",
         ] {
             let broken = offenders(folder, words, homes);
             assert!(broken.is_empty(), "{words:?} outside {homes:?}: {broken:?}");
@@ -229,6 +248,7 @@ fn no_code_is_unsafe_and_no_module_is_called_mod() {
         "proxy/src",
         "proxy/wire/src",
         "proxy/chill/src",
+        "proxy/ops/src",
         "tests/src",
         "tests/it",
     ] {
@@ -254,6 +274,7 @@ fn every_file_opens_with_what_it_is() {
         "proxy/src",
         "proxy/wire/src",
         "proxy/chill/src",
+        "proxy/ops/src",
         "tests/src",
         "tests/it",
     ] {
@@ -274,6 +295,7 @@ fn no_identifier_says_upstream_or_downstream() {
         "proxy/src",
         "proxy/wire/src",
         "proxy/chill/src",
+        "proxy/ops/src",
     ] {
         let broken = offenders(
             folder,

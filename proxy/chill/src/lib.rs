@@ -1,7 +1,7 @@
 //! ChillMCP, the built-in server: breaks for agents, suspicion for the boss.
 //!
 //! A break lowers an agent's stress and may raise the boss alert; at alert 5 the answer is held.
-//! The one crate that knows rmcp: it stands behind the gate as a server like any other, spoken to
+//! Written on rmcp, as built-in servers are, it stands behind the gate as a server like any other, spoken to
 //! in lines over an in-memory stream. It never opens a socket, reads a file or writes a log.
 //!
 //! # Where things are
