@@ -57,6 +57,11 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String>;
 
+    /// Whether its calls end within bounds of the server's own: then silence ends none of them.
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
     /// Changes a request for this server alone, e.g. to say who asks.
     fn stamp(&self, _edit: &mut Edit<'_>, _session: &Session, _passage: Passage) {}
 }
@@ -257,7 +262,11 @@ impl Pipes {
         let mut edit = request.edit();
         let session = &asked.exchange.session;
         self.0.opener.stamp(&mut edit, session, asked.passage);
-        asked.pipe.request(asked.exchange, request, edit).await
+        let asking = asked.pipe.request(asked.exchange, request, edit);
+        if self.0.opener.keeps_time() {
+            return Box::pin(at_work(asked.exchange, asking)).await;
+        }
+        asking.await
     }
 
     /// What a request comes to on an open pipe.
@@ -359,6 +368,20 @@ impl Pipes {
         BackendError::Down {
             server: self.0.terms.server.clone(),
             cause: cause.to_owned(),
+        }
+    }
+}
+
+/// How often a call is marked as being worked on.
+const MARK: Duration = Duration::from_millis(250);
+
+/// Waits for an answer that is worked on, however silently.
+async fn at_work<T>(exchange: &Exchange, asking: impl Future<Output = T>) -> T {
+    let mut asking = std::pin::pin!(asking);
+    loop {
+        match tokio::time::timeout(MARK, &mut asking).await {
+            Ok(answer) => return answer,
+            Err(_) => exchange.touch(),
         }
     }
 }
