@@ -32,7 +32,9 @@ use crate::exchange::Ended;
 use crate::front::stdio;
 use crate::front::streamable_http::listen::Bound;
 use crate::gate::Gate;
+use crate::health::endpoint::{EndpointState, Endpoints};
 use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
+use crate::ops::Operations;
 use crate::reload::{self, Reloader};
 use crate::rest;
 use crate::service::Notices;
@@ -42,7 +44,9 @@ use crate::supervisor::usage;
 use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
-use crate::telemetry::metrics::{BudgetLeft, ChildUsage, ChillLevels, Metrics, Reload};
+use crate::telemetry::metrics::{
+    BudgetLeft, ChildUsage, ChillLevels, EndpointHealth, Metrics, Reload,
+};
 use crate::{state, supervisor};
 
 /// How long load balancers take to hear that chillgate is not ready any more.
@@ -126,11 +130,13 @@ impl App {
         services.meter = metrics.clone();
         services.audit = audit.clone().map(|sink| sink as _);
         let drain = Drain::default();
+        let tasks = TaskTracker::new();
         let fixtures = Fixtures {
             services: Arc::new(services),
             metrics: metrics.clone(),
-            tasks: TaskTracker::new(),
+            tasks: tasks.clone(),
             drain: drain.clone(),
+            operations: Operations::new(metrics.clone(), tasks),
         };
         let first = Snapshot::build(loaded.config.clone(), None, &fixtures)
             .map_err(|unfit| reload::explain(&loaded, unfit).render(false))?;
@@ -152,8 +158,12 @@ impl App {
         metrics.children_from(move || children(&servers));
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
         metrics.budgets_from(move || budgets_left(&chain, &ledger));
+        let endpoints = fixtures.operations.endpoints().clone();
+        metrics.endpoints_from(move || endpoint_health(&endpoints));
+        fixtures.operations.take_over(&loaded.config);
         let budget = crate::budget::Budget::new(loaded.config.limits.memory);
         let gate = Gate::new(live.clone(), metrics, drain, fixtures.tasks.clone(), budget);
+        fixtures.operations.watch(&gate);
         let app = Self {
             gate,
             live,
@@ -201,6 +211,7 @@ impl App {
             Mode::Serve => Notices::of_environment(),
             Mode::Wrap(_) => Notices::default(),
         };
+        running.spawn(self.fixtures.operations.endpoints().clone().keep_checking());
         let reloader = Reloader::new(
             sources,
             loaded,
@@ -275,7 +286,9 @@ impl App {
     /// Whether calls should come here, and how each server is, whenever it is asked.
     fn readiness(&self) -> impl Fn() -> Readiness + Send + Sync + use<> {
         let (gate, audit) = (self.gate.clone(), self.audit.clone());
+        let endpoints = self.fixtures.operations.endpoints().clone();
         move || Readiness {
+            endpoints: endpoints.report(),
             ready: !gate.drain().is_stopping()
                 && audit.as_ref().is_none_or(|audit| audit.trouble().is_none()),
             draining: gate.drain().is_stopping(),
@@ -421,6 +434,19 @@ fn children(live: &Live) -> Vec<ChildUsage> {
             resident: usage.resident,
             cpu: usage.cpu,
             waiting: child.waiting,
+        })
+        .collect()
+}
+
+/// The model endpoints that have been asked.
+fn endpoint_health(endpoints: &Endpoints) -> Vec<EndpointHealth> {
+    let asked = endpoints.report().into_iter();
+    asked
+        .filter(|report| report.state != EndpointState::Unchecked)
+        .map(|report| EndpointHealth {
+            endpoint: report.name.into(),
+            up: report.state == EndpointState::Up,
+            latency: report.latency_ms.map(|ms| ms as f64 / 1000.0),
         })
         .collect()
 }

@@ -153,6 +153,28 @@ pub enum State {
     Looping(String),
 }
 
+impl State {
+    /// The word for it, as in `/readyz`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::OnDemand => "idle",
+            Self::Starting => "starting",
+            Self::Ready => "up",
+            Self::Asleep => "asleep",
+            Self::Broken(_) => "down",
+            Self::Looping(_) => "crash-loop",
+        }
+    }
+
+    /// Why it does not answer.
+    pub fn trouble(self) -> Option<String> {
+        match self {
+            Self::Broken(cause) | Self::Looping(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
 /// Why a server gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BackendError {

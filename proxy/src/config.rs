@@ -16,15 +16,19 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 mod confine;
 mod cross;
 mod doubts;
+pub mod endpoint;
 pub(crate) mod hint;
 pub mod load;
 pub mod report;
+pub mod runbook;
 pub mod secret;
 mod server;
 pub mod source;
 pub mod units;
 
 pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
+use endpoint::Endpoint;
+use runbook::Runbook;
 use secret::SecretText;
 use units::{bytes, span, span_opt, word};
 
@@ -53,6 +57,12 @@ pub struct Config {
     /// Policies in file order, those of a preset first; `chillgate-policies` compiles them.
     #[serde(skip)] // joined from all layers in `load`
     pub policy: Vec<serde_json::Value>,
+    /// What agents may have done on this machine, through a server with `builtin = "ops"`.
+    #[serde(skip)] // as `front`
+    pub runbook: Vec<Runbook>,
+    /// Model endpoints to watch.
+    #[serde(skip)] // as `front`
+    pub endpoint: Vec<Endpoint>,
     /// Where the audit log goes. Absent: no audit log.
     pub audit: Option<Audit>,
     /// Where counters live, and where what outlives the process is kept.
@@ -307,8 +317,10 @@ impl<'de> Deserialize<'de> for ApiKeys {
 /// One server behind the gate: exactly one of `builtin`, `command`, `url`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Server {
-    /// A server inside chillgate.
+    /// ChillMCP, a server inside chillgate.
     Builtin(chillgate_chill::Settings),
+    /// The server for operators inside chillgate.
+    Ops,
     /// A child process that speaks stdio.
     Command(CommandServer),
     /// A Streamable HTTP server somewhere else.

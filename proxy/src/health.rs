@@ -18,6 +18,7 @@ use crate::clock;
 mod answer;
 pub mod ask;
 mod connections;
+pub mod endpoint;
 
 pub use answer::{Readiness, ServerState, State};
 

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod line;
 mod lock;
 mod map;
+pub mod ops;
 pub mod random;
 pub mod reload;
 pub mod rest;

@@ -201,6 +201,7 @@ impl Reloader {
         self.gate.set_memory(next.config.limits.memory);
         let generation = next.generation;
         let older = self.live.publish(next);
+        self.fixtures.operations.take_over(&loaded.config);
         self.follow_up(older);
         Ok(generation)
     }

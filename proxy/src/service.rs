@@ -274,6 +274,7 @@ mod tests {
     #[test]
     fn a_data_path_that_does_not_beat_is_not_said_to_work() {
         let readiness = Readiness {
+            endpoints: Vec::new(),
             ready: true,
             draining: false,
             servers: Vec::new(),
@@ -303,6 +304,7 @@ mod tests {
             error: None,
         };
         let mut readiness = Readiness {
+            endpoints: Vec::new(),
             ready: true,
             draining: false,
             servers: vec![

@@ -13,7 +13,7 @@ use chillgate_wire::{Era, Limits as WireLimits};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
-use crate::backend::builtin::Builtin;
+use crate::backend::builtin::{Builtin, BuiltinOps};
 use crate::backend::either::{Either, Sort};
 use crate::backend::http_sse::HttpSse;
 use crate::backend::modern_http::ModernHttp;
@@ -26,6 +26,7 @@ use crate::breaks::Breaks;
 use crate::config::{Config, Isolation, Server, ServerEra, ServerName};
 use crate::drain::Drain;
 use crate::identity::Identities;
+use crate::ops::Operations;
 use crate::route::Routes;
 use crate::route::lists::Access;
 use crate::telemetry::metrics::Metrics;
@@ -69,6 +70,8 @@ pub struct Fixtures {
     pub tasks: TaskTracker,
     /// Whether chillgate is stopping.
     pub drain: Drain,
+    /// What the built-in server for operators tells and does.
+    pub operations: Operations,
 }
 
 /// Why a configuration cannot be used.
@@ -186,7 +189,7 @@ fn backend_of(
 ) -> Result<(Arc<dyn Backend>, Option<Breaks>), String> {
     let tasks = fixtures.tasks.clone();
     let path = match server {
-        Server::Builtin(_) => "builtin",
+        Server::Builtin(_) | Server::Ops => "builtin",
         Server::Command(_) => "stdio",
         Server::Remote(_) => "http",
     };
@@ -199,6 +202,14 @@ fn backend_of(
             let care = Care::default();
             let pipes = Pipes::new(opener, Isolation::Shared, start, terms, care, tasks);
             return Ok((Arc::new(pipes), Some(breaks)));
+        }
+        Server::Ops => {
+            let opener = Box::new(BuiltinOps::new(fixtures.operations.clone()));
+            let start = std::time::Duration::from_secs(10);
+            // What asks before it runs needs hosts that can be told apart.
+            let care = Care::default();
+            let pipes = Pipes::new(opener, Isolation::Auto, start, terms, care, tasks);
+            Ok(Arc::new(pipes) as _)
         }
         Server::Command(command) => {
             let care = Care {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ mod order;
 mod prepare;
 mod program;
 mod register;
+pub mod runbook;
 mod sandbox;
 mod status;
 mod stderr;
@@ -111,6 +113,12 @@ pub enum SpawnError {
     Keeper(io::Error),
 }
 
+impl SpawnError {
+    fn without_pipes() -> Self {
+        Self::Keeper(io::Error::other("it has no pipes"))
+    }
+}
+
 /// Which program stands above servers: this very one, unless it was said otherwise.
 static KEEPER: OnceLock<PathBuf> = OnceLock::new();
 
@@ -149,6 +157,53 @@ pub fn look_for(launch: &Launch) -> Result<(), SpawnError> {
 /// Starts a server below a keeper. It runs when this returns, or did and ended: an unusable
 /// interpreter, for one, shows as an early end whose cause is in [`Process::last_words`].
 pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {
+    let mut started = start(launch, Stdio::piped()).await?;
+    let (stdin, stdout) = (started.child.stdin.take(), started.child.stdout.take());
+    let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
+        return Err(SpawnError::without_pipes());
+    };
+    let mut process = started.watched(metrics)?;
+    process.stdin = Some(stdin);
+    process.stdout = Some(stdout);
+    Ok(process)
+}
+
+/// A keeper at work, in nobody's hands yet.
+struct Started {
+    name: Arc<str>,
+    pid: u32,
+    child: Child,
+    memory: Option<usize>,
+    groups: Groups,
+    entry: Option<Entry>,
+}
+
+impl Started {
+    /// With its stderr read into chillgate's log.
+    fn watched(mut self, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {
+        let stderr = self.child.stderr.take();
+        let stderr = stderr.ok_or_else(SpawnError::without_pipes)?;
+        let stderr = Stderr::drain(self.name.clone(), stderr, metrics.clone());
+        Ok(self.with(stderr))
+    }
+
+    fn with(self, stderr: Stderr) -> Process {
+        Process {
+            name: self.name,
+            pid: self.pid,
+            child: self.child,
+            stdin: None,
+            stdout: None,
+            stderr,
+            status: None,
+            memory: self.memory,
+            groups: Some(self.groups),
+            entry: self.entry,
+        }
+    }
+}
+
+async fn start(launch: Launch, input: Stdio) -> Result<Started, SpawnError> {
     let prepare = move || (Prepared::of(&launch), launch);
     let (prepared, launch) = tokio::task::spawn_blocking(prepare)
         .await
@@ -157,31 +212,18 @@ pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, Sp
     tell(&launch, &prepared);
     let register = REGISTER.get().map(|register| (register, register::mark()));
     let mark = register.as_ref().map(|(_, mark)| mark.as_str());
-    let mut child = keeper(&launch, &prepared, mark)
+    let child = keeper(&launch, &prepared, mark)
+        .stdin(input)
         .spawn()
         .map_err(SpawnError::Keeper)?;
-    let taken = (
-        child.stdin.take(),
-        child.stdout.take(),
-        child.stderr.take(),
-        child.id(),
-    );
-    let (Some(stdin), Some(stdout), Some(stderr), Some(pid)) = taken else {
-        return Err(SpawnError::Keeper(io::Error::other("it has no pipes")));
-    };
+    let pid = child.id().ok_or_else(SpawnError::without_pipes)?;
     let entry = register.and_then(|(register, mark)| enter(register, pid, &mark, &launch.name));
-    let name = Arc::<str>::from(launch.name);
-    let stderr = Stderr::drain(Arc::clone(&name), stderr, Arc::clone(metrics));
-    Ok(Process {
-        name,
+    Ok(Started {
+        name: Arc::from(launch.name),
         pid,
         child,
-        stdin: Some(stdin),
-        stdout: Some(stdout),
-        stderr,
-        status: None,
         memory: launch.limits.memory,
-        groups: Some(prepared.groups),
+        groups: prepared.groups,
         entry,
     })
 }
@@ -223,9 +265,8 @@ fn keeper(launch: &Launch, prepared: &Prepared, mark: Option<&str>) -> Command {
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
         .envs(mark.map(|mark| (register::MARK, mark)))
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if let Some(cwd) = &launch.cwd {
         command.current_dir(cwd);
     }

@@ -37,6 +37,7 @@ fn the_examples_that_are_promised_are_there_with_a_readme_each() {
         "04-boss-alert",
         "05-audit",
         "07-many-servers",
+        "08-operations",
     ] {
         assert!(names.contains(promised), "{promised} is missing: {names:?}");
     }

@@ -91,13 +91,19 @@ fn summary(
     }
     for (name, server) in &config.server {
         match server {
-            Server::Builtin(_) => writeln!(out, "  server  {name}: built in")?,
+            Server::Builtin(_) | Server::Ops => writeln!(out, "  server  {name}: built in")?,
             Server::Command(child) => {
                 let program = child.command.first().map_or("", String::as_str);
                 writeln!(out, "  server  {name}: runs {program}")?;
             }
             Server::Remote(remote) => writeln!(out, "  server  {name}: at {}", remote.url)?,
         }
+    }
+    for runbook in &config.runbook {
+        writeln!(out, "  runbook {}", runbook.summary())?;
+    }
+    for endpoint in &config.endpoint {
+        writeln!(out, "  model   {}: at {}", endpoint.name, endpoint.url)?;
     }
     for line in policies {
         let shadow = if line.mode.as_str() == "shadow" {

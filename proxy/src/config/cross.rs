@@ -35,6 +35,12 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
     if sound(&["identity"]) {
         identity(config, &mut found);
     }
+    if sound(&["runbook"]) {
+        runbooks(config, &mut found);
+    }
+    if sound(&["endpoint"]) {
+        endpoints(config, &mut found);
+    }
     limits(config, sound(&["limits"]), &mut found);
     if sound(&["rest"])
         && config
@@ -304,6 +310,50 @@ fn identity(config: &Config, found: &mut Vec<Said>) {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Each tool has one name, which no other has.
+fn runbooks(config: &Config, found: &mut Vec<Said>) {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for (index, runbook) in config.runbook.iter().enumerate() {
+        for tool in runbook.tools() {
+            let own = chillgate_ops::OWN_TOOLS.contains(&tool.as_str());
+            if own || !taken.insert(tool.clone()) {
+                let whose = if own {
+                    "of the server itself"
+                } else {
+                    "already"
+                };
+                found.push(Said::new(
+                    vec![
+                        Step::from("runbook"),
+                        Step::Index(index),
+                        Step::from("name"),
+                    ],
+                    format!("there is a tool `{tool}` {whose}"),
+                    "give the runbook another name",
+                ));
+                break;
+            }
+        }
+    }
+}
+
+fn endpoints(config: &Config, found: &mut Vec<Said>) {
+    let mut taken = BTreeSet::new();
+    for (index, endpoint) in config.endpoint.iter().enumerate() {
+        if !taken.insert(&endpoint.name) {
+            found.push(Said::new(
+                vec![
+                    Step::from("endpoint"),
+                    Step::Index(index),
+                    Step::from("name"),
+                ],
+                format!("there is an endpoint `{}` already", endpoint.name),
+                "give the endpoint another name",
+            ));
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Config, ServerName, hint};
+use super::{Config, Server, ServerName, hint};
 
 /// One sentence for each doubt about the policies' tables.
 pub(super) fn doubts(config: &Config) -> Vec<String> {
@@ -35,6 +35,13 @@ pub(super) fn doubts(config: &Config) -> Vec<String> {
                 ));
             }
         }
+    }
+    let has_ops = config.server.values().any(|server| *server == Server::Ops);
+    if !config.runbook.is_empty() && !has_ops {
+        doubts.push(
+            "There are runbooks and no server that offers them; add [server.ops] with builtin = \"ops\""
+                .to_owned(),
+        );
     }
     doubts
 }

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use figment::value::{Dict, Value};
 
+use super::endpoint::RawEndpoint;
 use super::report::{Report, ordinal};
-use super::server::{RawServer, kind_mistakes};
+use super::runbook::RawRunbook;
+use super::server::{RawServer, Wrong, kind_mistakes};
 use super::source::{Source, Step};
 use super::{ApiKeys, Config, Front, Server, ServerName, cross, doubts, hint};
 
@@ -160,9 +162,23 @@ fn attempt_with(
     };
     let server = servers(&mut reader, tree.remove("server"));
     let front = fronts(&mut reader, tree.remove("front"));
+    let runbook = listed(
+        &mut reader,
+        "runbook",
+        tree.remove("runbook"),
+        RawRunbook::into_runbook,
+    );
+    let endpoint = listed(
+        &mut reader,
+        "endpoint",
+        tree.remove("endpoint"),
+        RawEndpoint::into_endpoint,
+    );
     let mut config: Config = reader.read(&[], Value::from(tree)).unwrap_or_default();
     config.server = server;
     config.front = front;
+    config.runbook = runbook;
+    config.endpoint = endpoint;
     // A policy is any table to us; what cannot be JSON (a number that is not a number) becomes null
     // and is refused where the policies are compiled.
     config.policy = policies
@@ -293,6 +309,52 @@ fn fronts(reader: &mut Reader<'_>, value: Option<Value>) -> Vec<Front> {
             Vec::new()
         }
     }
+}
+
+/// Tables of a list that are read as typed first and then made into what they mean.
+fn listed<R: serde::de::DeserializeOwned, T>(
+    reader: &mut Reader<'_>,
+    list: &str,
+    value: Option<Value>,
+    mean: impl Fn(R) -> Result<T, Vec<Wrong>>,
+) -> Vec<T> {
+    let tables = match value {
+        None => return Vec::new(),
+        Some(Value::Array(_, tables)) => tables,
+        Some(_) => {
+            let help = format!("write [[{list}]] with two brackets on each side");
+            let message = format!("`{list}` is a list of tables");
+            reader.say(Said::new(vec![Step::from(list)], message, help).of_key());
+            return Vec::new();
+        }
+    };
+    let mut found = Vec::new();
+    for (index, table) in tables.into_iter().enumerate() {
+        let at = vec![Step::from(list), Step::Index(index)];
+        let Some(table) = extract::table(reader, at.clone(), table) else {
+            continue;
+        };
+        // What was taken out as wrong must not be told a second time as missing.
+        let told = reader.report.mistakes().len();
+        let Some(raw) = reader.read::<R>(&at, Value::from(table)) else {
+            continue;
+        };
+        if reader.report.mistakes().len() > told {
+            continue;
+        }
+        match mean(raw) {
+            Ok(one) => found.push(one),
+            Err(wrong) => {
+                for wrong in wrong {
+                    let path = at.iter().cloned();
+                    let path = path.chain(wrong.path.iter().map(Step::from)).collect();
+                    let said = Said::new(path, wrong.message, wrong.help);
+                    reader.say(if wrong.key { said.of_key() } else { said });
+                }
+            }
+        }
+    }
+    found
 }
 
 impl Loaded {

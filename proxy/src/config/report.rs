@@ -172,6 +172,11 @@ fn label(path: &[Step]) -> Option<String> {
         [Step::Key(table), Step::Index(index), _, ..] if table == "front" && *index > 0 => {
             Some(format!("in the {} front", ordinal(*index)))
         }
+        [Step::Key(table), Step::Index(index), _, ..]
+            if table == "runbook" || table == "endpoint" =>
+        {
+            Some(format!("in the {} {table}", ordinal(*index)))
+        }
         _ => None,
     }
 }

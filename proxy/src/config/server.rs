@@ -186,7 +186,10 @@ impl RawServer {
                 "write start-timeout = \"60s\"",
             ));
         }
-        let server = if self.builtin.is_some() {
+        let server = if self.builtin.as_deref() == Some("ops") {
+            self.only_chill(&mut found);
+            Server::Ops
+        } else if self.builtin.is_some() {
             Server::Builtin(self.settings(&mut found))
         } else if self.command.is_some() {
             Server::Command(self.child(&mut found))
@@ -200,13 +203,37 @@ impl RawServer {
         }
     }
 
+    /// The keys of ChillMCP, on a built-in server that is another.
+    fn only_chill(&self, found: &mut Vec<Wrong>) {
+        let given = [
+            ("boss-alertness", self.boss_alertness.is_some()),
+            (
+                "boss-alertness-cooldown",
+                self.boss_alertness_cooldown.is_some(),
+            ),
+            ("hold", self.hold.is_some()),
+            ("effects", self.effects.is_some()),
+            ("scope", self.scope.is_some()),
+            ("lang", self.lang.is_some()),
+            ("stress", self.stress.is_some()),
+        ];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+            found.push(wrong(
+                &[key],
+                true,
+                format!("`{key}` has no meaning for the server `ops`"),
+                "remove it; it belongs to a server with builtin = \"chill\"",
+            ));
+        }
+    }
+
     fn settings(self, found: &mut Vec<Wrong>) -> Settings {
         if let Some(name) = self.builtin.filter(|name| name != "chill") {
             found.push(wrong(
                 &["builtin"],
                 false,
                 format!("there is no built-in server `{name}`"),
-                "write builtin = \"chill\"",
+                "write builtin = \"chill\" or builtin = \"ops\"",
             ));
         }
         let mut percent = |key: &str, value: Option<i64>, default: u8| match value {
@@ -486,7 +513,7 @@ fn probe_mistakes(probe: &Probe, found: &mut Vec<Wrong>) {
     }
 }
 
-fn secrets(table: &str, values: &BTreeMap<String, SecretText>, found: &mut Vec<Wrong>) {
+pub(super) fn secrets(table: &str, values: &BTreeMap<String, SecretText>, found: &mut Vec<Wrong>) {
     for (name, value) in values {
         if let Err(error) = value.check() {
             found.push(wrong(
@@ -501,7 +528,7 @@ fn secrets(table: &str, values: &BTreeMap<String, SecretText>, found: &mut Vec<W
 
 type Said = (String, &'static str);
 
-fn url_mistake(url: &str) -> Result<(), Said> {
+pub(super) fn url_mistake(url: &str) -> Result<(), Said> {
     const LINE: &str = "write url = \"https://mcp.example/mcp\" or url = \"unix:/run/server.sock\"";
     if let Some(path) = url.strip_prefix("unix:") {
         if path.starts_with('/') && !path.contains('\0') {
@@ -533,7 +560,7 @@ fn url_mistake(url: &str) -> Result<(), Said> {
 }
 
 /// Whether a header may be set towards a server.
-fn header_mistake(name: &str) -> Result<(), Said> {
+pub(super) fn header_mistake(name: &str) -> Result<(), Said> {
     const OWN: [&str; 11] = [
         "accept",
         "connection",

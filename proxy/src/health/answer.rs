@@ -9,6 +9,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::Sources;
+use super::endpoint::EndpointReport;
 use crate::clock;
 
 /// Whether calls should come here.
@@ -21,6 +22,9 @@ pub struct Readiness {
     pub draining: bool,
     /// Each configured server.
     pub servers: Vec<ServerState>,
+    /// Each model endpoint that is watched. None of them makes `ready` false.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointReport>,
 }
 
 /// How one server is.

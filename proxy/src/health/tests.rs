@@ -21,6 +21,7 @@ fn ready() -> Readiness {
         ready: true,
         draining: false,
         servers: vec![fine, broken],
+        endpoints: Vec::new(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::lock::locked;
 mod budgets;
 mod children;
 mod chill;
+mod endpoints;
 mod exchange;
 mod families;
 mod policy;
@@ -23,11 +24,13 @@ mod policy;
 pub use budgets::BudgetLeft;
 pub use children::ChildUsage;
 pub use chill::ChillLevels;
+pub use endpoints::EndpointHealth;
 pub use exchange::{ExchangeMetrics, InFlight};
 
 use budgets::BudgetGauges;
 use children::ChildGauges;
 use chill::ChillGauges;
+use endpoints::EndpointGauges;
 use exchange::Exchanges;
 use families::Families;
 
@@ -39,6 +42,7 @@ pub struct Metrics {
     chill: ChillGauges,
     budgets: BudgetGauges,
     children: ChildGauges,
+    endpoints: EndpointGauges,
     /// One scrape at a time, so that the gauges filled for one are not seen half-filled by another.
     scrape: Mutex<()>,
 }
@@ -69,6 +73,7 @@ impl Metrics {
         let chill = ChillGauges::register(&registry);
         let budgets = BudgetGauges::register(&registry);
         let children = ChildGauges::register(&registry);
+        let endpoints = EndpointGauges::register(&registry);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry
             .register(Box::new(process))
@@ -82,6 +87,7 @@ impl Metrics {
             chill,
             budgets,
             children,
+            endpoints,
             scrape: Mutex::new(()),
         })
     }
@@ -92,6 +98,7 @@ impl Metrics {
         self.chill.fill();
         self.budgets.fill();
         self.children.fill();
+        self.endpoints.fill();
         let gathered = self.registry.gather();
         TextEncoder::new()
             .encode_to_string(&gathered)
@@ -281,6 +288,11 @@ impl Metrics {
     /// Where the state of quotas is read at each scrape; replaces what was given before.
     pub fn budgets_from(&self, read: impl Fn() -> Vec<BudgetLeft> + Send + Sync + 'static) {
         self.budgets.read_from(Box::new(read));
+    }
+
+    /// Where the health of model endpoints is read at each scrape; replaces what was given before.
+    pub fn endpoints_from(&self, read: impl Fn() -> Vec<EndpointHealth> + Send + Sync + 'static) {
+        self.endpoints.read_from(Box::new(read));
     }
 }
 

@@ -432,6 +432,25 @@ async def broken(p):
     assert seen == [0, 50, 100], seen
 
 
+async def ops(p):
+    """Looks first, then has a runbook run, for which a person is asked."""
+    answer = await p.call("situation", {})
+    assert answer.structured_content["generation"] == 1, answer
+    names = [server["name"] for server in answer.structured_content["servers"]]
+    assert "ops" in names, names
+    read = await p.client.read_resource("chillgate://situation")
+    assert json.loads(read.contents[0].text)["version"], read
+    read = await p.client.read_resource("chillgate://servers/ops")
+    assert json.loads(read.contents[0].text)["state"] == "up", read
+    asked = len(p.elicited)
+    answer = await p.call("greet", {"whom": "Mina"})
+    assert answer.structured_content["stdout"] == "hello Mina\n", answer
+    assert len(p.elicited) == asked + 1, p.elicited
+    answer = await p.call("greet", {"whom": "Mina; id"})
+    assert answer.is_error and "does not match" in answer.content[0].text, answer
+    assert len(p.elicited) == asked + 1, "a person was asked about what is refused"
+
+
 async def clock(p):
     text = await p.text("get_current_time", {"timezone": "Asia/Seoul"})
     assert json.loads(text)["timezone"] == "Asia/Seoul", text
@@ -474,5 +493,6 @@ SUITES = {
     "crowd": {"crowd": crowd},
     "new-crowd": {"crowd": new_crowd},
     "returning": {"sent_away": sent_away, "broken": broken},
+    "ops": {"ops": ops},
     "clock": {"clock": clock},
 }

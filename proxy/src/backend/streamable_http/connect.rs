@@ -160,6 +160,12 @@ impl Http {
             .await
     }
 
+    /// GETs another address of the same server, whatever it holds.
+    pub async fn get_from(&self, uri: &Uri) -> Result<Reply, HttpError> {
+        let accept = HeaderValue::from_static("application/json, */*");
+        self.send(Method::GET, uri, Bytes::new(), accept, &[]).await
+    }
+
     /// Ends a session.
     pub async fn delete(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
         self.send(Method::DELETE, &self.uri, Bytes::new(), ACCEPT_BOTH, extra)

@@ -41,7 +41,7 @@ pub(super) async fn examine(
 ) -> Examined {
     let mut findings = Vec::new();
     let (kind, era, limit) = match server {
-        Server::Builtin(_) => ("builtin", ServerEra::Legacy, Duration::from_secs(10)),
+        Server::Builtin(_) | Server::Ops => ("builtin", ServerEra::Legacy, Duration::from_secs(10)),
         Server::Command(child) => ("command", child.era, child.start_timeout),
         Server::Remote(remote) if remote.http_sse => {
             ("remote", ServerEra::Legacy, remote.start_timeout)
@@ -135,7 +135,7 @@ fn finished(
 fn in_era(server: &Server, era: ServerEra, limit: Duration) -> Server {
     let mut server = server.clone();
     match &mut server {
-        Server::Builtin(_) => {}
+        Server::Builtin(_) | Server::Ops => {}
         Server::Command(child) => (child.era, child.start_timeout) = (era, limit),
         Server::Remote(remote) => (remote.era, remote.start_timeout) = (era, limit),
     }
@@ -152,7 +152,7 @@ fn by_hand(server: &Server) -> Option<String> {
         Server::Remote(_) => {
             Some("see whether it runs, and whether `url` and `headers` are right".to_owned())
         }
-        Server::Builtin(_) => None,
+        Server::Builtin(_) | Server::Ops => None,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::{Config, Server, ServerName};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
+use crate::ops::Operations;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
 use crate::supervisor;
@@ -58,10 +59,12 @@ pub(super) async fn visit(
     limit: Duration,
     overheard: &Overheard,
 ) -> Seen {
+    let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
     let fixtures = Fixtures {
         services: Arc::new(Services::new(Arc::new(TokioClock))),
-        metrics: Metrics::new(),
-        tasks: TaskTracker::new(),
+        operations: Operations::new(metrics.clone(), tasks.clone()),
+        metrics,
+        tasks,
         drain: Drain::default(),
     };
     let alone = Config {

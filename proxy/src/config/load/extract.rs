@@ -161,7 +161,7 @@ fn remove(root: &mut Value, steps: &[Step]) -> bool {
 /// `server.*.env` for `server.files.env.TOKEN`: how [`hint`] names keys.
 fn pattern(path: &[Step]) -> String {
     let top = path.first().map(ToString::to_string).unwrap_or_default();
-    let nested = top == "server" || top == "front";
+    let nested = ["server", "front", "runbook", "endpoint"].contains(&top.as_str());
     let parts = path.iter().take(if nested { 4 } else { 3 }).enumerate();
     let parts = parts.map(|(at, step)| match step {
         _ if nested && at == 1 => "*".to_owned(),
@@ -307,7 +307,7 @@ fn unknown(key: &str, known: &[&str], path: Vec<Step>, pattern: &str) -> Said {
             help: Some(help.to_owned()),
         };
     }
-    let top = ["front", "policy", "server"];
+    let top = ["front", "policy", "server", "runbook", "endpoint"];
     let known: Vec<&str> = match path.len() {
         1 => known.iter().copied().chain(top).collect(),
         _ => known.to_vec(),
@@ -341,7 +341,7 @@ fn wanted(expected: &str) -> String {
 
 /// What was found, without its text: it may be a secret, which under `env` a number may be, too.
 fn said(actual: &Actual, pattern: &str) -> String {
-    let secret = pattern.starts_with("server.*.env.") || pattern.starts_with("server.*.headers.");
+    let secret = pattern.contains(".*.env.") || pattern.contains(".*.headers.");
     match actual {
         Actual::Bool(_) if secret => "true or false".to_owned(),
         Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) if secret => {

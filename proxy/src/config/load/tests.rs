@@ -294,6 +294,25 @@ filter = "warn,chillgate=debug"
     );
 }
 
+/// These lines but that of `key`.
+fn without(key: &str, lines: &[&str]) -> String {
+    let others = lines.iter().filter(|line| !line.starts_with(key));
+    others.copied().collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn runbooks_that_no_server_offers_are_noted() {
+    let runbook = "[[runbook]]\nname = \"a\"\ndescription = \"b\"\ncommand = [\"c\"]\n";
+    let offered = format!("{runbook}[server.ops]\nbuiltin = \"ops\"\n");
+    let notes = |text: &str| attempted(text, &[], &[]).loaded.notes;
+    let said = notes(&format!("{SERVER}{runbook}"));
+    assert!(
+        said.iter().any(|note| note.contains("[server.ops]")),
+        "{said:?}"
+    );
+    assert!(notes(&offered).is_empty(), "{:?}", notes(&offered));
+}
+
 #[test]
 fn every_line_that_help_proposes_is_right() {
     for (path, line) in hint::LINES {
@@ -318,7 +337,8 @@ fn every_line_that_help_proposes_is_right() {
             [_] => format!("{line}\n{SERVER}"),
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
-            ["front", _, "tls", _] => continue, // both at once stand in the line of `tls`
+            // Both at once stand in the line of `tls`; a type stands with what it takes below.
+            ["front", _, "tls", _] | ["runbook", _, "type"] => continue,
             ["server", _, "builtin" | "command" | "url"] => format!("[server.a]\n{line}\n"),
             ["server", _, "headers" | "ca" | "era"] => {
                 format!("[server.a]\nurl = \"https://mcp.example\"\n{line}\n")
@@ -333,6 +353,23 @@ fn every_line_that_help_proposes_is_right() {
             ["server", _, _] => format!("{SERVER}{line}\n"),
             ["server", _, table, _] => {
                 format!("[server.a]\ncommand = [\"x\"]\n[server.a.{table}]\n{line}\n")
+            }
+            ["runbook", _, key @ ("roots" | "write" | "max-size")] => {
+                let roots = ["roots = [\"/data\"]\n", ""][usize::from(*key == "roots")];
+                let file = "name = \"a\"\ndescription = \"b\"\ntype = \"file\"";
+                format!("[[runbook]]\n{file}\n{roots}{line}\n")
+            }
+            ["runbook", _, key] => {
+                let rest = without(
+                    key,
+                    &["name = \"a\"", "description = \"b\"", "command = [\"c\"]"],
+                );
+                format!("[[runbook]]\n{rest}\n{line}\n")
+            }
+            ["endpoint", _, key] => {
+                let url = "url = \"http://127.0.0.1:1\"";
+                let rest = without(key, &["name = \"a\"", "kind = \"ollama\"", url]);
+                format!("[[endpoint]]\n{rest}\n{line}\n")
             }
             other => panic!("{other:?}"),
         };
