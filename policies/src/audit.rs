@@ -16,7 +16,7 @@ use crate::engine::{
     Record, Rejection, Services, Stage, Verdict, Wrong,
 };
 
-mod redact;
+pub mod redact;
 
 /// `type = "audit"`.
 pub const KIND: Kind = Kind {

@@ -19,6 +19,7 @@ mod doubts;
 pub mod endpoint;
 pub(crate) mod hint;
 pub mod load;
+pub mod remedy;
 pub mod report;
 pub mod runbook;
 pub mod secret;
@@ -28,6 +29,7 @@ pub mod units;
 
 pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
 use endpoint::Endpoint;
+use remedy::Remedy;
 use runbook::Runbook;
 use secret::SecretText;
 use units::{bytes, span, span_opt, word};
@@ -73,6 +75,9 @@ pub struct Config {
     pub limits: Limits,
     /// The operational log on stderr.
     pub log: Log,
+    /// What to do about failures of servers, before what chillgate itself knows.
+    #[serde(skip)] // as `front`
+    pub remedy: Vec<Remedy>,
 }
 
 /// A server's name: `[a-z0-9-]+`, at most 64 characters, no `__` by construction.

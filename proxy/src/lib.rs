@@ -20,6 +20,7 @@ pub mod front;
 pub mod gate;
 pub mod health;
 pub mod identity;
+pub mod incidents;
 pub mod line;
 mod lock;
 mod map;

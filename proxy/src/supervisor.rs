@@ -39,6 +39,7 @@ pub mod usage;
 pub use register::Leftovers;
 pub use sandbox::kernel::{Kernel, kernel};
 pub use status::Status;
+pub use stderr::Words;
 
 use cgroup::Groups;
 use prepare::Prepared;
@@ -151,7 +152,12 @@ pub fn remember_in(state: &Path) -> io::Result<Leftovers> {
 
 /// Whether the program is there to be started, without starting it.
 pub fn look_for(launch: &Launch) -> Result<(), SpawnError> {
-    program::locate(launch).map(drop)
+    find(launch).map(drop)
+}
+
+/// Where the program is that would be started.
+pub fn find(launch: &Launch) -> Result<PathBuf, SpawnError> {
+    program::locate(launch)
 }
 
 /// Starts a server below a keeper. It runs when this returns, or did and ended: an unusable
@@ -303,6 +309,11 @@ impl Process {
     /// What the server last wrote to stderr: at most 32 lines of at most 512 bytes, oldest first.
     pub fn last_words(&self) -> Vec<String> {
         self.stderr.last_words()
+    }
+
+    /// The same at any later moment, also for whoever does not own the process.
+    pub fn words(&self) -> Words {
+        self.stderr.words()
     }
 
     /// Waits until the server and everything below it is gone. Can be cancelled and called again.

@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-const MASK: &str = "[redacted]";
+/// What stands in a secret's place.
+pub const MASK: &str = "[redacted]";
 /// Longest text that [`personal`] leaves whole, in bytes.
 const LONGEST_TEXT: usize = 256;
 
@@ -80,7 +81,7 @@ pub(super) fn personal(value: &mut Value) {
 }
 
 /// A text with its secrets masked; borrowed if there are none.
-pub(super) fn secrets_in(text: &str) -> Cow<'_, str> {
+pub fn secrets_in(text: &str) -> Cow<'_, str> {
     masked(text, &secret_ranges(text))
 }
 

@@ -51,6 +51,9 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
         let text = "nobody rests after less than a second";
         found.push(Said::at(&["rest", "after"], text, "write after = \"30m\""));
     }
+    if sound(&["remedy"]) {
+        remedies(config, &mut found);
+    }
     if sound(&["log"]) && tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
         let help = "write filter = \"info\" or filter = \"warn,chillgate=debug\"";
         found.push(Said::at(
@@ -353,6 +356,28 @@ fn endpoints(config: &Config, found: &mut Vec<Said>) {
                 ],
                 format!("there is an endpoint `{}` already", endpoint.name),
                 "give the endpoint another name",
+            ));
+        }
+    }
+}
+
+/// Each remedy is about something, and has a name of its own.
+fn remedies(config: &Config, found: &mut Vec<Said>) {
+    for (index, remedy) in config.remedy.iter().enumerate() {
+        let at = |path: &[&str]| {
+            let path = path.iter().map(|&step| Step::from(step));
+            let base = [Step::from("remedy"), Step::Index(index)];
+            base.into_iter().chain(path).collect()
+        };
+        for (path, message, help) in remedy.mistakes() {
+            found.push(Said::new(at(path), message, help));
+        }
+        let mut earlier = config.remedy.iter().take(index);
+        if earlier.any(|other| other.name == remedy.name) {
+            found.push(Said::new(
+                at(&["name"]),
+                format!("there are two remedies `{}`", remedy.name),
+                "give this one another name",
             ));
         }
     }

@@ -226,6 +226,16 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("log", "[log]"),
     ("log.format", r#"format = "auto""#),
     ("log.filter", r#"filter = "info""#),
+    ("remedy.*.name", r#"name = "vpn-is-down""#),
+    (
+        "remedy.*.match",
+        r#"match = { server = "files", text = "no route to host" }"#,
+    ),
+    (
+        "remedy.*.says",
+        r#"says = "connect to the VPN and call again""#,
+    ),
+    ("remedy.*.check", r#"check = { port = 8080 }"#),
 ];
 
 /// Keys of chillgate's configuration that this version does not have, with what to do instead.

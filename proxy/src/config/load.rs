@@ -13,7 +13,7 @@ use super::report::{Report, ordinal};
 use super::runbook::RawRunbook;
 use super::server::{RawServer, Wrong, kind_mistakes};
 use super::source::{Source, Step};
-use super::{ApiKeys, Config, Front, Server, ServerName, cross, doubts, hint};
+use super::{ApiKeys, Config, Server, ServerName, cross, doubts, hint};
 
 mod extract;
 mod file;
@@ -161,7 +161,8 @@ fn attempt_with(
         wrong: BTreeSet::new(),
     };
     let server = servers(&mut reader, tree.remove("server"));
-    let front = fronts(&mut reader, tree.remove("front"));
+    let front = listed(&mut reader, "front", tree.remove("front"), Ok);
+    let remedy = listed(&mut reader, "remedy", tree.remove("remedy"), Ok);
     let runbook = listed(
         &mut reader,
         "runbook",
@@ -179,6 +180,7 @@ fn attempt_with(
     config.front = front;
     config.runbook = runbook;
     config.endpoint = endpoint;
+    config.remedy = remedy;
     // A policy is any table to us; what cannot be JSON (a number that is not a number) becomes null
     // and is refused where the policies are compiled.
     config.policy = policies
@@ -288,27 +290,6 @@ fn kind(reader: &mut Reader<'_>, at: &[Step], table: &mut Dict) -> bool {
         });
     }
     count == 1
-}
-
-fn fronts(reader: &mut Reader<'_>, value: Option<Value>) -> Vec<Front> {
-    let at = Step::from("front");
-    match value {
-        None => Vec::new(),
-        Some(Value::Array(_, fronts)) => fronts
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, front)| {
-                let at = [at.clone(), Step::Index(index)];
-                let front = extract::table(reader, at.to_vec(), front)?;
-                reader.read(&at, Value::from(front))
-            })
-            .collect(),
-        Some(_) => {
-            let help = "write [[front]] with two brackets on each side";
-            reader.say(Said::new(vec![at], "`front` is a list of tables", help).of_key());
-            Vec::new()
-        }
-    }
 }
 
 /// Tables of a list that are read as typed first and then made into what they mean.

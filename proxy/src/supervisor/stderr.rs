@@ -59,7 +59,22 @@ impl Stderr {
 
     /// The last lines, oldest first, control characters spelled out.
     pub(super) fn last_words(&self) -> Vec<String> {
-        let last = locked(&self.last);
+        self.words().lines()
+    }
+
+    pub(super) fn words(&self) -> Words {
+        Words(Arc::clone(&self.last))
+    }
+}
+
+/// The last lines of a server's stderr, as they come.
+#[derive(Clone, Debug)]
+pub struct Words(Arc<Mutex<VecDeque<Vec<u8>>>>);
+
+impl Words {
+    /// The last lines until now, oldest first, control characters spelled out.
+    pub fn lines(&self) -> Vec<String> {
+        let last = locked(&self.0);
         last.iter().map(|line| printable(line)).collect()
     }
 }

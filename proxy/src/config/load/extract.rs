@@ -161,7 +161,7 @@ fn remove(root: &mut Value, steps: &[Step]) -> bool {
 /// `server.*.env` for `server.files.env.TOKEN`: how [`hint`] names keys.
 fn pattern(path: &[Step]) -> String {
     let top = path.first().map(ToString::to_string).unwrap_or_default();
-    let nested = ["server", "front", "runbook", "endpoint"].contains(&top.as_str());
+    let nested = ["server", "front", "runbook", "endpoint", "remedy"].contains(&top.as_str());
     let parts = path.iter().take(if nested { 4 } else { 3 }).enumerate();
     let parts = parts.map(|(at, step)| match step {
         _ if nested && at == 1 => "*".to_owned(),
@@ -307,7 +307,7 @@ fn unknown(key: &str, known: &[&str], path: Vec<Step>, pattern: &str) -> Said {
             help: Some(help.to_owned()),
         };
     }
-    let top = ["front", "policy", "server", "runbook", "endpoint"];
+    let top = ["front", "policy", "server", "runbook", "endpoint", "remedy"];
     let known: Vec<&str> = match path.len() {
         1 => known.iter().copied().chain(top).collect(),
         _ => known.to_vec(),

@@ -337,6 +337,12 @@ fn every_line_that_help_proposes_is_right() {
             [_] => format!("{line}\n{SERVER}"),
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
+            ["remedy", _, _] => {
+                let rest = ["name = \"a\"\n", "match = { exit = 1 }\n", "says = \"b\"\n"];
+                let rest = rest.into_iter().filter(|other| !other.starts_with(key));
+                let rest: String = rest.collect();
+                format!("{SERVER}[[remedy]]\n{line}\n{rest}")
+            }
             // Both at once stand in the line of `tls`; a type stands with what it takes below.
             ["front", _, "tls", _] | ["runbook", _, "type"] => continue,
             ["server", _, "builtin" | "command" | "url"] => format!("[server.a]\n{line}\n"),

@@ -1,0 +1,185 @@
+//! What a server was started with, as a fingerprint: enough to see that something has changed.
+//!
+//! Values of variables are there as short keyed hashes, never as themselves. It looks at one file
+//! and starts nothing; what a change means is decided by its caller.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::supervisor::{Launch, find};
+
+/// The most variables that are told apart.
+const VARIABLES: usize = 64;
+
+/// The surroundings of one start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Environment {
+    /// The program's path, size and time of change; empty where there is none.
+    pub program: String,
+    /// A hash of program and arguments as configured.
+    pub command: String,
+    /// Names of variables, each with a short keyed hash of its value.
+    pub variables: BTreeMap<String, String>,
+    /// The working directory, where one is configured.
+    pub folder: String,
+    /// chillgate's version.
+    pub chillgate: String,
+    /// The kernel's.
+    pub kernel: String,
+}
+
+impl Environment {
+    /// Of a server that is, or would be, started like this.
+    pub fn of(launch: &Launch, salt: &str) -> Self {
+        let program = find(launch).map(|path| file(&path)).unwrap_or_default();
+        let mut variables: BTreeMap<String, String> = launch
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), short(&[salt, name, value])))
+            .collect();
+        while variables.len() > VARIABLES {
+            variables.pop_last();
+        }
+        let words = launch.command.iter().map(String::as_str);
+        let words: Vec<&str> = [salt].into_iter().chain(words).collect();
+        let folder = launch.cwd.as_deref().map(Path::display);
+        Self {
+            program,
+            command: short(&words),
+            variables,
+            folder: folder.map(|folder| folder.to_string()).unwrap_or_default(),
+            chillgate: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: kernel(),
+        }
+    }
+
+    /// What is different since `earlier`, each in a word or two. Two that know nothing are alike.
+    pub fn changes_since(&self, earlier: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (what, now, then) in [
+            ("the program", &self.program, &earlier.program),
+            ("the command", &self.command, &earlier.command),
+            ("the working directory", &self.folder, &earlier.folder),
+            ("chillgate's version", &self.chillgate, &earlier.chillgate),
+            ("the kernel", &self.kernel, &earlier.kernel),
+        ] {
+            if now != then {
+                changed.push(what.to_owned());
+            }
+        }
+        let names = self.variables.keys().chain(earlier.variables.keys());
+        let names: std::collections::BTreeSet<&String> = names.collect();
+        for name in names {
+            if self.variables.get(name) != earlier.variables.get(name) {
+                changed.push(format!("the variable {name}"));
+            }
+        }
+        changed
+    }
+}
+
+fn file(path: &Path) -> String {
+    let Ok(meta) = path.metadata() else {
+        return path.display().to_string();
+    };
+    let changed = meta.modified().ok();
+    let changed = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    format!(
+        "{} {} {}",
+        path.display(),
+        meta.len(),
+        changed.unwrap_or_default().as_secs()
+    )
+}
+
+fn kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.unwrap_or_default().trim().to_owned()
+}
+
+/// 32 bits of a hash: enough to see a change, too little to tell what it was made of.
+fn short(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex(&hash.finalize(), 4)
+}
+
+/// The first bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8], count: usize) -> String {
+    bytes
+        .iter()
+        .take(count)
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(env: &[(&str, &str)], command: &[&str]) -> Launch {
+        Launch {
+            name: "a".to_owned(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            env: env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            cwd: None,
+        }
+    }
+
+    #[test]
+    fn a_change_is_seen_and_named_and_no_value_is_kept() {
+        let before = Environment::of(
+            &launch(&[("TOKEN", "planted-1"), ("A", "1")], &["sh", "-c", "x"]),
+            "s",
+        );
+        let same = Environment::of(
+            &launch(&[("TOKEN", "planted-1"), ("A", "1")], &["sh", "-c", "x"]),
+            "s",
+        );
+        assert_eq!(same.changes_since(&before), Vec::<String>::new());
+        let now = Environment::of(&launch(&[("TOKEN", "planted-2")], &["sh", "-c", "y"]), "s");
+        assert_eq!(
+            now.changes_since(&before),
+            ["the command", "the variable A", "the variable TOKEN"]
+        );
+        let kept = serde_json::to_string(&now).expect("it can be written");
+        assert!(!kept.contains("planted"), "{kept}");
+    }
+
+    #[test]
+    fn another_salt_gives_other_hashes() {
+        let of = |salt| Environment::of(&launch(&[("A", "1")], &["sh"]), salt).variables;
+        assert_ne!(of("s"), of("t"));
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_is_another() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("server");
+        let spelled = path.to_str().expect("UTF-8").to_owned();
+        let absent = Environment::of(&launch(&[], &[&spelled]), "s");
+        std::fs::write(&path, "#!/bin/sh\n").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+        let there = Environment::of(&launch(&[], &[&spelled]), "s");
+        assert_eq!(there.changes_since(&absent), ["the program"]);
+        std::fs::write(&path, "#!/bin/sh\ntrue\n").expect("written");
+        let other = Environment::of(&launch(&[], &[&spelled]), "s");
+        assert_eq!(other.changes_since(&there), ["the program"]);
+    }
+}

@@ -1,0 +1,137 @@
+//! What a server was given in confidence, taken out of what it said before any of it is kept.
+//!
+//! Two nets: the values of the server's own environment, to the letter, and whatever looks like a
+//! credential. What is masked is gone; nothing here can bring it back, and nothing prints a value.
+
+use std::fmt;
+
+use chillgate_policies::audit::redact::{MASK, secrets_in};
+
+/// Shorter values are found in ordinary words and are no secrets.
+const SHORTEST: usize = 4;
+/// A line that was cut may end within a secret.
+const CUT: usize = 500;
+
+/// Values that must not be kept.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// These values, and each longer line of those that have several. A value that is the path of
+    /// something here is none: what broke is often named by it.
+    pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all: Vec<String> = values
+            .into_iter()
+            .filter(|value| !(value.starts_with('/') && std::path::Path::new(value).exists()))
+            .flat_map(|value| value.lines().chain([value]))
+            .map(str::trim)
+            .filter(|part| part.len() >= SHORTEST)
+            .map(str::to_owned)
+            .collect();
+        // The longest first, so that no rest of one is left by another.
+        all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        all.dedup();
+        Self(all)
+    }
+
+    /// The text without them.
+    pub fn mask(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
+        for secret in &self.0 {
+            if masked.contains(secret.as_str()) {
+                masked = masked.replace(secret.as_str(), MASK);
+            }
+        }
+        secrets_in(&masked).into_owned()
+    }
+
+    /// The lines without them; several lines of one key may become one.
+    pub fn mask_lines(&self, lines: &[String]) -> Vec<String> {
+        let whole: Vec<&str> = lines.iter().map(|line| self.without_tail(line)).collect();
+        let masked = self.mask(&whole.join("\n"));
+        masked.lines().map(str::to_owned).collect()
+    }
+
+    /// A cut line without the beginning of a secret at its end.
+    fn without_tail<'l>(&self, line: &'l str) -> &'l str {
+        if line.len() < CUT {
+            return line;
+        }
+        let begins = |secret: &String| {
+            (SHORTEST..secret.len())
+                .rev()
+                .filter_map(|count| secret.get(..count))
+                .find(|head| line.ends_with(*head))
+                .map(str::len)
+        };
+        let cut = self.0.iter().filter_map(begins).max().unwrap_or_default();
+        line.get(..line.len() - cut).unwrap_or(line)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_the_environment_are_masked_to_the_letter() {
+        let secrets = Secrets::new([
+            "hunter22",
+            "hunter22-and-more",
+            "on",
+            "/",
+            "first line\nsecond line",
+        ]);
+        let said = "login as me with hunter22-and-more on / then hunter22; first line; second line";
+        let masked = secrets.mask(said);
+        assert!(
+            !masked.contains("hunter22") && !masked.contains("and-more"),
+            "{masked}"
+        );
+        assert!(
+            !masked.contains("first line") && !masked.contains("second line"),
+            "{masked}"
+        );
+        assert!(masked.contains(" on / then "), "{masked}");
+        assert!(!format!("{secrets:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn what_looks_like_a_credential_is_masked_as_well() {
+        let none = Secrets::default();
+        for (said, secret) in [
+            ("token=abc12345", "abc12345"),
+            ("Authorization: Bearer abcdefgh1", "abcdefgh1"),
+            ("server --api-key q1w2e3", "q1w2e3"),
+            ("password=hunter2", "hunter2"),
+            ("GET https://me:pw1@host/x", "pw1"),
+        ] {
+            assert!(!none.mask(said).contains(secret), "{said}");
+        }
+        let lines = [
+            "-----BEGIN PRIVATE KEY-----",
+            "MIIEvQIBADANBg",
+            "-----END PRIVATE KEY-----",
+            "end",
+        ];
+        let lines = none.mask_lines(&lines.map(str::to_owned));
+        assert!(
+            !lines.join("\n").contains("MIIE") && lines.contains(&"end".to_owned()),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_cut_line_keeps_no_beginning_of_a_secret() {
+        let secrets = Secrets::new(["Zq9-planted-value"]);
+        let line = format!("{}Zq9-plan", "x".repeat(CUT));
+        let kept = secrets.mask_lines(&[line]).join("\n");
+        assert!(kept.ends_with('x'), "{kept}");
+    }
+}
