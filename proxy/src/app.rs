@@ -34,6 +34,7 @@ use crate::front::streamable_http::listen::Bound;
 use crate::gate::Gate;
 use crate::health::endpoint::{EndpointState, Endpoints};
 use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
+use crate::incidents::{Finding, Incidents};
 use crate::ops::Operations;
 use crate::reload::{self, Reloader};
 use crate::rest;
@@ -54,6 +55,8 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// How long the end may take once what runs has finished: the last answers, servers, the audit log.
 const AFTER_DRAIN: Duration = Duration::from_secs(12);
+/// How long the look at what went wrong before may take.
+const PREFLIGHT: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,12 +134,14 @@ impl App {
         services.audit = audit.clone().map(|sink| sink as _);
         let drain = Drain::default();
         let tasks = TaskTracker::new();
+        let incidents = Incidents::open(folder, &loaded.config.remedy);
         let fixtures = Fixtures {
             services: Arc::new(services),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             drain: drain.clone(),
-            operations: Operations::new(metrics.clone(), tasks),
+            operations: Operations::new(metrics.clone(), tasks, incidents.clone()),
+            incidents,
         };
         let first = Snapshot::build(loaded.config.clone(), None, &fixtures)
             .map_err(|unfit| reload::explain(&loaded, unfit).render(false))?;
@@ -177,7 +182,7 @@ impl App {
     async fn serve(self, loaded: &Loaded, sources: Sources) -> Result<(), String> {
         let config = &loaded.config;
         if let Mode::Wrap(name) = &self.mode {
-            look_for_server(config, name)?;
+            look_for_server(config, name, &self.fixtures)?;
         }
         let fronts = fronts_of(config, &self.mode);
         let mut bound = Vec::new();
@@ -223,7 +228,12 @@ impl App {
         );
         running.spawn(reloader.run());
         if matches!(self.mode, Mode::Serve) {
+            // What would fail is tried once somebody calls.
+            let held_back = self.look_before(config).await;
             for server in self.live.pin().routes.all() {
+                if held_back.contains(server.name()) {
+                    continue;
+                }
                 let (server, drain) = (Arc::downgrade(server), self.fixtures.drain.clone());
                 self.fixtures.tasks.spawn(start_ahead(server, drain));
             }
@@ -258,6 +268,47 @@ impl App {
         self.stop(running, serving).await
     }
 
+    /// What went wrong the last times is looked at before anything is started. Returns the servers
+    /// that would fail.
+    async fn look_before(&self, config: &Config) -> Vec<Arc<str>> {
+        let incidents = self.fixtures.incidents.clone();
+        let commands = config
+            .server
+            .iter()
+            .filter_map(|(name, server)| match server {
+                Server::Command(command) => Some((name.to_string(), Child::new(command.clone()))),
+                _ => None,
+            });
+        let commands: Vec<_> = commands.collect();
+        let looking = tokio::task::spawn_blocking(move || {
+            let candidates = commands
+                .iter()
+                .filter_map(|(name, child)| child.candidate(name, &incidents));
+            let candidates: Vec<_> = candidates.collect();
+            incidents.preflight(&candidates)
+        });
+        // A disk that does not answer must not keep the other servers from starting.
+        let Ok(Ok(found)) = tokio::time::timeout(PREFLIGHT, looking).await else {
+            warn!("What went wrong before could not be looked at in time.");
+            return Vec::new();
+        };
+        for finding in &found {
+            let of_kind =
+                |other: &&Finding| other.server == finding.server && other.check == finding.check;
+            let count = found.iter().filter(of_kind).count();
+            self.fixtures
+                .metrics
+                .preflight(&finding.server, finding.check, count);
+            warn!(server = %finding.server, check = finding.check, incident = %finding.incident,
+                remedy = finding.remedy.as_deref(), cause = %finding.says, advice = finding.advice.as_deref(),
+                "Found what made the server fail before.");
+        }
+        let failing = found.iter().filter(|finding| finding.failing);
+        failing
+            .map(|finding| Arc::from(finding.server.as_str()))
+            .collect()
+    }
+
     fn probes(
         &self,
         address: SocketAddr,
@@ -286,6 +337,7 @@ impl App {
     /// Whether calls should come here, and how each server is, whenever it is asked.
     fn readiness(&self) -> impl Fn() -> Readiness + Send + Sync + use<> {
         let (gate, audit) = (self.gate.clone(), self.audit.clone());
+        let incidents = self.fixtures.incidents.clone();
         let endpoints = self.fixtures.operations.endpoints().clone();
         move || Readiness {
             endpoints: endpoints.report(),
@@ -297,7 +349,7 @@ impl App {
                 .routes
                 .all()
                 .iter()
-                .map(server_state)
+                .map(|server| server_state(server, &incidents))
                 .collect(),
         }
     }
@@ -381,6 +433,7 @@ impl App {
         {
             error!("Some tasks did not end.");
         }
+        self.fixtures.incidents.flush();
         if let Some(audit) = &self.audit
             && let Err(error) = audit.flush(Duration::from_secs(2))
         {
@@ -506,20 +559,23 @@ fn start_log(log: &Log, metrics: &Arc<Metrics>) -> Result<LogGuard, logs::LogErr
 }
 
 /// A wrapper without its program is of no use to anybody; a gateway goes on with its other servers.
-fn look_for_server(config: &Config, name: &str) -> Result<(), String> {
+fn look_for_server(config: &Config, name: &str, fixtures: &Fixtures) -> Result<(), String> {
     let wrapped = config
         .server
         .iter()
         .find(|(server, _)| server.as_str() == name);
     match wrapped {
         Some((_, Server::Command(command))) => Child::new(command.clone())
-            .look(name)
-            .map_err(|cause| format!("error: server `{name}` cannot be started: {cause}")),
+            .look(name, &fixtures.incidents, &fixtures.metrics)
+            .map_err(|cause| {
+                fixtures.incidents.flush();
+                format!("error: server `{name}` cannot be started: {cause}")
+            }),
         _ => Ok(()),
     }
 }
 
-fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {
+fn server_state(server: &Arc<dyn crate::backend::Backend>, incidents: &Incidents) -> ServerState {
     let (state, error) = match server.state() {
         State::OnDemand => (health::State::Idle, None),
         State::Starting => (health::State::Starting, None),
@@ -528,10 +584,17 @@ fn server_state(server: &Arc<dyn crate::backend::Backend>) -> ServerState {
         State::Looping(cause) => (health::State::CrashLoop, Some(cause)),
         State::Broken(cause) => (health::State::Down, Some(cause)),
     };
+    let incident = error
+        .as_ref()
+        .and_then(|_| incidents.current(server.name()));
+    let remedy = incident.as_ref().and_then(|known| known.remedy.as_ref());
     ServerState {
         name: server.name().to_string(),
         state,
         error,
+        remedy: remedy.map(|remedy| remedy.text.clone()),
+        incident,
+        preflight: incidents.findings(server.name()),
     }
 }
 

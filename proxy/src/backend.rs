@@ -14,6 +14,7 @@ use chillgate_wire::Envelope;
 
 use crate::drain::Drain;
 use crate::exchange::Exchange;
+use crate::incidents::Recognised;
 use crate::session::Session;
 
 pub mod builtin;
@@ -185,6 +186,8 @@ pub enum BackendError {
         server: Arc<str>,
         /// What happened and what to do.
         cause: String,
+        /// What is known of such failures.
+        known: Option<Arc<Recognised>>,
     },
     /// It went away with the request on its way; whether the request was carried out is unknown.
     #[error("server `{server}` ended before it answered: {cause}")]
@@ -195,6 +198,8 @@ pub enum BackendError {
         cause: String,
         /// Asking a second time does no harm.
         retryable: bool,
+        /// What is known of such failures.
+        known: Option<Arc<Recognised>>,
     },
     /// It answered something that is no answer.
     #[error("server `{server}` gave no valid answer: {cause}")]
@@ -211,6 +216,8 @@ pub enum BackendError {
         server: Arc<str>,
         /// What it said instead.
         cause: String,
+        /// What is known of such failures, where it is one.
+        known: Option<Arc<Recognised>>,
     },
     /// It cannot take the message now.
     #[error("server `{server}` is busy: {cause}")]

@@ -17,6 +17,7 @@ pub mod check;
 pub mod compile;
 pub mod doctor;
 pub mod explain;
+pub mod incidents;
 pub mod key;
 pub mod run;
 pub mod service;
@@ -149,6 +150,17 @@ Examples:
   chillgate doctor --config chillgate.toml --server files
   chillgate doctor --json")]
     Doctor(doctor::DoctorArgs),
+    /// List what went wrong with servers, how often, and what to do about it.
+    #[command(after_long_help = "\
+Reads the folder that `serve` and `wrap` write to ([state] folder, else the user's). What is not
+behind us comes first; --all shows what is, too.
+
+Examples:
+  chillgate incidents
+  chillgate incidents --server files --all
+  chillgate incidents --json
+  chillgate incidents --forget 3f9a1c07")]
+    Incidents(IncidentsArgs),
     /// Make an API key for an agent and the line that lets it in.
     #[command(after_long_help = "\
 The key is printed once, on the first line; the second line belongs under [identity.api-keys].
@@ -249,6 +261,23 @@ pub struct ExplainArgs {
     /// The server that is called [default: the only one, or the tool's].
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
+}
+
+/// `chillgate incidents`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct IncidentsArgs {
+    /// Those of this server alone.
+    #[arg(long, value_name = "SERVER")]
+    pub server: Option<String>,
+    /// As JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Those that are behind us as well.
+    #[arg(long)]
+    pub all: bool,
+    /// Drop this one from the memory.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["server", "json", "all"])]
+    pub forget: Option<String>,
 }
 
 /// `chillgate key AGENT`.

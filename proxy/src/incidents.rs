@@ -207,7 +207,7 @@ impl Incidents {
     /// read is no failure to start.
     pub fn open(folder: Option<PathBuf>, own: &[Remedy]) -> Self {
         let place = folder.map(Place::new);
-        let mut kept = Kept::new();
+        let mut kept = Kept::default();
         let mut is_there = false;
         match place.as_ref().map(Place::read) {
             Some(Ok(Found::Kept(found))) => {

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::config::runbook::{Runbook, Work};
 use crate::gate::Gate;
 use crate::health::endpoint::Endpoints;
+use crate::incidents::{Incidents, Moment, Pattern};
 use crate::supervisor::runbook::Runner;
 use crate::telemetry::metrics::Metrics;
 
@@ -41,6 +42,7 @@ struct Inner {
     runbooks: ArcSwap<Vec<Arc<Runbook>>>,
     changed: watch::Sender<u64>,
     endpoints: Endpoints,
+    incidents: Incidents,
     runner: Runner,
     writing: files::Writing,
 }
@@ -53,7 +55,7 @@ impl std::fmt::Debug for Operations {
 
 impl Operations {
     /// Nothing is known or allowed yet.
-    pub fn new(metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
+    pub fn new(metrics: Arc<Metrics>, tasks: TaskTracker, incidents: Incidents) -> Self {
         Self(Arc::new(Inner {
             began: TokioClock.now(),
             gate: OnceLock::new(),
@@ -61,6 +63,7 @@ impl Operations {
             runbooks: ArcSwap::default(),
             changed: watch::Sender::new(0),
             endpoints: Endpoints::default(),
+            incidents,
             runner: Runner::new(tasks, metrics),
             writing: files::Writing::default(),
         }))
@@ -115,9 +118,12 @@ impl Site for Operations {
         self.server_states()
     }
 
-    fn incidents(&self, _server: Option<&str>) -> Vec<Value> {
-        // Nothing remembers what went wrong beyond a server's state.
-        Vec::new()
+    fn incidents(&self, server: Option<&str>) -> Vec<Value> {
+        let now = Moment::now();
+        let patterns = self.0.incidents.patterns();
+        let of_server = |pattern: &&Pattern| server.is_none_or(|server| server == pattern.server);
+        let patterns = patterns.iter().filter(of_server);
+        patterns.map(|pattern| pattern.told(now)).collect()
     }
 
     async fn endpoints(&self, check: bool) -> Vec<Value> {

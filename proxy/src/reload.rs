@@ -199,6 +199,7 @@ impl Reloader {
         drop(previous);
         self.warn_of_restarts(&next.config);
         self.gate.set_memory(next.config.limits.memory);
+        self.fixtures.incidents.set_own(&next.config.remedy);
         let generation = next.generation;
         let older = self.live.publish(next);
         self.fixtures.operations.take_over(&loaded.config);

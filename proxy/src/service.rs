@@ -302,6 +302,9 @@ mod tests {
             name: name.to_owned(),
             state,
             error: None,
+            remedy: None,
+            incident: None,
+            preflight: Vec::new(),
         };
         let mut readiness = Readiness {
             endpoints: Vec::new(),

@@ -26,6 +26,7 @@ use crate::breaks::Breaks;
 use crate::config::{Config, Isolation, Server, ServerEra, ServerName};
 use crate::drain::Drain;
 use crate::identity::Identities;
+use crate::incidents::Incidents;
 use crate::ops::Operations;
 use crate::route::Routes;
 use crate::route::lists::Access;
@@ -72,6 +73,8 @@ pub struct Fixtures {
     pub drain: Drain,
     /// What the built-in server for operators tells and does.
     pub operations: Operations,
+    /// Where failures of servers are remembered.
+    pub incidents: Incidents,
 }
 
 /// Why a configuration cannot be used.
@@ -115,6 +118,7 @@ impl Snapshot {
                     limits: wire,
                     in_flight: terms.2,
                     metrics: fixtures.metrics.clone(),
+                    incidents: fixtures.incidents.clone(),
                 };
                 let (backend, breaks) =
                     backend_of(server, terms_of, fixtures).map_err(|cause| {

@@ -33,6 +33,7 @@ mod hibernation;
 mod http_rules;
 mod http_sse;
 mod hung;
+mod incidents;
 mod isolation;
 mod leftovers;
 mod limits;

@@ -225,6 +225,7 @@ impl Posts {
             return Err(BackendError::Unspoken {
                 server: self.server.clone(),
                 cause,
+                known: None,
             });
         }
         Err(self.down(cause))
@@ -374,6 +375,7 @@ impl Posts {
         BackendError::Down {
             server: self.server.clone(),
             cause,
+            known: None,
         }
     }
 
@@ -382,6 +384,7 @@ impl Posts {
             server: self.server.clone(),
             cause,
             retryable: false,
+            known: None,
         }
     }
 }

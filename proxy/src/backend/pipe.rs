@@ -20,6 +20,7 @@ use crate::backend::BackendError;
 use crate::backend::greeting::Greeting;
 use crate::backend::pipes::Ears;
 use crate::exchange::Exchange;
+use crate::incidents::Incidents;
 use crate::line::{Line, Pace};
 use crate::lock::locked;
 use crate::map::Map;
@@ -74,8 +75,11 @@ pub struct Pipe {
     end: OnceLock<End>,
     ended: Notify,
     closing: Notify,
+    /// The first line of its output that was no message.
+    strange: OnceLock<String>,
     limits: WireLimits,
     metrics: Arc<Metrics>,
+    incidents: Incidents,
 }
 
 #[derive(Debug)]
@@ -110,6 +114,8 @@ pub struct Terms {
     pub in_flight: usize,
     /// Where mishaps are counted.
     pub metrics: Arc<Metrics>,
+    /// Where failures are remembered.
+    pub incidents: Incidents,
 }
 
 impl Terms {
@@ -153,8 +159,10 @@ impl Pipe {
             end: OnceLock::new(),
             ended: Notify::new(),
             closing: Notify::new(),
+            strange: OnceLock::new(),
             limits: terms.limits,
             metrics: terms.metrics.clone(),
+            incidents: terms.incidents.clone(),
         })
     }
 
@@ -483,6 +491,11 @@ impl Pipe {
         }
     }
 
+    /// The first line of its output that was no message, if there was one.
+    pub fn strange(&self) -> Option<&str> {
+        self.strange.get().map(String::as_str)
+    }
+
     /// How many requests wait for an answer.
     pub fn in_flight(&self) -> usize {
         locked(&self.pending).len()
@@ -497,6 +510,7 @@ impl Pipe {
             server: self.server.clone(),
             cause,
             retryable: false,
+            known: self.incidents.current(&self.server),
         }
     }
 

@@ -62,6 +62,17 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// A server that was opened did not get ready: what to say of it, given what is known.
+    fn silent(&self, _terms: &Terms, cause: String) -> String {
+        cause
+    }
+
+    /// A server that was opened does not speak the era.
+    fn refused(&self, _terms: &Terms, _cause: &str) {}
+
+    /// A server that was opened is ready.
+    fn ready(&self, _terms: &Terms) {}
+
     /// Changes a request for this server alone, e.g. to say who asks.
     fn stamp(&self, _edit: &mut Edit<'_>, _session: &Session, _passage: Passage) {}
 }
@@ -216,6 +227,7 @@ impl Pipes {
         };
         if let Ok(greeting) = Greeting::read(&answer) {
             pipe.greet(greeting);
+            self.0.opener.ready(&self.0.terms);
         } else {
             // Whoever comes next begins with a server that has refused nobody yet.
             locked(&slot.pipe).take();
@@ -361,6 +373,7 @@ impl Pipes {
         BackendError::Unspoken {
             server: self.0.terms.server.clone(),
             cause,
+            known: self.0.terms.incidents.current(&self.0.terms.server),
         }
     }
 
@@ -368,6 +381,7 @@ impl Pipes {
         BackendError::Down {
             server: self.0.terms.server.clone(),
             cause: cause.to_owned(),
+            known: self.0.terms.incidents.current(&self.0.terms.server),
         }
     }
 }
@@ -459,11 +473,17 @@ impl Backend for Pipes {
                 }
                 Ok(answer)
             }
-            Err(BackendError::Lost { server, cause, .. }) => {
+            Err(BackendError::Lost {
+                server,
+                cause,
+                known,
+                ..
+            }) => {
                 // Boxed, so that the calls that end well stay small.
                 let lost = BackendError::Lost {
                     server,
                     cause,
+                    known,
                     retryable: self.0.repeatable.has(request),
                 };
                 Box::pin(self.call_again(exchange, request, passage, lost)).await
@@ -632,9 +652,15 @@ impl Pipes {
         self.0.terms.metrics.call_retried(server);
         exchange.touch();
         match self.call_once(exchange, request, passage).await {
-            Err(BackendError::Lost { server, cause, .. }) => Err(BackendError::Lost {
+            Err(BackendError::Lost {
                 server,
                 cause,
+                known,
+                ..
+            }) => Err(BackendError::Lost {
+                server,
+                cause,
+                known,
                 retryable: true,
             }),
             // It may have been carried out the first time.

@@ -5,35 +5,124 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chillgate_wire::Era;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
-use crate::config::CommandServer;
 use crate::config::secret::{AGENT, SecretText, for_agent};
+use crate::config::{CommandServer, ServerEra};
+use crate::incidents::{Candidate, Facts, Incident, Incidents, Moment, Phase, Recognised, Secrets};
 use crate::line::Line;
-use crate::supervisor::{self, Launch, environment};
+use crate::lock::locked;
+use crate::supervisor::{self, Launch, Status, Words, environment};
+use crate::telemetry::metrics::Metrics;
 
 /// Starts a process for each pipe.
 #[derive(Debug)]
 pub struct Child {
     server: CommandServer,
+    starts: Arc<Starts>,
+}
+
+/// What is known of the processes that were started.
+#[derive(Debug, Default)]
+struct Starts {
+    /// One of them has got ready.
+    has_worked: AtomicBool,
+    /// The last ones that have not been greeted yet.
+    starting: Mutex<Vec<Start>>,
+    last: Mutex<Option<Arc<Facts>>>,
+}
+
+#[derive(Debug)]
+struct Start {
+    pipe: Weak<Pipe>,
+    words: Words,
+    facts: Option<Arc<Facts>>,
+}
+
+/// A failure in the words of this file.
+#[derive(Default)]
+struct Failure {
+    cause: String,
+    status: Option<Status>,
+    words: Vec<String>,
+    facts: Option<Arc<Facts>>,
+}
+
+impl Failure {
+    fn of(cause: String) -> Self {
+        Self {
+            cause,
+            ..Self::default()
+        }
+    }
+
+    /// Puts it down; the cause with what is known about it.
+    fn note(
+        self,
+        server: &Arc<str>,
+        phase: Phase,
+        incidents: &Incidents,
+        metrics: &Metrics,
+    ) -> (String, Recognised) {
+        let cause = self.cause.clone();
+        let known = incidents.note(Incident {
+            server: server.clone(),
+            phase,
+            cause: self.cause,
+            status: self.status,
+            words: self.words,
+            facts: self.facts,
+            at: Moment::now(),
+        });
+        metrics.incident(server, known.label());
+        (cause + &known.sentence(), known)
+    }
 }
 
 impl Child {
     /// A child as configured.
     pub fn new(server: CommandServer) -> Self {
-        Self { server }
+        Self {
+            server,
+            starts: Arc::default(),
+        }
     }
 
     /// Whether its program is there to be started.
-    pub fn look(&self, name: &str) -> Result<(), String> {
-        supervisor::look_for(&self.launch(name, None)?).map_err(|error| error.to_string())
+    ///
+    /// # Errors
+    /// Why not, and what is known about that.
+    pub fn look(&self, name: &str, incidents: &Incidents, metrics: &Metrics) -> Result<(), String> {
+        let launch = self.launch(name, None);
+        let facts = launch
+            .as_ref()
+            .ok()
+            .map(|launch| Arc::new(self.facts(launch.clone(), incidents)));
+        let found = launch
+            .and_then(|launch| supervisor::look_for(&launch).map_err(|error| error.to_string()));
+        found.map_err(|cause| {
+            let failure = Failure {
+                facts,
+                ..Failure::of(cause)
+            };
+            failure
+                .note(&Arc::from(name), Phase::Spawn, incidents, metrics)
+                .0
+        })
+    }
+
+    /// What is looked at before it is started; none where that could not be made.
+    pub fn candidate(&self, name: &str, incidents: &Incidents) -> Option<Candidate> {
+        Some(incidents.candidate(self.launch(name, None).ok()?))
     }
 
     /// What is started; for an agent with what is that agent's alone.
@@ -65,6 +154,44 @@ impl Child {
             sandbox: server.sandbox.clone(),
         })
     }
+
+    fn facts(&self, launch: Launch, incidents: &Incidents) -> Facts {
+        let is_given = |name: &String| {
+            self.server.env.contains_key(name)
+                || self.server.agent_env.contains_key(name)
+                || self.server.inherit.contains(name)
+        };
+        let given = launch.env.iter().filter(|(name, _)| is_given(name));
+        let secrets = Secrets::new(given.map(|(_, value)| value.as_str()));
+        incidents.facts(launch, secrets)
+    }
+
+    /// What it is in this era is only asked: that it fails says nothing while the other is left.
+    fn is_probe(server: &CommandServer, starts: &Starts, terms: &Terms) -> bool {
+        server.era == ServerEra::Auto
+            && terms.era == Era::Modern
+            && !starts.has_worked.load(Ordering::Relaxed)
+            && !terms.incidents.is_refused(&terms.server)
+    }
+
+    /// What the process of a start that came to nothing has said and done.
+    fn silence(&self, mut cause: String) -> Failure {
+        let starting = locked(&self.starts.starting);
+        let ungreeted = |start: &Start| {
+            let pipe = start.pipe.upgrade()?;
+            pipe.greeting().is_none().then_some(pipe)
+        };
+        let mut last = starting.iter().rev();
+        let Some((start, pipe)) = last.find_map(|start| Some((start, ungreeted(start)?))) else {
+            return Failure::of(cause);
+        };
+        cause += &strange(&pipe);
+        Failure {
+            words: start.words.lines(),
+            facts: start.facts.clone(),
+            ..Failure::of(cause)
+        }
+    }
 }
 
 /// A folder of one agent, for chillgate's user alone; one that is there stays as it is.
@@ -74,6 +201,14 @@ fn make_private(folder: &str) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
+}
+
+/// What follows the cause where a server wrote something else than messages.
+fn strange(pipe: &Pipe) -> String {
+    let line = pipe.strange().map(|line| {
+        format!("; it wrote {line:?} on its standard output, which is no message of MCP")
+    });
+    line.unwrap_or_default()
 }
 
 /// How long a server may take to end by itself once its input is closed (MCP stdio shutdown).
@@ -116,17 +251,50 @@ impl Opener for Child {
         agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
-        let launch = self.launch(&terms.server, agent)?;
-        let mut process = supervisor::spawn(launch, &terms.metrics)
-            .await
-            .map_err(|error| error.to_string())?;
+        let spawning = |failure: Failure| {
+            if Self::is_probe(&self.server, &self.starts, terms) {
+                return failure.cause;
+            }
+            failure
+                .note(
+                    &terms.server,
+                    Phase::Spawn,
+                    &terms.incidents,
+                    &terms.metrics,
+                )
+                .0
+        };
+        let launch = self
+            .launch(&terms.server, agent)
+            .map_err(|cause| spawning(Failure::of(cause)))?;
+        let facts = Some(Arc::new(self.facts(launch.clone(), &terms.incidents)));
+        let spawned = supervisor::spawn(launch, &terms.metrics).await;
+        let mut process = spawned.map_err(|error| {
+            spawning(Failure {
+                facts: facts.clone(),
+                ..Failure::of(error.to_string())
+            })
+        })?;
         let (stdin, stdout) = process.take_pipes().ok_or("its pipes are missing")?;
         let (line, writing) = Line::new(stdin);
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_process(process.pid());
         debug!(server = %terms.server, pid = process.pid(), "Started the server.");
-        let (owned, server) = (pipe.clone(), terms.server.clone());
-        let metrics = terms.metrics.clone();
+        locked(&self.starts.last).clone_from(&facts);
+        {
+            let mut starting = locked(&self.starts.starting);
+            starting.retain(|start| {
+                let pipe = start.pipe.upgrade();
+                pipe.is_some_and(|pipe| pipe.greeting().is_none())
+            });
+            starting.push(Start {
+                pipe: Arc::downgrade(&pipe),
+                words: process.words(),
+                facts: facts.clone(),
+            });
+        }
+        let (owned, terms) = (pipe.clone(), terms.clone());
+        let (server, starts) = (self.server.clone(), self.starts.clone());
         tasks.spawn(async move {
             let (mut why, asked_to) = carry(&owned, owned.read(stdout), writing).await;
             let status = process.stop().await;
@@ -136,11 +304,69 @@ impl Opener for Child {
                 if !words.is_empty() {
                     why = format!("{why}; its last words: {}", words.join(" | "));
                 }
-                warn!(server = %server, cause = %why, "The server ended.");
-                metrics.child_up(&server, false);
+                let is_greeted = owned.greeting().is_some();
+                if !is_greeted {
+                    why += &strange(&owned);
+                }
+                let (mut incident, mut remedy) = (None, None);
+                if !Self::is_probe(&server, &starts, &terms) {
+                    let failure = Failure {
+                        cause: why,
+                        status: Some(status),
+                        words,
+                        facts,
+                    };
+                    let phase = if is_greeted { Phase::Run } else { Phase::Start };
+                    let (cause, known) =
+                        failure.note(&terms.server, phase, &terms.incidents, &terms.metrics);
+                    why = cause;
+                    incident = Some(known.id);
+                    remedy = known.remedy.map(|remedy| remedy.id);
+                }
+                warn!(server = %terms.server, cause = %why, incident, remedy, "The server ended.");
+                terms.metrics.child_up(&terms.server, false);
             }
             owned.finish(why);
         });
         Ok(pipe)
+    }
+
+    fn silent(&self, terms: &Terms, cause: String) -> String {
+        let failure = self.silence(cause);
+        if Self::is_probe(&self.server, &self.starts, terms) {
+            return failure.cause;
+        }
+        let noted = failure.note(
+            &terms.server,
+            Phase::Start,
+            &terms.incidents,
+            &terms.metrics,
+        );
+        noted.0
+    }
+
+    fn refused(&self, terms: &Terms, cause: &str) {
+        // One era is enough for a server, where it may choose.
+        let is_last = terms.incidents.refuses(&terms.server);
+        if self.server.era != ServerEra::Auto || is_last {
+            let failure = Failure {
+                facts: locked(&self.starts.last).clone(),
+                ..Failure::of(cause.to_owned())
+            };
+            failure.note(
+                &terms.server,
+                Phase::Start,
+                &terms.incidents,
+                &terms.metrics,
+            );
+        }
+    }
+
+    fn ready(&self, terms: &Terms) {
+        self.starts.has_worked.store(true, Ordering::Relaxed);
+        let facts = locked(&self.starts.last).clone();
+        for check in terms.incidents.worked(&terms.server, facts.as_deref()) {
+            terms.metrics.preflight(&terms.server, check, 0);
+        }
     }
 }

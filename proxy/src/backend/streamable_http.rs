@@ -109,6 +109,7 @@ impl Inner {
         BackendError::Down {
             server: self.terms.server.clone(),
             cause: cause.into(),
+            known: None,
         }
     }
 
@@ -116,6 +117,7 @@ impl Inner {
         BackendError::Unspoken {
             server: self.terms.server.clone(),
             cause: cause.into(),
+            known: None,
         }
     }
 
@@ -131,6 +133,7 @@ impl Inner {
             server: self.terms.server.clone(),
             cause: cause.into(),
             retryable: false,
+            known: None,
         }
     }
 

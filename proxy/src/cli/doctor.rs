@@ -13,6 +13,8 @@ use super::Global;
 use super::answer::{Answer, FINE, FOUND};
 use crate::config::load::{Loaded, load};
 use crate::config::{ServerName, hint};
+use crate::incidents::Incidents;
+use crate::state;
 
 mod finding;
 mod machine;
@@ -88,13 +90,18 @@ async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answ
         let only = args.server.as_deref();
         only.is_none_or(|only| only == name.as_str())
     });
-    let looking = wanted.map(|(name, server)| server::examine(config, name, server, overheard));
+    // A look at a server is a start like any other: it is remembered, and what helped before is said.
+    let folder = state::folder(&config.state).ok().flatten();
+    let incidents = Incidents::open(folder, &config.remedy);
+    let looking =
+        wanted.map(|(name, server)| server::examine(config, name, server, overheard, &incidents));
     let looking = looking.collect::<Vec<_>>();
     let servers: Vec<_> = stream::iter(looking).buffered(AT_ONCE).collect().await;
     let around = match &args.server {
         None => machine::look(loaded).await,
         Some(_) => Vec::new(),
     };
+    incidents.flush();
     let level = servers
         .iter()
         .map(|examined| examined.level)
@@ -127,10 +134,4 @@ async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answ
         code: if level == Level::Ok { FINE } else { FOUND },
         ..Answer::default()
     }
-}
-
-/// What is known to help a server that failed with this cause: nothing so far. The one place where
-/// remedies of known incidents come in.
-fn remedy_for(_server: &str, _cause: &str) -> Option<String> {
-    None
 }

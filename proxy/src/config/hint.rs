@@ -235,7 +235,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
         "remedy.*.says",
         r#"says = "connect to the VPN and call again""#,
     ),
-    ("remedy.*.check", r#"check = { port = 8080 }"#),
+    ("remedy.*.check", "check = { port = 8080 }"),
 ];
 
 /// Keys of chillgate's configuration that this version does not have, with what to do instead.

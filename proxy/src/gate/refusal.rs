@@ -171,6 +171,13 @@ impl Refusal {
                 let mut data = kind(name);
                 data["server"] = (**server).into();
                 data["retryable"] = retryable.into();
+                if let BackendError::Down { known, .. }
+                | BackendError::Lost { known, .. }
+                | BackendError::Unspoken { known, .. } = error
+                    && let Some(known) = known
+                {
+                    data["incident"] = serde_json::to_value(known).unwrap_or_default();
+                }
                 (code, error.to_string(), Some(data))
             }
             Self::Ended(Ended::ByHost) => (

@@ -2,6 +2,8 @@
 //!
 //! Values in, response out; no sockets here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -11,6 +13,7 @@ use serde::Serialize;
 use super::Sources;
 use super::endpoint::EndpointReport;
 use crate::clock;
+use crate::incidents::{Finding, Recognised};
 
 /// Whether calls should come here.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
@@ -37,6 +40,15 @@ pub struct ServerState {
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What to do about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// What is known of such failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incident: Option<Arc<Recognised>>,
+    /// What the look before its start has found, until it works.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preflight: Vec<Finding>,
 }
 
 /// The state of a server.

@@ -11,11 +11,17 @@ fn ready() -> Readiness {
         name: "files".to_owned(),
         state: State::Down,
         error: Some("\"npx\" was not found".to_owned()),
+        remedy: None,
+        incident: None,
+        preflight: Vec::new(),
     };
     let fine = ServerState {
         name: "chill".to_owned(),
         state: State::Up,
         error: None,
+        remedy: None,
+        incident: None,
+        preflight: Vec::new(),
     };
     Readiness {
         ready: true,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Phase;
 use super::environment::Environment;
@@ -164,6 +165,21 @@ pub struct Failure {
 }
 
 impl Pattern {
+    /// All of it, as programs are told.
+    pub fn told(&self, now: Moment) -> Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        value["resolved"] = self.is_resolved(now).into();
+        // Without hashes, which tell nobody anything.
+        value["environment"] = json!({
+            "program": self.environment.program,
+            "variables": self.environment.variables.keys().collect::<Vec<_>>(),
+            "folder": self.environment.folder,
+            "chillgate": self.environment.chillgate,
+            "kernel": self.environment.kernel,
+        });
+        value
+    }
+
     /// Whether the failure is behind us.
     pub fn is_resolved(&self, now: Moment) -> bool {
         self.recovery

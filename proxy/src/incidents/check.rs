@@ -205,6 +205,7 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             cwd: Some(folder.to_owned()),
+            ..Launch::default()
         }
     }
 

@@ -138,6 +138,7 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             cwd: None,
+            ..Launch::default()
         }
     }
 

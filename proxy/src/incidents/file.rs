@@ -39,9 +39,15 @@ pub struct Kept {
     pub book: Book,
 }
 
-impl Kept {
+/// As much of it as every version writes.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+impl Default for Kept {
     /// Nothing yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             format: FORMAT,
             salt: hex(&crate::random::bytes::<16>(), 16),
@@ -90,10 +96,6 @@ impl Place {
         file.take(READ + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > READ {
             return Ok(Found::Strange("it is too large".to_owned()));
-        }
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
         }
         Ok(match serde_json::from_slice::<Head>(&bytes) {
             Ok(Head { format }) if format > FORMAT => {
@@ -216,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let place = Place::new(folder.path().to_owned());
         assert!(matches!(place.read(), Ok(Found::Nothing)));
-        let fresh = Kept::new();
+        let fresh = Kept::default();
         let written = place
             .change(&fresh, |book| book.apply(&failed("p")))
             .expect("written");
@@ -250,7 +252,7 @@ mod tests {
             std::fs::write(folder.path().join(NAME), text).expect("written");
             assert!(matches!(place.read(), Ok(Found::Strange(_))), "{text}");
             place
-                .change(&Kept::new(), |book| book.apply(&failed("p")))
+                .change(&Kept::default(), |book| book.apply(&failed("p")))
                 .expect("written");
             assert_eq!(kept(&place).book.patterns.len(), 1);
             let aside = std::fs::read_dir(folder.path())
@@ -272,8 +274,8 @@ mod tests {
             let place = Place::new(folder.path().to_owned());
             for n in 0..20 {
                 place
-                    .change(&Kept::new(), |book| {
-                        book.apply(&failed(&format!("p{name}-{n}")))
+                    .change(&Kept::default(), |book| {
+                        book.apply(&failed(&format!("p{name}-{n}")));
                     })
                     .expect("written");
             }

@@ -47,6 +47,12 @@ static WEAK: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
+/// Compiles the expressions ahead of their first use.
+pub(super) fn prepare() {
+    telling_line(&["ready".to_owned()]);
+    normalised("");
+}
+
 /// The line that tells most about a failure; of several the last, as in a chain of causes.
 pub fn telling_line(words: &[String]) -> Option<&str> {
     let lines = || {

@@ -27,6 +27,11 @@ static RULES: LazyLock<Vec<Remedy>> = LazyLock::new(|| {
     file.remedy
 });
 
+/// Reads what is shipped, ahead of its first use.
+pub(super) fn prepare() {
+    LazyLock::force(&RULES);
+}
+
 /// All rules in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -70,8 +75,8 @@ impl Rules {
     /// The first rule that fits.
     pub fn find(&self, seen: Seen<'_>) -> Option<Advice> {
         let own = self.own.iter().map(|rule| (rule, true));
-        let all = own.chain(RULES.iter().map(|rule| (rule, false)));
-        all.filter_map(|(rule, own)| {
+        let mut all = own.chain(RULES.iter().map(|rule| (rule, false)));
+        all.find_map(|(rule, own)| {
             let found = fits(rule, seen)?;
             Some(Advice {
                 id: rule.name.clone(),
@@ -80,7 +85,6 @@ impl Rules {
                 check: rule.check.as_ref().and_then(|check| of(check, &found)),
             })
         })
-        .next()
     }
 }
 

@@ -17,6 +17,7 @@ fn launch(env: &[(&str, &str)]) -> Launch {
             .chain(env)
             .collect(),
         cwd: None,
+        ..Launch::default()
     }
 }
 

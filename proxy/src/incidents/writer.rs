@@ -55,6 +55,9 @@ pub(super) fn work(
     fresh: &Kept,
     jobs: &Receiver<Job>,
 ) {
+    // Compiled here, so that the first failure does not keep anybody waiting.
+    super::remedies::prepare();
+    super::fingerprint::prepare();
     let mut due: Option<Instant> = None;
     let mut next = clock::real();
     loop {

@@ -11,13 +11,15 @@ use super::machine::{Machine, disk};
 use crate::clock::TokioClock;
 use crate::config::Server;
 use crate::health::endpoint::EndpointState;
+use crate::supervisor::{given, usage};
 
 impl Operations {
     /// Everything at a glance.
     pub(super) fn look(&self) -> Value {
         let servers = self.server_states();
         let endpoints = self.endpoint_states();
-        let incidents = chillgate_ops::Site::incidents(self, None);
+        let mut incidents = chillgate_ops::Site::incidents(self, None);
+        incidents.retain(|incident| incident["resolved"] == false);
         let machine = Machine::look();
         let (generation, draining, in_flight, sessions) = match self.0.gate.get() {
             None => (1, false, 0, 0),
@@ -74,9 +76,32 @@ impl Operations {
                 let mut value = json!({"name": name, "kind": kind});
                 let state = server.state();
                 value["state"] = json!(state.word());
+                let children = server.children();
+                let keepers: Vec<u32> = children.iter().map(|child| child.pid).collect();
+                let usage = usage::of(&keepers);
+                value["processes"] = children
+                    .iter()
+                    .zip(usage)
+                    .map(|(child, usage)| {
+                        json!({
+                            "pid": child.pid,
+                            "agent": child.agent,
+                            "running": child.running,
+                            "waiting": child.waiting,
+                            "processes": usage.processes,
+                            "resident_bytes": usage.resident,
+                            "cpu_seconds": usage.cpu.as_secs_f64(),
+                        })
+                    })
+                    .collect();
+                if let Some(given) = given::given_to(name) {
+                    value["bounds"] = json!(given.to_string());
+                }
                 if let Some(cause) = state.trouble() {
                     value["error"] = json!(cause);
-                    value["remedy"] = json!(remedy(kind));
+                    let known = self.0.incidents.current(name);
+                    let known = known.and_then(|known| Some(known.remedy.as_ref()?.text.clone()));
+                    value["remedy"] = json!(known.unwrap_or_else(|| remedy(kind).to_owned()));
                 }
                 value
             })

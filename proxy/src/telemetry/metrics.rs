@@ -221,6 +221,22 @@ impl Metrics {
             .inc_by(bytes);
     }
 
+    /// A server failed. `cause`: the name of a shipped remedy, `own` or `unknown`.
+    pub fn incident(&self, server: &str, cause: &str) {
+        self.families
+            .incidents
+            .with_label_values(&[server, cause])
+            .inc();
+    }
+
+    /// So much was found before a server's start.
+    pub fn preflight(&self, server: &str, check: &'static str, found: usize) {
+        self.families
+            .preflight
+            .with_label_values(&[server, check])
+            .set(gauge(found));
+    }
+
     /// A message that reached nobody. `server` is `*` when it came from a host.
     pub fn dropped(&self, server: &str, reason: &'static str) {
         self.families

@@ -16,6 +16,9 @@ use crate::exchange::{Exchange, Refused};
 use crate::lock::locked;
 use crate::session::Asker;
 
+/// So much of a line that is no message is kept, in bytes.
+const STRANGE: usize = 120;
+
 impl Pipe {
     /// Takes in one message of the server.
     pub(in crate::backend) fn hear(self: &Arc<Self>, line: Bytes) {
@@ -62,9 +65,15 @@ impl Pipe {
     }
 
     fn understand(&self, line: Bytes) -> Option<Envelope> {
+        let kept = line.clone();
         match Envelope::parse(line, &self.limits) {
             Ok(said) => Some(said),
             Err(fault) => {
+                // Kept for whoever has to say why nothing else came.
+                self.strange.get_or_init(|| {
+                    let shown = kept.get(..STRANGE).unwrap_or(&kept);
+                    String::from_utf8_lossy(shown).into_owned()
+                });
                 debug!(server = %self.server, %fault, "Dropped a line that is no message.");
                 self.metrics
                     .child_protocol_error(&self.server, fault.kind.as_str());

@@ -105,6 +105,7 @@ impl Pipes {
             server: self.0.terms.server.clone(),
             cause: "it ended".to_owned(),
             retryable: false,
+            known: None,
         })?;
         if told.contains(&*uri) {
             trying.0 = None;

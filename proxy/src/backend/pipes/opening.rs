@@ -81,14 +81,16 @@ impl Pipes {
         };
         let starting = self.start(slot, audience, owner.as_deref(), greet);
         let opened = tokio::select! {
-            opened = tokio::time::timeout(self.0.start_timeout, starting) => match opened {
-                Ok(opened) => opened,
-                Err(_) => Err(Trouble::Down(format!(
-                    "it did not answer within {} s; is it an MCP server that speaks stdio? \
-                     `start-timeout` allows more",
-                    self.0.start_timeout.as_secs()
-                ))),
-            },
+            opened = tokio::time::timeout(self.0.start_timeout, starting) => {
+                opened.unwrap_or_else(|_| {
+                    let cause = format!(
+                        "it did not answer within {} s; is it an MCP server that speaks stdio? \
+                         `start-timeout` allows more",
+                        self.0.start_timeout.as_secs()
+                    );
+                    Err(Trouble::Down(self.0.opener.silent(&self.0.terms, cause)))
+                })
+            }
             () = self.0.stopping.cancelled() => {
                 Err(Trouble::Down("it was stopped while it started".to_owned()))
             }
@@ -100,6 +102,9 @@ impl Pipes {
                     self.tell_again(before, &pipe).await;
                 }
                 slot.opened(&mut tries, &pipe);
+                if pipe.greeting().is_some() {
+                    self.0.opener.ready(&self.0.terms);
+                }
                 self.watch(slot, &pipe, owner.as_ref());
                 self.show_state();
                 if let Some(asleep) = asleep {
@@ -127,12 +132,17 @@ impl Pipes {
                 Trouble::Unspoken(cause) => {
                     slot.unspoken(&mut tries, &cause);
                     debug!(%server, %cause, "The server speaks another era.");
+                    self.0.opener.refused(&self.0.terms, &cause);
                     self.unspoken(cause)
                 }
                 Trouble::Down(trouble) => {
                     slot.failed(&trouble);
                     self.show_state();
-                    warn!(%server, cause = %trouble, "The server did not start.");
+                    let known = self.0.terms.incidents.current(server);
+                    let incident = known.as_ref().map(|known| known.id.as_str());
+                    let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
+                    let remedy = remedy.map(|remedy| remedy.id.as_str());
+                    warn!(%server, cause = %trouble, incident, remedy, "The server did not start.");
                     self.down(&trouble)
                 }
             }),

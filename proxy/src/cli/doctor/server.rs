@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 
 use super::finding::{Finding, Level, worst};
 use super::overheard::Overheard;
-use super::remedy_for;
 use super::visit::{Seen, visit};
 use crate::backend::stdio::Child;
 use crate::config::{Config, Server, ServerEra, ServerName};
+use crate::incidents::Incidents;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a server that has not said anything in one era is waited for in the other.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ pub(super) async fn examine(
     name: &ServerName,
     server: &Server,
     overheard: &Overheard,
+    incidents: &Incidents,
 ) -> Examined {
     let mut findings = Vec::new();
     let (kind, era, limit) = match server {
@@ -51,11 +53,11 @@ pub(super) async fn examine(
     let mut facts = json!({ "eras": [] });
     if let Server::Command(child) = server {
         let program = child.command.first().map_or("", String::as_str);
-        match Child::new(child.clone()).look(name.as_str()) {
+        match Child::new(child.clone()).look(name.as_str(), incidents, &Metrics::new()) {
             Ok(()) => findings.push(Finding::ok(format!("runs {program}"))),
             Err(cause) => {
-                let help = remedy_for(name.as_str(), &cause);
-                findings.push(Finding::fail(format!("cannot be started: {cause}"), help));
+                // What is known of it stands in the cause.
+                findings.push(Finding::fail(format!("cannot be started: {cause}"), None));
                 return finished(name, kind, facts, findings);
             }
         }
@@ -74,7 +76,15 @@ pub(super) async fn examine(
             (Some(seen), _) => limit.min(SILENCE.max(seen.after * 2)),
             (None, Some(_)) => limit.min(SILENCE),
         };
-        let seen = visit(config, name, in_era(server, era, limit), limit, overheard).await;
+        let seen = visit(
+            config,
+            name,
+            in_era(server, era, limit),
+            limit,
+            overheard,
+            incidents,
+        )
+        .await;
         match &seen.greeting {
             Ok(_) => {
                 eras.push(if era == ServerEra::Modern {
@@ -100,7 +110,9 @@ pub(super) async fn examine(
         (Some(seen), _) => judge(name, &seen, &eras, limit, kind, &mut facts, &mut findings),
         (None, cause) => {
             let cause = cause.unwrap_or_default();
-            let help = remedy_for(name.as_str(), &cause).or_else(|| by_hand(server));
+            let known = incidents.current(name.as_str());
+            let known = known.and_then(|known| Some(known.remedy.as_ref()?.text.clone()));
+            let help = known.or_else(|| by_hand(server));
             findings.push(Finding::fail(cause, help));
         }
     }
@@ -200,10 +212,9 @@ fn judge(
                 counts.push(format!("{count} {list}"));
             }
             Err(cause) => {
-                let help = remedy_for(name.as_str(), cause);
                 findings.push(Finding::fail(
                     format!("its {list} cannot be listed: {cause}"),
-                    help,
+                    None,
                 ));
             }
         }

@@ -21,6 +21,7 @@ use crate::config::{Config, Server, ServerName};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
+use crate::incidents::Incidents;
 use crate::ops::Operations;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
@@ -58,11 +59,13 @@ pub(super) async fn visit(
     server: Server,
     limit: Duration,
     overheard: &Overheard,
+    incidents: &Incidents,
 ) -> Seen {
     let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
     let fixtures = Fixtures {
         services: Arc::new(Services::new(Arc::new(TokioClock))),
-        operations: Operations::new(metrics.clone(), tasks.clone()),
+        operations: Operations::new(metrics.clone(), tasks.clone(), incidents.clone()),
+        incidents: incidents.clone(),
         metrics,
         tasks,
         drain: Drain::default(),

@@ -176,7 +176,7 @@ fn what_programs_say_meets_its_remedy() {
             Start,
             "error: Failed to fetch: `https://index.example/simple/x/`\n  Caused by: dns error",
             "registry-unreachable",
-            "https://index.example/simple/x/",
+            "HTTPS_PROXY",
         ),
         (
             Start,
@@ -405,6 +405,12 @@ fn what_programs_say_meets_its_remedy() {
             "Error: connect ECONNREFUSED 127.0.0.1:5432",
             "network-refused",
             "127.0.0.1:5432",
+        ),
+        (
+            Run,
+            "Error: connect ECONNREFUSED 127.0.0.1:25562\n  address: '127.0.0.1',\n  port: 25562\n}",
+            "network-refused",
+            "127.0.0.1:25562",
         ),
         (
             Run,

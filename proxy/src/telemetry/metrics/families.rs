@@ -44,6 +44,8 @@ pub(super) struct Families {
     pub(super) resting: IntGauge,
     pub(super) child_protocol_errors: IntCounterVec,
     pub(super) child_stderr_dropped: IntCounterVec,
+    pub(super) incidents: IntCounterVec,
+    pub(super) preflight: IntGaugeVec,
     pub(super) dropped_messages: IntCounterVec,
     pub(super) audit_records: IntCounterVec,
     pub(super) audit_failures: IntCounterVec,
@@ -174,6 +176,18 @@ impl Families {
                 "chillgate_child_stderr_dropped_bytes_total",
                 "Bytes of servers' stderr beyond what is kept.",
                 &["server"],
+            ),
+            incidents: counters(
+                r,
+                "chillgate_incidents_total",
+                "Failures of servers, by what chillgate knows to do about them.",
+                &["server", "cause"],
+            ),
+            preflight: gauges(
+                r,
+                "chillgate_preflight_findings",
+                "What the look before a server's start has found, until the server works.",
+                &["server", "check"],
             ),
             dropped_messages: counters(
                 r,
