@@ -233,7 +233,8 @@ async fn real_failures_are_recognised_told_with_their_remedy_and_remembered() {
             assert_eq!(known["count"], round, "{name}: {error}");
             assert!(known["firstSeen"].as_str() <= known["lastSeen"].as_str());
             let entry = ready(&gate, name).await;
-            assert_eq!(entry["state"], "down", "{name}: {entry}");
+            let state = entry["state"].as_str().unwrap();
+            assert!(["down", "crash-loop"].contains(&state), "{name}: {entry}");
             assert_eq!(entry["incident"]["id"], known["id"], "{name}: {entry}");
             assert_eq!(entry["remedy"], known["remedy"]["text"], "{name}: {entry}");
             if !["echo"].contains(name) {
@@ -352,8 +353,11 @@ async fn a_server_that_ends_in_service_is_recognised_and_its_secrets_are_not_kep
     assert!((counted - 1.0).abs() < 1e-9, "{counted}");
     drop(gate.stop().await);
     for entry in std::fs::read_dir(folder.path()).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        assert!(!text.contains("planted"), "{text}");
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(!text.contains("planted"), "{text}");
+        }
     }
 }
 
@@ -391,6 +395,8 @@ async fn gates_side_by_side_lose_nothing() {
         gate(&table("one"), folder.path()).start().await,
         gate(&table("other"), folder.path()).start().await,
     );
+    // What the first has written down keeps the second from trying before somebody calls.
+    other.host().open().await.call("both__any", json!({})).await;
     until("both gates' memory", seconds(10), async || {
         let listed = listed(folder.path()).await;
         let count = |name: &str| listed.get(name).and_then(|it| it["count"].as_u64());
@@ -500,7 +506,7 @@ async fn a_bad_expression_is_a_mistake_of_the_file() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains(":6:") && said.contains("unclosed group") && said.contains("help:"),
+        said.contains(":6:") && said.contains("found open group") && said.contains("help:"),
         "{said}"
     );
 }

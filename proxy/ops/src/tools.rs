@@ -126,7 +126,7 @@ fn server() -> Value {
         "properties": {
             "name": {"type": "string"},
             "kind": {"type": "string", "description": "How it is reached: builtin, command or url"},
-            "state": {"type": "string", "enum": ["idle", "starting", "up", "down"],
+            "state": {"type": "string", "enum": ["idle", "starting", "up", "asleep", "down", "crash-loop"],
                 "description": "idle: nobody has asked for it yet; it starts with the first call"},
             "error": {"type": "string", "description": "Why it is down"},
             "remedy": {"type": "string", "description": "What to do about it"}

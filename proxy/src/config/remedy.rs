@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
+use regex_lite::{Regex, RegexBuilder};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -311,7 +311,7 @@ mod tests {
         let error =
             read("name = \"a\"\nsays = \"b\"\nmatch = { text = 'a(b' }").expect_err("no regex");
         assert!(
-            error.contains("no regular expression: unclosed group"),
+            error.contains("no regular expression: found open group"),
             "{error}"
         );
     }

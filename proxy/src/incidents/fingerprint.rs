@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex_lite::Regex;
 use sha2::{Digest as _, Sha256};
 
 use super::Phase;

@@ -1,4 +1,4 @@
-//! A moment of calendar time, to the second: what an incident's memory is dated with.
+//! A moment of calendar time, to the millisecond: what an incident's memory is dated with.
 //!
 //! In files and answers it is text that people and programs read alike. It knows no clock but the
 //! one that is handed to it.
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::TokioClock;
 
-/// Seconds since 1970; `2026-11-01T09:30:00Z` as text.
+/// Milliseconds since 1970; `2026-11-01T09:30:00.25Z` as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Moment(u64);
@@ -25,7 +25,7 @@ impl Moment {
     /// So much later.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span.as_secs()))
+        Self(self.0.saturating_add(span.as_millis() as u64))
     }
 
     /// `2026-11-01`, in UTC.
@@ -36,14 +36,18 @@ impl Moment {
 
 impl From<SystemTime> for Moment {
     fn from(at: SystemTime) -> Self {
-        Self(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+        Self(
+            at.duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_millis() as u64,
+        )
     }
 }
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = i64::try_from(self.0).unwrap_or(i64::MAX);
-        let stamp = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let stamp = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
         write!(f, "{stamp}")
     }
 }
@@ -58,7 +62,9 @@ impl TryFrom<String> for Moment {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         let stamp: jiff::Timestamp = text.parse().map_err(|_| format!("{text:?} is no time"))?;
-        Ok(Self(u64::try_from(stamp.as_second()).unwrap_or_default()))
+        Ok(Self(
+            u64::try_from(stamp.as_millisecond()).unwrap_or_default(),
+        ))
     }
 }
 
@@ -68,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_moment_comes_back_from_its_text() {
-        let moment = Moment(1_793_525_400);
+        let moment = Moment(1_793_525_400_000);
         assert_eq!(moment.to_string(), "2026-11-01T09:30:00Z");
         assert_eq!(moment.day(), "2026-11-01");
         assert_eq!(Moment::try_from(moment.to_string()), Ok(moment));

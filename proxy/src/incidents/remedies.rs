@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use regex::{Captures, Regex};
+use regex_lite::{Captures, Regex};
 use serde::{Deserialize, Serialize};
 
 use super::Phase;

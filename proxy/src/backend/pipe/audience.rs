@@ -125,6 +125,14 @@ impl Audience {
         nobody
     }
 
+    /// The server does not tell of this resource any more.
+    pub fn forget(&self, uri: &str) {
+        match self {
+            Self::One(only) => drop(locked(&only.subscribed).remove(uri)),
+            Self::Many(members) => drop(locked(members).subscribed.remove(uri)),
+        }
+    }
+
     /// Whether nobody is there any more.
     pub fn is_empty(&self) -> bool {
         self.all().is_empty()

@@ -135,10 +135,15 @@ impl Pipes {
                     self.0.opener.refused(&self.0.terms, &cause);
                     self.unspoken(cause)
                 }
-                Trouble::Down(trouble) => {
+                Trouble::Down(mut trouble) => {
+                    let known = self.0.terms.incidents.current(server);
+                    // A try in the other era says nothing of what is known.
+                    let sentence = known.as_ref().map(|known| known.sentence());
+                    if let Some(sentence) = sentence.filter(|it| !trouble.contains(it.as_str())) {
+                        trouble.push_str(&sentence);
+                    }
                     slot.failed(&trouble);
                     self.show_state();
-                    let known = self.0.terms.incidents.current(server);
                     let incident = known.as_ref().map(|known| known.id.as_str());
                     let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
                     let remedy = remedy.map(|remedy| remedy.id.as_str());
@@ -208,8 +213,11 @@ impl Pipes {
             for uri in before.audience().wanted() {
                 let params = format!(r#"{{"uri":{}}}"#, json::quote(&uri));
                 let asking = now.request_own("resources/subscribe", params.as_bytes());
-                if asking.await.is_err() {
-                    return;
+                match asking.await {
+                    Ok(answer) if answer.result().is_some() => {}
+                    // It no longer has it, so that whoever wants it must ask again.
+                    Ok(_) => now.audience().forget(&uri),
+                    Err(_) => return,
                 }
             }
         };

@@ -46,6 +46,15 @@ impl Pipes {
 
     /// The shared server's updates of a resource go to those who subscribed to it.
     pub(super) async fn subscribe(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
+        let audience = asked.pipe.audience();
+        if let Some(uri) = asked.request.text(&["params", "uri"])
+            && audience.is_shared()
+            && audience.wanted().contains(&*uri)
+        {
+            // Another host has, or this one with the server before.
+            audience.subscribe(&asked.exchange.session, &uri);
+            return self.own_result(asked.exchange, b"{}");
+        }
         let answer = self.ask(asked).await?;
         if let (Some(uri), Some(_)) = (asked.request.text(&["params", "uri"]), answer.result()) {
             asked

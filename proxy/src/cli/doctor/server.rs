@@ -112,7 +112,8 @@ pub(super) async fn examine(
             let cause = cause.unwrap_or_default();
             let known = incidents.current(name.as_str());
             let known = known.and_then(|known| Some(known.remedy.as_ref()?.text.clone()));
-            let help = known.or_else(|| by_hand(server));
+            let help: Vec<String> = [known, by_hand(server)].into_iter().flatten().collect();
+            let help = (!help.is_empty()).then(|| help.join("; or "));
             findings.push(Finding::fail(cause, help));
         }
     }

@@ -38,6 +38,15 @@ pub(super) async fn run(args: &UninstallArgs) -> Result<Answer, Trouble> {
         steps.extend(present(place.at(data)));
     }
     steps.extend(configuration(&place, args.purge));
+    // What the service made around its own folders: a user's `.local/state` may not have been there.
+    for data in place.data.iter().filter(|_| place.user) {
+        steps.extend(
+            place
+                .at(data)
+                .parent()
+                .map(|above| Step::RemoveEmpty(above.into())),
+        );
+    }
     for folder in Place::noted(&unit).1.iter().rev() {
         steps.push(Step::RemoveEmpty(place.at(folder)));
     }
