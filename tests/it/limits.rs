@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use chillgate_tests::pace::tail;
 use chillgate_tests::process::{chillgate, command, descendants, mark, marked, send};
 use chillgate_tests::wait::{long, seconds, within};
 use chillgate_tests::{Gate, Host, until};
@@ -86,7 +87,8 @@ async fn a_fork_bomb_stays_within_its_count_and_the_gate_goes_on() {
     let line = given(&gate, "bomb").await;
     assert!(line.contains("processes by control group"), "{line}");
     host.call("calm__echo", json!({})).await;
-    let before = p99(&host).await;
+    let count = if long() { 2000 } else { 300 };
+    let before = tail(&host, "calm__echo", count).await;
     // Two for each, for ever; each says nothing.
     let script = format!("f() {{ f | f & }}; f 2>/dev/null; : {mark}; sleep 60");
     let bomb = host.message(
@@ -100,7 +102,7 @@ async fn a_fork_bomb_stays_within_its_count_and_the_gate_goes_on() {
     })
     .await;
     assert!(most < 64 + 8, "{most} processes are more than it may have");
-    let during = p99(&host).await;
+    let during = tail(&host, "calm__echo", count).await;
     eprintln!("p99 before {before:?}, during {during:?}, {most} processes");
     // A floor for machines on which a call takes no time to speak of.
     let bound = (before * 3).max(Duration::from_millis(10));
@@ -115,18 +117,6 @@ async fn a_fork_bomb_stays_within_its_count_and_the_gate_goes_on() {
     .await;
     let took = start.elapsed();
     eprintln!("the bomb was over after {took:?}");
-}
-
-async fn p99(host: &Host) -> Duration {
-    let count = if long() { 2000 } else { 300 };
-    let mut taken = Vec::new();
-    for _ in 0..count {
-        let start = Instant::now();
-        host.call("calm__echo", json!({"message": "x"})).await;
-        taken.push(start.elapsed());
-    }
-    taken.sort();
-    taken[count * 99 / 100]
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ pub mod http;
 pub mod judge;
 pub mod lenient;
 pub mod modern;
+pub mod pace;
 pub mod pipe;
 pub mod process;
 pub mod recorder;

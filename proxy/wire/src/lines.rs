@@ -68,8 +68,11 @@ impl Lines {
         let len = self.buffer.len();
         // `try_reclaim` takes the old allocation back if no line out of it is alive.
         if self.buffer.capacity() - len < ROOM && !self.buffer.try_reclaim(CHUNK) {
-            // Grown by hand, at most doubling: the buffer's own growth knows no bound.
-            let room = len.min(self.cap.saturating_sub(len)).max(CHUNK);
+            // Grown by hand, at most doubling: the buffer's own growth knows no bound. The last time
+            // it grows to all it may have, so that the whole of it is never there twice.
+            let most = (self.cap + CHUNK).saturating_sub(len);
+            let room = if len * 2 < self.cap { len } else { most };
+            let room = room.max(CHUNK);
             let mut larger = BytesMut::with_capacity(len + room);
             larger.extend_from_slice(&self.buffer);
             self.buffer = larger;

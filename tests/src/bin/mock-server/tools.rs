@@ -83,6 +83,7 @@ const TOOLS: &[(&str, &str)] = &[
         "progress",
         "reports `steps` steps, `ms` apart, and answers with `bytes` letters",
     ),
+    ("notes", "writes `count` log messages, then answers"),
     ("log", "logs `data` at `level`, then answers"),
     (
         "changed",
@@ -292,6 +293,18 @@ pub(crate) async fn call(
                 Some(bytes) => "x".repeat(bytes as usize),
                 None => "done".to_owned(),
             }
+        }
+        "notes" => {
+            let count = given["count"].as_u64().unwrap_or(1000);
+            let note = json!({"jsonrpc": "2.0", "method": "notifications/message",
+                "params": {"level": "info", "logger": "flood", "data": "one of many"}});
+            let some = format!("{note}\n").repeat(1000).into_bytes();
+            for _ in 0..count / 1000 {
+                server.voice.raw(some.clone());
+                // The pipe is full long before: whoever reads it sets the pace.
+                tokio::task::yield_now().await;
+            }
+            "after the notes".to_owned()
         }
         "log" => {
             let level = given["level"].as_str().unwrap_or("info");
