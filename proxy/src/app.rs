@@ -11,29 +11,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chillgate_policies::engine::ledger::LocalLedger;
 use chillgate_policies::engine::{Clock, Services};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use crate::backend::start_ahead;
 use crate::backend::stdio::Child;
-use crate::backend::{State, start_ahead};
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
 use crate::config::{
-    Config, DEFAULT_HEALTH, DEFAULT_LISTEN, DRAIN, Eras, Front, Health as HealthConfig, Listen,
-    Log, LogFormat, Prefix, Server, Transport,
+    Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Eras, Front, Health as HealthConfig, Listen, Log,
+    LogFormat, Prefix, Server, Transport,
 };
 use crate::drain::Drain;
-use crate::exchange::Ended;
 use crate::front::stdio;
 use crate::front::streamable_http::listen::Bound;
 use crate::gate::Gate;
-use crate::health::endpoint::{EndpointState, Endpoints};
-use crate::health::{self, Health, Heartbeat, Readiness, ServerState};
+use crate::health::{self, Health, Heartbeat, Readiness};
 use crate::incidents::{Finding, Incidents};
 use crate::ops::Operations;
 use crate::reload::{self, Reloader};
@@ -41,17 +37,16 @@ use crate::rest;
 use crate::service::Notices;
 use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot};
-use crate::supervisor::usage;
 use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
-use crate::telemetry::metrics::{
-    BudgetLeft, ChildUsage, ChillLevels, EndpointHealth, Metrics, Reload,
-};
+use crate::telemetry::metrics::{ChillLevels, Metrics, Reload};
 use crate::{state, supervisor};
 
-/// How long load balancers take to hear that chillgate is not ready any more.
-const LINGER: Duration = Duration::from_secs(5);
+mod stop;
+mod told;
+
+use told::{budgets_left, children, endpoint_health, server_state};
 
 /// How long the end may take once what runs has finished: the last answers, servers, the audit log.
 const AFTER_DRAIN: Duration = Duration::from_secs(12);
@@ -353,155 +348,6 @@ impl App {
                 .collect(),
         }
     }
-
-    /// SIGTERM, SIGINT, or the end of the only host's input.
-    async fn until_told(&self, host: Option<oneshot::Receiver<std::io::Result<()>>>) {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            return;
-        };
-        let host = async {
-            match host {
-                Some(host) => host.await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = terminate.recv() => info!("Told to stop (SIGTERM)."),
-            _ = interrupt.recv() => info!("Told to stop (SIGINT)."),
-            ended = host => match ended {
-                Ok(Ok(())) => info!("The host has closed its end."),
-                Ok(Err(error)) => warn!(%error, "The host's pipe broke."),
-                Err(_) => error!("What serves the host has failed."),
-            },
-        }
-    }
-
-    /// Not ready; then nothing new; then what runs may finish and every host gets its answer; then
-    /// servers end.
-    ///
-    /// # Errors
-    /// When audit records are lost with this process.
-    async fn stop(self, mut running: JoinSet<()>, mut serving: JoinSet<()>) -> Result<(), String> {
-        let drain = self.gate.drain().clone();
-        let (linger, deadline) = self.patience();
-        let second = async {
-            let (Ok(mut terminate), Ok(mut interrupt)) = (
-                signal(SignalKind::terminate()),
-                signal(SignalKind::interrupt()),
-            ) else {
-                return std::future::pending().await;
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        drain.linger();
-        let waiting = async {
-            tokio::time::sleep(linger).await;
-            drain.refuse();
-            drain.until_idle().await;
-            while serving.join_next().await.is_some() {}
-        };
-        tokio::select! {
-            () = waiting => {}
-            () = tokio::time::sleep(deadline) => {
-                warn!(running = drain.running(), "The time to finish is used up; the rest is told.");
-            }
-            () = second => warn!(running = drain.running(), "Told to stop twice; the rest is told."),
-        }
-        drain.refuse();
-        for session in self.gate.sessions().all() {
-            self.gate.close(&session, Ended::Drain).await;
-        }
-        // The last answers are still to be written.
-        let written = async { while serving.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_secs(1), written).await;
-        serving.shutdown().await;
-        running.shutdown().await;
-        let servers = self.live.pin();
-        let stopping = servers.routes.all().iter().map(|server| server.stop());
-        futures_util::future::join_all(stopping).await;
-        self.fixtures.tasks.close();
-        // A server that is deaf to everything takes 6 s to end.
-        if tokio::time::timeout(Duration::from_secs(8), self.fixtures.tasks.wait())
-            .await
-            .is_err()
-        {
-            error!("Some tasks did not end.");
-        }
-        self.fixtures.incidents.flush();
-        if let Some(audit) = &self.audit
-            && let Err(error) = audit.flush(Duration::from_secs(2))
-        {
-            error!(%error, "The audit log is not complete.");
-            return Err(format!("error: the audit log is not complete: {error}"));
-        }
-        info!("Stopped.");
-        Ok(())
-    }
-
-    /// Where an orchestrator says how long it waits, its time less 5 s (less 1 s if it is short).
-    fn patience(&self) -> (Duration, Duration) {
-        let grace = std::env::var("TERMINATION_GRACE_PERIOD_SECONDS").ok();
-        let grace = grace.and_then(|text| text.parse::<u64>().ok());
-        let configured = self.live.pin().config.limits.drain;
-        match grace {
-            None => (Duration::ZERO, configured.unwrap_or(DRAIN)),
-            Some(grace) => {
-                let margin = if grace <= 10 { 1 } else { 5 };
-                let deadline = Duration::from_secs(grace.saturating_sub(margin).max(1));
-                let deadline = configured.unwrap_or(deadline);
-                (LINGER.min(deadline / 2), deadline)
-            }
-        }
-    }
-}
-
-/// What the processes of all servers take.
-fn children(live: &Live) -> Vec<ChildUsage> {
-    let all: Vec<_> = live
-        .pin()
-        .routes
-        .all()
-        .iter()
-        .flat_map(|server| {
-            let name = server.name().clone();
-            server
-                .children()
-                .into_iter()
-                .map(move |child| (name.clone(), child))
-        })
-        .collect();
-    let keepers: Vec<u32> = all.iter().map(|(_, child)| child.pid).collect();
-    let usage = usage::of(&keepers);
-    all.into_iter()
-        .zip(usage)
-        .map(|((server, child), usage)| ChildUsage {
-            server,
-            pid: child.pid,
-            processes: usage.processes,
-            resident: usage.resident,
-            cpu: usage.cpu,
-            waiting: child.waiting,
-        })
-        .collect()
-}
-
-/// The model endpoints that have been asked.
-fn endpoint_health(endpoints: &Endpoints) -> Vec<EndpointHealth> {
-    let asked = endpoints.report().into_iter();
-    asked
-        .filter(|report| report.state != EndpointState::Unchecked)
-        .map(|report| EndpointHealth {
-            endpoint: report.name.into(),
-            up: report.state == EndpointState::Up,
-            latency: report.latency_ms.map(|ms| ms as f64 / 1000.0),
-        })
-        .collect()
 }
 
 /// Ends what chillgates before this one left behind, and notes what this one starts.
@@ -517,30 +363,6 @@ fn settle(state: &Path, metrics: &Metrics) {
         Err(error) => warn!(folder = %state.display(), %error,
             "Running servers cannot be noted: what a kill leaves behind will not be found."),
     }
-}
-
-/// Every quota policy there is, and each budget of theirs that is not full.
-fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft> {
-    let policies = live.pin().chain.policies();
-    let mut all: Vec<BudgetLeft> = policies
-        .into_iter()
-        .filter(|policy| policy.kind == "quota")
-        .map(|policy| BudgetLeft {
-            policy: policy.name.into(),
-            share: 1.0,
-        })
-        .collect();
-    let spent: Vec<BudgetLeft> = ledger
-        .usage()
-        .into_iter()
-        .filter(|usage| all.iter().any(|known| known.policy == usage.bucket.name))
-        .map(|usage| BudgetLeft {
-            share: f64::from(usage.remaining) / f64::from(usage.quota.burst().max(1)),
-            policy: usage.bucket.name,
-        })
-        .collect();
-    all.extend(spent);
-    all
 }
 
 /// The operational log. The library under ChillMCP says at `info` what is nobody's business here.
@@ -572,29 +394,6 @@ fn look_for_server(config: &Config, name: &str, fixtures: &Fixtures) -> Result<(
                 format!("error: server `{name}` cannot be started: {cause}")
             }),
         _ => Ok(()),
-    }
-}
-
-fn server_state(server: &Arc<dyn crate::backend::Backend>, incidents: &Incidents) -> ServerState {
-    let (state, error) = match server.state() {
-        State::OnDemand => (health::State::Idle, None),
-        State::Starting => (health::State::Starting, None),
-        State::Ready => (health::State::Up, None),
-        State::Asleep => (health::State::Asleep, None),
-        State::Looping(cause) => (health::State::CrashLoop, Some(cause)),
-        State::Broken(cause) => (health::State::Down, Some(cause)),
-    };
-    let incident = error
-        .as_ref()
-        .and_then(|_| incidents.current(server.name()));
-    let remedy = incident.as_ref().and_then(|known| known.remedy.as_ref());
-    ServerState {
-        name: server.name().to_string(),
-        state,
-        error,
-        remedy: remedy.map(|remedy| remedy.text.clone()),
-        incident,
-        preflight: incidents.findings(server.name()),
     }
 }
 

@@ -9,16 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chillgate_wire::{Edit, Envelope, Era, Limits as WireLimits, json, message};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
 
 use crate::backend::greeting::Greeting;
 use crate::backend::pipe::{Audience, Pipe, Taken, Terms};
 use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, State};
 use crate::config::Isolation;
-use crate::era::rounds;
 use crate::era::server::{discovered, rediscovered, to_legacy};
 use crate::exchange::Exchange;
 use crate::lock::locked;
@@ -27,6 +25,7 @@ use crate::session::{Scope, Session};
 mod again;
 mod backoff;
 mod ears;
+mod lease;
 mod modern;
 mod opening;
 mod places;
@@ -38,6 +37,7 @@ mod watch;
 
 use again::Repeatable;
 pub use ears::Ears;
+use lease::SINGLES;
 use opening::Trouble;
 use places::Places;
 use slot::Slot;
@@ -130,35 +130,6 @@ impl Pipes {
         }))
     }
 
-    /// A modern host hears questions as the outcome of a call, so a call that may lead to some has
-    /// a pipe for itself until it is over, however long it waits for its host.
-    fn lease(&self, session: &Session, request: &Envelope) -> Result<Option<Lease>, BackendError> {
-        let is_asked = session.era() == Era::Modern
-            && self.0.terms.era == Era::Legacy
-            && session.declared.any()
-            && self.0.places.is_own(session)
-            && request.method().is_some_and(rounds::may_ask)
-            // What it asks about a task names the task, which outlives the call.
-            && request.find(&["params", "task"]).is_none();
-        if !is_asked {
-            return Ok(None);
-        }
-        let Some((slot, is_spare)) = self.0.places.lease(session) else {
-            return Err(BackendError::Busy {
-                server: self.0.terms.server.clone(),
-                cause: "too many calls of this host run or wait for its answers; answer some first"
-                    .to_owned(),
-            });
-        };
-        let pipes = self.clone();
-        Ok(Some(Lease {
-            pipes,
-            slot,
-            is_spare,
-            is_answered: false,
-        }))
-    }
-
     /// The pipe of a slot, opened and greeted for this session if there is none.
     async fn pipe_in(
         &self,
@@ -244,19 +215,6 @@ impl Pipes {
         }
         let answer = self.own_result(exchange, &greeting.result)?;
         Ok(discovered(&answer))
-    }
-
-    /// A pipe for one request, which ends with it.
-    async fn single(&self, session: &Arc<Session>) -> Result<(Taken, Single<'_>), BackendError> {
-        let place = self.0.singles.acquire().await;
-        let place = place.map_err(|_| self.down("it was taken out of the configuration"))?;
-        let slot = self.0.places.single(session);
-        let pipe = self.pipe_in(slot, session).await?;
-        let single = Single {
-            pipe: pipe.clone(),
-            _place: place,
-        };
-        Ok((pipe, single))
     }
 
     async fn ask(&self, asked: Asked<'_>) -> Result<Envelope, BackendError> {
@@ -397,52 +355,6 @@ async fn at_work<T>(exchange: &Exchange, asking: impl Future<Output = T>) -> T {
             Ok(answer) => return answer,
             Err(_) => exchange.touch(),
         }
-    }
-}
-
-/// A lane that one call has for itself; dropped, it is free, and a spare one ends once nobody has
-/// needed it for a while.
-struct Lease {
-    pipes: Pipes,
-    slot: Arc<Slot>,
-    is_spare: bool,
-    /// The server has answered: what it asks from now on is about the next call.
-    is_answered: bool,
-}
-
-/// So long is a spare lane kept, and the process of an agent that has no session.
-const SPARE: Duration = Duration::from_mins(1);
-
-/// Processes for one request each that a server may have at a time.
-const SINGLES: usize = 64;
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let number = self.slot.free();
-        // The server may still work on a call that has ended early, and ask about it.
-        if !self.is_answered
-            && let Some(pipe) = self.slot.current()
-        {
-            pipe.doubt();
-        }
-        if !self.is_spare {
-            return;
-        }
-        if !self.is_answered
-            && let Some(pipe) = self.slot.retire(number)
-        {
-            return pipe.close();
-        }
-        let (slot, pipes) = (self.slot.clone(), self.pipes.clone());
-        self.pipes.0.tasks.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(SPARE) => {}
-                () = pipes.0.stopping.cancelled() => {}
-            }
-            if let Some(pipe) = slot.retire(number) {
-                pipe.close();
-            }
-        });
     }
 }
 
@@ -625,114 +537,5 @@ impl Backend for Pipes {
         for pipe in &pipes {
             pipe.until_ended().await;
         }
-    }
-}
-
-impl Pipes {
-    /// The process that had the call is gone. What does no harm is asked once more; for all else
-    /// this is the answer.
-    async fn call_again(
-        &self,
-        exchange: &Arc<Exchange>,
-        request: &Envelope,
-        passage: Passage,
-        lost: BackendError,
-    ) -> Result<Envelope, BackendError> {
-        let BackendError::Lost {
-            cause, retryable, ..
-        } = &lost
-        else {
-            return Err(lost);
-        };
-        if !retryable || self.0.stopping.is_cancelled() || exchange.session.is_over() {
-            return Err(lost);
-        }
-        let server = &self.0.terms.server;
-        info!(%server, %cause, method = request.method(), "Asking again what does no harm.");
-        self.0.terms.metrics.call_retried(server);
-        exchange.touch();
-        match self.call_once(exchange, request, passage).await {
-            Err(BackendError::Lost {
-                server,
-                cause,
-                known,
-                ..
-            }) => Err(BackendError::Lost {
-                server,
-                cause,
-                known,
-                retryable: true,
-            }),
-            // It may have been carried out the first time.
-            Err(BackendError::Down { .. }) => Err(lost),
-            answer => answer,
-        }
-    }
-
-    /// How the server is: as the best of its processes, else as the worst trouble.
-    fn state_now(&self) -> State {
-        let states: Vec<State> = self
-            .0
-            .places
-            .all()
-            .iter()
-            .map(|slot| slot.state())
-            .collect();
-        let rank = |state: &State| match state {
-            State::Ready => 0,
-            State::Asleep => 1,
-            State::Starting => 2,
-            State::Looping(_) => 3,
-            State::Broken(_) => 4,
-            State::OnDemand => 5,
-        };
-        states
-            .into_iter()
-            .min_by_key(rank)
-            .unwrap_or(State::OnDemand)
-    }
-
-    /// Whether this slot's process is started again without a call.
-    fn is_kept_up(&self, slot: &Arc<Slot>) -> bool {
-        self.0.is_kept_up.load(Ordering::Relaxed)
-            && self
-                .0
-                .places
-                .ahead()
-                .is_some_and(|ahead| Arc::ptr_eq(&ahead, slot))
-    }
-
-    /// Ends a process that its last session has left, unless another comes soon.
-    fn end_if_unused(&self, slot: Arc<Slot>) {
-        let pipes = self.clone();
-        self.0.tasks.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(SPARE) => {}
-                () = pipes.0.stopping.cancelled() => return,
-            }
-            let _tries = slot.opening.lock().await;
-            let pipe = locked(&slot.pipe).clone();
-            if let Some(pipe) = pipe
-                && pipe.audience().is_empty()
-                && pipe.is_at_rest()
-            {
-                pipes.0.places.forget(&slot);
-                locked(&slot.pipe).take();
-                pipe.close();
-                pipes.show_state();
-            }
-        });
-    }
-}
-
-/// A pipe for one request; dropped, it is closed.
-struct Single<'a> {
-    pipe: Arc<Pipe>,
-    _place: SemaphorePermit<'a>,
-}
-
-impl Drop for Single<'_> {
-    fn drop(&mut self) {
-        self.pipe.close();
     }
 }

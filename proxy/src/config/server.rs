@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use chillgate_chill::{Effects, Lang, Scope, Settings};
 use http::{HeaderName, Uri};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use super::child::{Probing, probe_mistakes, probe_opt};
 use super::secret::{AGENT, AGENT_VARIABLE, SecretText};
 use super::units::{span_opt, word_opt};
 use super::{
@@ -455,63 +454,6 @@ impl RawServer {
 
 /// The shortest time without calls after which a server may rest.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
-
-/// `probe = false`, or a table.
-#[derive(Clone, Debug)]
-enum Probing {
-    Off,
-    With(Probe),
-}
-
-fn probe_opt<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Probing>, D::Error> {
-    struct Words;
-    impl<'de> Visitor<'de> for Words {
-        type Value = Probing;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a table or false")
-        }
-        fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Probing, E> {
-            Ok(if is_on {
-                Probing::With(Probe::default())
-            } else {
-                Probing::Off
-            })
-        }
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Probing, A::Error> {
-            Probe::deserialize(MapAccessDeserializer::new(map)).map(Probing::With)
-        }
-    }
-    from.deserialize_any(Words).map(Some)
-}
-
-fn probe_mistakes(probe: &Probe, found: &mut Vec<Wrong>) {
-    const LEAST: Duration = Duration::from_millis(100);
-    for (key, span, help) in [
-        ("every", probe.every, "write every = \"30s\""),
-        ("timeout", probe.timeout, "write timeout = \"10s\""),
-    ] {
-        if span < LEAST {
-            let message = format!("`{key}` of a probe is at least 100ms");
-            found.push(wrong(&["probe", key], false, message, help));
-        }
-    }
-    if probe.failures == 0 {
-        found.push(wrong(
-            &["probe", "failures"],
-            false,
-            "a server that has answered each time does not hang",
-            "write failures = 3, or probe = false",
-        ));
-    }
-    if probe.arguments.is_some() && probe.tool.is_none() {
-        found.push(wrong(
-            &["probe", "arguments"],
-            true,
-            "`arguments` are those of a tool, and none is named",
-            "add tool = \"…\", or remove the line",
-        ));
-    }
-}
 
 pub(super) fn secrets(table: &str, values: &BTreeMap<String, SecretText>, found: &mut Vec<Wrong>) {
     for (name, value) in values {

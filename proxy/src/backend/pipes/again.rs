@@ -2,14 +2,18 @@
 //!
 //! Whether the first was carried out is not known then. So only what changes nothing is tried
 //! again, and tools that say of themselves that they are read-only or that a second call adds
-//! nothing; all others are the host's to judge. It carries nothing.
+//! nothing; all others are the host's to judge.
 
 use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use chillgate_wire::{Envelope, json};
 use memchr::memmem::Finder;
+use tracing::info;
 
+use super::Pipes;
+use crate::backend::{BackendError, Passage};
+use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::route::lists::each;
 
@@ -66,6 +70,48 @@ impl Repeatable {
             | "resources/unsubscribe"
             | "tools/list" => true,
             _ => false,
+        }
+    }
+}
+
+impl Pipes {
+    /// The process that had the call is gone. What does no harm is asked once more; for all else
+    /// this is the answer.
+    pub(super) async fn call_again(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: &Envelope,
+        passage: Passage,
+        lost: BackendError,
+    ) -> Result<Envelope, BackendError> {
+        let BackendError::Lost {
+            cause, retryable, ..
+        } = &lost
+        else {
+            return Err(lost);
+        };
+        if !retryable || self.0.stopping.is_cancelled() || exchange.session.is_over() {
+            return Err(lost);
+        }
+        let server = &self.0.terms.server;
+        info!(%server, %cause, method = request.method(), "Asking again what does no harm.");
+        self.0.terms.metrics.call_retried(server);
+        exchange.touch();
+        match self.call_once(exchange, request, passage).await {
+            Err(BackendError::Lost {
+                server,
+                cause,
+                known,
+                ..
+            }) => Err(BackendError::Lost {
+                server,
+                cause,
+                known,
+                retryable: true,
+            }),
+            // It may have been carried out the first time.
+            Err(BackendError::Down { .. }) => Err(lost),
+            answer => answer,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! by itself is started again where somebody would miss it before the next call. It carries no
 //! host's message.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::Pipes;
+use super::lease::SPARE;
 use super::slot::{Slot, Starts, Wait};
+use crate::backend::State;
 use crate::backend::greeting::{self, META_OF_THE_GATE};
 use crate::backend::pipe::Pipe;
 use crate::config::Probe;
@@ -70,9 +73,63 @@ impl Pipes {
         });
     }
 
+    /// How the server is: as the best of its processes, else as the worst trouble.
+    pub(super) fn state_now(&self) -> State {
+        let states: Vec<State> = self
+            .0
+            .places
+            .all()
+            .iter()
+            .map(|slot| slot.state())
+            .collect();
+        let rank = |state: &State| match state {
+            State::Ready => 0,
+            State::Asleep => 1,
+            State::Starting => 2,
+            State::Looping(_) => 3,
+            State::Broken(_) => 4,
+            State::OnDemand => 5,
+        };
+        states
+            .into_iter()
+            .min_by_key(rank)
+            .unwrap_or(State::OnDemand)
+    }
+
+    /// Whether this slot's process is started again without a call.
+    pub(super) fn is_kept_up(&self, slot: &Arc<Slot>) -> bool {
+        self.0.is_kept_up.load(Ordering::Relaxed)
+            && self
+                .0
+                .places
+                .ahead()
+                .is_some_and(|ahead| Arc::ptr_eq(&ahead, slot))
+    }
+
+    /// Ends a process that its last session has left, unless another comes soon.
+    pub(super) fn end_if_unused(&self, slot: Arc<Slot>) {
+        let pipes = self.clone();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(SPARE) => {}
+                () = pipes.0.stopping.cancelled() => return,
+            }
+            let _tries = slot.opening.lock().await;
+            let pipe = locked(&slot.pipe).clone();
+            if let Some(pipe) = pipe
+                && pipe.audience().is_empty()
+                && pipe.is_at_rest()
+            {
+                pipes.0.places.forget(&slot);
+                locked(&slot.pipe).take();
+                pipe.close();
+                pipes.show_state();
+            }
+        });
+    }
+
     /// Says in metrics how the server is.
     pub(super) fn show_state(&self) {
-        use crate::backend::State;
         let metrics = &self.0.terms.metrics;
         let server = &self.0.terms.server;
         let state = self.state_now();

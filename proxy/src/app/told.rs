@@ -1,0 +1,106 @@
+//! What probes and metrics are told, put together at the moment they ask.
+//!
+//! Everything here reads what others keep; it changes nothing and waits for nothing.
+
+use std::sync::Arc;
+
+use chillgate_policies::engine::ledger::LocalLedger;
+
+use crate::backend::{Backend, State};
+use crate::health::endpoint::{EndpointState, Endpoints};
+use crate::health::{self, ServerState};
+use crate::incidents::Incidents;
+use crate::snapshot::Live;
+use crate::supervisor::usage;
+use crate::telemetry::metrics::{BudgetLeft, ChildUsage, EndpointHealth};
+
+/// What the processes of all servers take.
+pub(super) fn children(live: &Live) -> Vec<ChildUsage> {
+    let all: Vec<_> = live
+        .pin()
+        .routes
+        .all()
+        .iter()
+        .flat_map(|server| {
+            let name = server.name().clone();
+            server
+                .children()
+                .into_iter()
+                .map(move |child| (name.clone(), child))
+        })
+        .collect();
+    let keepers: Vec<u32> = all.iter().map(|(_, child)| child.pid).collect();
+    let usage = usage::of(&keepers);
+    all.into_iter()
+        .zip(usage)
+        .map(|((server, child), usage)| ChildUsage {
+            server,
+            pid: child.pid,
+            processes: usage.processes,
+            resident: usage.resident,
+            cpu: usage.cpu,
+            waiting: child.waiting,
+        })
+        .collect()
+}
+
+/// The model endpoints that have been asked.
+pub(super) fn endpoint_health(endpoints: &Endpoints) -> Vec<EndpointHealth> {
+    let asked = endpoints.report().into_iter();
+    asked
+        .filter(|report| report.state != EndpointState::Unchecked)
+        .map(|report| EndpointHealth {
+            endpoint: report.name.into(),
+            up: report.state == EndpointState::Up,
+            latency: report.latency_ms.map(|ms| ms as f64 / 1000.0),
+        })
+        .collect()
+}
+
+/// Every quota policy there is, and each budget of theirs that is not full.
+pub(super) fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft> {
+    let policies = live.pin().chain.policies();
+    let mut all: Vec<BudgetLeft> = policies
+        .into_iter()
+        .filter(|policy| policy.kind == "quota")
+        .map(|policy| BudgetLeft {
+            policy: policy.name.into(),
+            share: 1.0,
+        })
+        .collect();
+    let spent: Vec<BudgetLeft> = ledger
+        .usage()
+        .into_iter()
+        .filter(|usage| all.iter().any(|known| known.policy == usage.bucket.name))
+        .map(|usage| BudgetLeft {
+            share: f64::from(usage.remaining) / f64::from(usage.quota.burst().max(1)),
+            policy: usage.bucket.name,
+        })
+        .collect();
+    all.extend(spent);
+    all
+}
+
+/// How a server is, and what is known of its failures.
+pub(super) fn server_state(server: &Arc<dyn Backend>, incidents: &Incidents) -> ServerState {
+    let (state, error) = match server.state() {
+        State::OnDemand => (health::State::Idle, None),
+        State::Starting => (health::State::Starting, None),
+        State::Ready => (health::State::Up, None),
+        State::Asleep => (health::State::Asleep, None),
+        State::Looping(cause) => (health::State::CrashLoop, Some(cause)),
+        State::Broken(cause) => (health::State::Down, Some(cause)),
+    };
+    let incident = error
+        .as_ref()
+        .and_then(|_| incidents.current(server.name()));
+    let remedy = incident.as_ref().and_then(|known| known.remedy.as_ref());
+    ServerState {
+        name: server.name().to_string(),
+        state,
+        error,
+        remedy: remedy.map(|remedy| remedy.text.clone()),
+        incident,
+        preflight: incidents.findings(server.name()),
+    }
+}
