@@ -34,6 +34,12 @@ async fn pair(more: &str) -> (Gate, Host) {
     (gate, host)
 }
 
+/// Below this nobody notices a wait. The short form only sees that nobody is forgotten; the figures
+/// are the long form's, on a quiet machine.
+fn floor() -> Duration {
+    Duration::from_millis(if long() { 5 } else { 100 })
+}
+
 fn count() -> usize {
     if long() { 2000 } else { 400 }
 }
@@ -71,7 +77,7 @@ async fn a_flood_on_stderr_stops_neither_its_server_nor_others() {
     );
     assert!(grown <= 8 * MIB, "{grown} bytes more");
     assert!(
-        during < (before * 2).max(Duration::from_millis(5)),
+        during < (before * 2).max(floor()),
         "{before:?} became {during:?}"
     );
 }
@@ -96,7 +102,7 @@ async fn a_million_notifications_hold_nobody_up() {
     );
     assert!(grown <= 32 * MIB, "{grown} bytes more");
     assert!(
-        during < (before * 3 / 2).max(Duration::from_millis(5)),
+        during < (before * 3 / 2).max(floor()),
         "{before:?} became {during:?}"
     );
 }
@@ -176,7 +182,7 @@ async fn a_stopped_server_takes_a_bounded_backlog_and_nobody_elses_time() {
     // Forty calls of 256 KiB wait for their turn; the pipe itself keeps one MiB of them.
     assert!(grown <= 24 * MIB, "{grown} bytes more");
     assert!(
-        during < (before * 3 / 2).max(Duration::from_millis(5)),
+        during < (before * 3 / 2).max(floor()),
         "{before:?} became {during:?}"
     );
     send(pid, Signal::CONT);
@@ -230,7 +236,7 @@ async fn fifty_large_calls_at_once_do_not_wait_for_one_who_does_not_read() {
     }
     ratios.sort_by(f64::total_cmp);
     eprintln!("with one who does not read, others wait {ratios:.2?} times as long");
-    assert!(ratios[1] < 1.5, "{ratios:?}");
+    assert!(ratios[1] < if long() { 1.5 } else { 3.0 }, "{ratios:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,7 +276,7 @@ async fn a_host_that_reads_byte_by_byte_holds_nobody_up() {
     // The one answer of 12 MiB, and what is kept of it for a host that comes back.
     assert!(grown <= 40 * MIB, "{grown} bytes more");
     assert!(
-        during < (before * 3 / 2).max(Duration::from_millis(5)),
+        during < (before * 3 / 2).max(floor()),
         "{before:?} became {during:?}"
     );
 }

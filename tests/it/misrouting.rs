@@ -126,8 +126,8 @@ async fn no_answer_reaches_the_wrong_host_while_the_server_dies_and_comes_back()
     }
     // Each life is longer than what counts as a crash after the start.
     let killing = async {
+        tokio::time::sleep(seconds(2)).await;
         loop {
-            tokio::time::sleep(seconds(11)).await;
             let servers = marked(&mark);
             for server in servers
                 .iter()
@@ -135,6 +135,7 @@ async fn no_answer_reaches_the_wrong_host_while_the_server_dies_and_comes_back()
             {
                 send(server.pid, Signal::KILL);
             }
+            tokio::time::sleep(seconds(11)).await;
         }
     };
     let running = async {

@@ -98,6 +98,9 @@ struct End {
     by_itself: bool,
 }
 
+/// So many bytes of one server are heard in one go.
+const TURN: usize = 16 << 10;
+
 /// So long may a server go on with a call that it was told to end.
 const DOUBT: Duration = Duration::from_secs(2);
 
@@ -414,6 +417,7 @@ impl Pipe {
     /// Reads what the server writes until it stops; returns why.
     pub async fn read<R: AsyncRead + Unpin>(self: &Arc<Self>, mut reader: R) -> String {
         let mut lines = Lines::new(self.limits.message);
+        let mut taken = 0;
         let why = loop {
             for line in lines.by_ref() {
                 self.heard.fetch_add(1, Ordering::Relaxed);
@@ -426,9 +430,14 @@ impl Pipe {
                     }
                 }
             }
+            // A server that never pauses must not keep the others from their turn.
+            if taken >= TURN {
+                taken = 0;
+                tokio::task::yield_now().await;
+            }
             match reader.read_buf(lines.space()).await {
                 Ok(0) => break "it closed its output".to_owned(),
-                Ok(_) => {}
+                Ok(count) => taken += count,
                 Err(error) => break format!("its output failed: {error}"),
             }
         };

@@ -68,10 +68,10 @@ impl Lines {
         let len = self.buffer.len();
         // `try_reclaim` takes the old allocation back if no line out of it is alive.
         if self.buffer.capacity() - len < ROOM && !self.buffer.try_reclaim(CHUNK) {
-            // Grown by hand, at most doubling: the buffer's own growth knows no bound. The last time
-            // it grows to all it may have, so that the whole of it is never there twice.
+            // Grown by hand, at most doubling: the buffer's own growth knows no bound. From a quarter of
+            // the cap on it gets all it may have, so that no more than that is ever there twice.
             let most = (self.cap + CHUNK).saturating_sub(len);
-            let room = if len * 2 < self.cap { len } else { most };
+            let room = if len * 4 < self.cap { len } else { most };
             let room = room.max(CHUNK);
             let mut larger = BytesMut::with_capacity(len + room);
             larger.extend_from_slice(&self.buffer);
