@@ -70,8 +70,8 @@ impl Lines {
         if self.buffer.capacity() - len < ROOM && !self.buffer.try_reclaim(CHUNK) {
             // Grown by hand, at most doubling: the buffer's own growth knows no bound. From a quarter of
             // the cap on it gets all it may have, so that no more than that is ever there twice.
-            let most = (self.cap + CHUNK).saturating_sub(len);
-            let room = if len * 4 < self.cap { len } else { most };
+            let most = self.cap.saturating_add(CHUNK).saturating_sub(len);
+            let room = if len < self.cap / 4 { len } else { most };
             let room = room.max(CHUNK);
             let mut larger = BytesMut::with_capacity(len + room);
             larger.extend_from_slice(&self.buffer);

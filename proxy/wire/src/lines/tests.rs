@@ -22,7 +22,7 @@ fn feed(
         bytes = later;
         most = most.max(lines.buffer.capacity());
         out.extend(&mut *lines);
-        assert!(lines.buffered() <= lines.cap + 1);
+        assert!(lines.buffered() <= lines.cap.saturating_add(1));
     }
     (out, most)
 }
@@ -97,6 +97,15 @@ fn memory_is_given_back_after_a_large_line() {
         lines.buffer.capacity()
     );
     assert_eq!(lines.finish().unwrap().unwrap(), "rest");
+}
+
+#[test]
+fn a_stream_without_a_cap_is_read_too() {
+    let mut lines = Lines::new(usize::MAX);
+    let long = vec![b'x'; 100_000];
+    let (out, most) = feed(&mut lines, &[&long[..], b"\n"].concat(), 4096);
+    assert_eq!(plain(out), [Ok(long)]);
+    assert!(most < 400_000, "{most}");
 }
 
 #[test]
