@@ -107,6 +107,7 @@ impl App {
         mode: Mode,
         metrics: Arc<Metrics>,
     ) -> Result<(), String> {
+        supervisor::descriptors::raise();
         let clock = Arc::new(TokioClock);
         let audit = match &loaded.config.audit {
             None => None,

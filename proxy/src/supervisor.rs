@@ -19,6 +19,7 @@ use crate::config::{Sandbox, ServerLimits};
 use crate::telemetry::metrics::Metrics;
 
 mod cgroup;
+pub mod descriptors;
 pub mod environment;
 pub mod exec;
 pub mod given;

@@ -18,6 +18,7 @@ mod chill;
 mod cli;
 mod config;
 mod counted;
+mod crowds;
 mod docs;
 mod doctor;
 mod egress;

@@ -3,10 +3,9 @@
 //! It stands apart so that no test sleeps a guessed time: a test says what must become true, and a
 //! wait that runs out says what did not. It never reads a clock but tokio's.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
 
 /// Polls `seen` every few milliseconds until it answers something.
@@ -42,28 +41,18 @@ pub async fn within<T>(what: &str, limit: Duration, work: impl Future<Output = T
 
 /// Awaits all of them at once; the outputs in the order of the work.
 pub async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut pending: Vec<_> = work.into_iter().map(|one| (Box::pin(one), None)).collect();
-    poll_fn(|cx| {
-        let mut ready = true;
-        for (one, output) in &mut pending {
-            if output.is_none() {
-                match one.as_mut().poll(cx) {
-                    Poll::Ready(value) => *output = Some(value),
-                    Poll::Pending => ready = false,
-                }
-            }
-        }
-        if ready {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    pending
-        .into_iter()
-        .filter_map(|(_, output)| output)
+    futures_util::future::join_all(work).await
+}
+
+/// Awaits all of them, at most `wide` at a time; the outputs in the order of the work.
+pub async fn in_turns<T>(
+    wide: usize,
+    work: impl IntoIterator<Item = impl Future<Output = T>>,
+) -> Vec<T> {
+    futures_util::stream::iter(work)
+        .buffered(wide)
         .collect()
+        .await
 }
 
 /// Seconds, short to write in a test.

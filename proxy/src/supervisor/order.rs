@@ -33,6 +33,8 @@ pub(super) struct Bounds {
     pub(super) processes: Option<u64>,
     pub(super) file_size: Option<u64>,
     pub(super) open_files: Option<u64>,
+    /// What chillgate was given before it raised its own ([`super::descriptors`]).
+    pub(super) soft_files: Option<u64>,
     pub(super) no_core: bool,
     pub(super) nice: Option<i32>,
 }
@@ -76,6 +78,9 @@ impl Bounds {
                     maximum: bound,
                 },
             )?;
+        }
+        if let Some(soft) = self.soft_files {
+            super::descriptors::lower(soft)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::cgroup::{self, Controller, Groups, Wanted};
 use super::given::{Bound, Given, Sandboxed};
 use super::order::{Bounds, Order};
 use super::sandbox::{self, kernel};
-use super::{Launch, SpawnError, program};
+use super::{Launch, SpawnError, descriptors, program};
 
 /// A server that only wants starting.
 pub(super) struct Prepared {
@@ -54,6 +54,7 @@ impl Prepared {
             processes: unless(Controller::Pids, wanted.processes),
             file_size: limits.file_size.map(|bytes| bytes as u64),
             open_files: limits.open_files,
+            soft_files: descriptors::before(),
             no_core: limits.core == Some(false),
             nice: limits.nice,
         };

@@ -3,7 +3,8 @@
 //! hyper says when a reply has been handed to it, not when the host has got it; at the end of
 //! chillgate that is the difference between a whole answer and half of one. And hyper takes the end
 //! of a host's bytes for the end of the connection, where a host may only have closed its half:
-//! while a request runs, that end is noted and kept back. Short pieces are put together on the way;
+//! while a request runs, that end is noted and kept back. And it tells whoever waits how long a
+//! request's head takes. Short pieces are put together on the way;
 //! the bytes stay the same.
 
 use std::io::{self, IoSlice};
@@ -44,6 +45,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Flow<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if !self.traffic.is_used() {
+            match read {
+                // All of a head that comes in one piece is read before anybody waits for more.
+                Poll::Pending => self.traffic.wait_for_head(),
+                Poll::Ready(_) if buffer.filled().len() > before => self.traffic.begin(),
+                Poll::Ready(_) => {}
+            }
+        }
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
         if is_end && buffer.remaining() > 0 {
             self.traffic.wake_at_rest(cx.waker());

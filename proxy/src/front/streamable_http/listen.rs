@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,8 +32,10 @@ use crate::drain::Drain;
 use crate::front::origin::Origins;
 use crate::gate::Gate;
 
-/// An unused connection is closed after so long; a request's headers may take as long.
+/// An unused connection is closed after so long.
 const IDLE: Duration = Duration::from_secs(75);
+/// So long may pass from the first byte of a request to the last of its headers.
+const SLOWEST: Duration = Duration::from_secs(10);
 /// How often a connection is looked at while chillgate stops.
 const LOOK: Duration = Duration::from_millis(50);
 /// A TLS handshake may take so long.
@@ -176,6 +178,12 @@ impl Drop for Bound {
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     waits: AtomicBool,
+    /// Some bytes of a request's head are here, and those before it were served.
+    begun: AtomicBool,
+    /// How many requests there have been.
+    started: AtomicUsize,
+    /// The head that has begun is waited for.
+    partial: Notify,
     /// The host will say no more on this connection.
     ended: AtomicBool,
     running: AtomicUsize,
@@ -191,6 +199,8 @@ pub struct OneRequest(Arc<Traffic>);
 impl Traffic {
     fn request(self: &Arc<Self>) -> OneRequest {
         self.running.fetch_add(1, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
+        self.begun.store(false, Ordering::Relaxed);
         OneRequest(self.clone())
     }
 
@@ -202,6 +212,31 @@ impl Traffic {
     /// Whether bytes wait for the host to read them.
     pub(super) fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Bytes have come where no request runs: those of the next one.
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// There is no more to read: a head that has begun is only a part of one.
+    pub(super) fn wait_for_head(&self) {
+        if self.begun.load(Ordering::Relaxed) {
+            self.partial.notify_one();
+        }
+    }
+
+    /// Resolves when a head takes longer than it may.
+    async fn until_slow(&self) {
+        loop {
+            self.partial.notified().await;
+            let started = self.started.load(Ordering::Relaxed);
+            tokio::time::sleep(SLOWEST).await;
+            let is_same = self.started.load(Ordering::Relaxed) == started;
+            if is_same && self.begun.load(Ordering::Relaxed) {
+                return;
+            }
+        }
     }
 
     /// The host has closed its half, or all of the connection; true the first time.
@@ -282,6 +317,7 @@ enum Enough {
 async fn watch(traffic: Arc<Traffic>, drain: Drain) -> Enough {
     tokio::select! {
         () = traffic.until_idle() => Enough::Idle,
+        () = traffic.until_slow() => Enough::Idle,
         () = drain.until_refusing() => Enough::Stopping,
     }
 }

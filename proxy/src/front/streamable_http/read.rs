@@ -1,12 +1,15 @@
 //! Taking a POST in: its headers, then its body, bounded while it is read.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use chillgate_wire::code;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
 
 use super::Reply;
 use super::listen::OneRequest;
@@ -16,9 +19,11 @@ use crate::budget::{Budget, Held};
 /// What nearly every host says it accepts.
 const USUAL: &str = "application/json, text/event-stream";
 /// How long a body that is refused is still read.
-const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
-/// How long a body may take to arrive.
-const BODY: std::time::Duration = std::time::Duration::from_mins(1);
+const LINGER: Duration = Duration::from_millis(500);
+/// How long a body may take to arrive, and so many bytes for each second more. Whoever sends a byte
+/// now and then to keep a place is not waited for; a long message over a slow line is.
+const BODY: Duration = Duration::from_secs(10);
+const PACE: usize = 4 << 10;
 
 /// A body whose length two readers could read differently (request smuggling) ends the connection:
 /// any transfer coding but plain `chunked` (RFC 9112, section 6.3), and a switch of protocols.
@@ -172,6 +177,7 @@ pub async fn whole(
         return Err(too_large());
     }
     let mut held = budget.hold(0).map_err(|_| no_room())?;
+    let arrived = AtomicUsize::new(0);
     let reading = async {
         let mut first: Option<Bytes> = None;
         let mut whole = BytesMut::new();
@@ -200,6 +206,7 @@ pub async fn whole(
                 return Err(too_large());
             }
             held.grow(data.len()).map_err(|_| no_room())?;
+            arrived.fetch_add(data.len(), Ordering::Relaxed);
             // Most bodies come in one piece and are not copied.
             if so_far == 0 {
                 first = Some(data);
@@ -221,7 +228,15 @@ pub async fn whole(
         // Most bodies come together with their headers and need no timer.
         match futures_util::poll!(&mut reading) {
             Poll::Ready(read) => Ok(read),
-            Poll::Pending => Box::pin(tokio::time::timeout(BODY, reading)).await,
+            Poll::Pending => {
+                Box::pin(async {
+                    tokio::select! {
+                        read = reading => Ok(read),
+                        () = too_slow(&arrived) => Err(()),
+                    }
+                })
+                .await
+            }
         }
     };
     let raw = if let Ok(read) = read {
@@ -233,7 +248,7 @@ pub async fn whole(
             }
         }
     } else {
-        let text = "the body took longer than 60 s to arrive";
+        let text = "the body came too slowly: it may take 10 s, and a second more for each 4 KiB";
         return Err(Box::new(refuse(
             StatusCode::REQUEST_TIMEOUT,
             code::PARSE_ERROR,
@@ -241,6 +256,19 @@ pub async fn whole(
         )));
     };
     Ok((raw, held))
+}
+
+/// Resolves when a body should have been here by now, given how much of it has come.
+async fn too_slow(arrived: &AtomicUsize) {
+    let began = Instant::now();
+    loop {
+        let more = arrived.load(Ordering::Relaxed) / PACE;
+        let until = began + BODY + Duration::from_secs(more as u64);
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
+    }
 }
 
 /// Reads a little further what will not be taken: a host that is still sending would lose the
