@@ -87,6 +87,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// How many of its processes sleep.
+    fn asleep(&self) -> usize {
+        0
+    }
+
     /// What it says about itself in its `initialize` result, once it has.
     fn instructions(&self) -> Option<String> {
         None

@@ -233,7 +233,7 @@ fn backend_of(
                 Isolation::Shared => Sort::One,
                 _ => Sort::Children,
             };
-            in_eras(command.era, pipes, sort, &terms, &tasks)
+            in_eras(command.era, pipes, sort, &tasks)
         }
         Server::Remote(remote) => {
             let start = remote.start_timeout;
@@ -258,7 +258,7 @@ fn backend_of(
                 ServerEra::Auto if remote.http_sse => ServerEra::Legacy,
                 era => era,
             };
-            in_eras(era, reached, Sort::Remote, &terms, &tasks)
+            in_eras(era, reached, Sort::Remote, &tasks)
         }
     }
     .map(|backend| (backend, None))
@@ -269,7 +269,6 @@ fn in_eras(
     era: ServerEra,
     reach: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
     sort: Sort,
-    terms: &Terms,
     tasks: &TaskTracker,
 ) -> Result<Arc<dyn Backend>, String> {
     let make = |era| {
@@ -284,8 +283,7 @@ fn in_eras(
         ServerEra::Modern => make(Era::Modern),
         ServerEra::Auto => {
             let (legacy, modern) = (make(Era::Legacy)?, make(Era::Modern)?);
-            let metrics = terms.metrics.clone();
-            let either = Either::new(legacy, modern, sort, tasks.clone(), metrics);
+            let either = Either::new(legacy, modern, sort, tasks.clone());
             Ok(Arc::new(either))
         }
     }

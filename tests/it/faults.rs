@@ -11,10 +11,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use chillgate_tests::gate::bare;
 use chillgate_tests::pace::{p99, tail};
 use chillgate_tests::process::{peak, resident, send};
 use chillgate_tests::wait::{all, long, seconds, within};
-use chillgate_tests::{Gate, Host, until};
+use chillgate_tests::{Gate, Host, PipeHost, until};
 use rustix::process::Signal;
 
 use crate::mock;
@@ -247,7 +248,7 @@ async fn a_host_that_reads_byte_by_byte_holds_nobody_up() {
     // Fifty messages of a MiB each on its stream.
     let call = json!({"name": "bad__blob", "arguments": {"bytes": 12 << 20}});
     let body = host.message("tools/call", Some(call)).to_string();
-    let head = format!(
+    let request = format!(
         "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
          accept: text/event-stream, application/json\r\nmcp-session-id: {}\r\n\
          content-length: {}\r\n\r\n{body}",
@@ -256,7 +257,7 @@ async fn a_host_that_reads_byte_by_byte_holds_nobody_up() {
         body.len()
     );
     let mut slow = TcpStream::connect(gate.front()).await.unwrap();
-    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(request.as_bytes()).await.unwrap();
     let reading = async {
         let mut byte = [0];
         loop {
@@ -292,9 +293,12 @@ async fn thousands_of_held_calls_are_timers_and_little_else() {
         .await;
     let host = gate.host().open().await;
     // Until the boss is as alert as can be, nothing is held.
-    for _ in 0..8 {
+    until("a held call", seconds(60), async || {
+        let began = Instant::now();
         host.call("wait", json!({"ms": 0, "nonce": "n"})).await;
-    }
+        (began.elapsed() >= seconds(6)).then_some(())
+    })
+    .await;
     let before = resident(gate.pid());
     let calls = all((0..held_calls).map(|_| async {
         let start = Instant::now();
@@ -330,4 +334,65 @@ async fn thousands_of_held_calls_are_timers_and_little_else() {
     );
     // A connection of its own for each is in it.
     assert!(each <= 32 << 10, "{each} bytes");
+}
+
+/// One line, so that nothing but the calls is measured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_calls_on_one_line_are_small_and_in_time() {
+    let held_calls = if long() { 5000 } else { 1000 };
+    let hold = seconds(8);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("chillgate.toml");
+    let text = format!(
+        "[[front]]\ntransport = \"stdio\"\n[limits]\nin-flight-per-agent = 10000\n\
+         in-flight-per-server = 10000\n[[policy]]\ntype = \"boss-alert\"\n\
+         match = {{ tool = \"wait\" }}\nalertness = 100\nhold = \"{}s\"\n{}",
+        hold.as_secs(),
+        mock("a").table("")
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = bare();
+    command.arg("serve").arg("--config").arg(&config);
+    let mut host = PipeHost::start(command);
+    host.open(json!({})).await;
+    let given = json!({"ms": 0, "nonce": "n"});
+    // Until the boss is as alert as can be, nothing is held.
+    until("a held call", seconds(60), async || {
+        let began = Instant::now();
+        host.call("wait", given.clone()).await;
+        (began.elapsed() >= hold).then_some(())
+    })
+    .await;
+    let pid = host.child().id().unwrap();
+    let before = resident(pid);
+    let mut sent = Vec::with_capacity(held_calls);
+    for _ in 0..held_calls / 10 {
+        for _ in 0..10 {
+            let call = json!({"name": "wait", "arguments": given});
+            sent.push((host.send("tools/call", call).await, Instant::now()));
+        }
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    assert!(sent[0].1.elapsed() < hold, "it took too long to send them");
+    let each = resident(pid).saturating_sub(before) / held_calls as u64;
+    let mut late = Vec::with_capacity(held_calls);
+    for _ in 0..held_calls {
+        let answer = host.read().await.unwrap();
+        let at = Instant::now();
+        let (_, since) = sent.iter().find(|(id, _)| answer["id"] == *id).unwrap();
+        let took = at.duration_since(*since);
+        assert!(took >= hold, "{took:?}");
+        late.push(took.saturating_sub(hold));
+    }
+    let (typical, worst) = (p99(late.clone()), late.iter().max().unwrap());
+    eprintln!(
+        "{held_calls} held calls on one line: {each} bytes each, late by {typical:?} (p99), {worst:?} at most"
+    );
+    assert!(
+        each <= if long() { 4 << 10 } else { 8 << 10 },
+        "{each} bytes each"
+    );
+    if long() {
+        assert!(typical <= Duration::from_millis(20), "{typical:?}");
+    }
 }

@@ -15,7 +15,7 @@ use chillgate_tests::process::{mark, marked};
 use chillgate_tests::script::interop;
 use chillgate_tests::server::toml_list;
 use chillgate_tests::wait::{all, seconds};
-use chillgate_tests::{Gate, Host, PipeHost, until};
+use chillgate_tests::{Gate, Host, PipeHost, modern, until};
 
 use crate::mock;
 
@@ -334,4 +334,108 @@ async fn a_gateway_that_nobody_calls_rests_with_all_its_servers() {
             .count(),
         0
     );
+}
+
+#[tokio::test]
+async fn one_that_works_on_a_task_is_not_put_to_rest() {
+    for (flags, params) in [
+        (
+            &["--eras", "modern"][..],
+            json!({"name": "as-task", "arguments": {}}),
+        ),
+        (
+            &["--eras", "legacy"],
+            json!({"name": "slowly", "arguments": {}, "task": {}}),
+        ),
+    ] {
+        let mark = mark();
+        let flags = [flags, &["--mark", &mark]].concat();
+        let gate = Gate::with(&mock("a").flags(&flags).table(""))
+            .top("[rest]\nafter = \"1s\"\n")
+            .start()
+            .await;
+        let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+        if params["task"].is_null() {
+            let mut params = params.clone();
+            params["_meta"][modern::CAPABILITIES] = tasks;
+            let call = modern::message(&json!(1), "tools/call", params);
+            let answer = modern::send(gate.front(), &call).await;
+            assert_eq!(modern::body(&answer)["result"]["resultType"], "task");
+        } else {
+            gate.host().open().await.request("tools/call", params).await;
+        }
+        until("the rest", seconds(10), async || {
+            (gate.scrape().await.count("chillgate_resting", &[]) == 1).then_some(())
+        })
+        .await;
+        tokio::time::sleep(seconds(1)).await;
+        assert!(!marked(&mark).is_empty(), "{flags:?}: its task is lost");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_to_a_sleeping_server_is_said_to_it_when_it_wakes() {
+    let mark = mark();
+    let flags = ["--mark", &mark];
+    let gate = Gate::with(&mock("a").flags(&flags).ledger().table("idle = \"1s\""))
+        .start()
+        .await;
+    let (shared, own) = (
+        gate.host().open().await,
+        gate.host().open_with(json!({"roots": {}})).await.0,
+    );
+    for host in [&shared, &own] {
+        host.call("echo", json!({})).await.tool_text();
+    }
+    asleep(&gate, &mark).await;
+    for host in [&shared, &own] {
+        let reply = host
+            .request("logging/setLevel", json!({"level": "error"}))
+            .await;
+        assert!(reply.answer()["result"].is_object());
+    }
+    assert!(gate.heard("a").of("logging/setLevel").is_empty());
+    for host in [&shared, &own] {
+        host.call("echo", json!({})).await.tool_text();
+    }
+    until("the level at both", seconds(5), async || {
+        (gate.heard("a").of("logging/setLevel").len() == 2).then_some(())
+    })
+    .await;
+    // A host of its own process that wants more again gets it.
+    own.request("logging/setLevel", json!({"level": "debug"}))
+        .await;
+    let reply = own
+        .call("log", json!({"level": "info", "data": "again"}))
+        .await;
+    let told = |said: &Value| said["method"] == "notifications/message";
+    assert!(reply.before().iter().any(told), "{reply:?}");
+}
+
+#[tokio::test]
+async fn one_that_is_no_process_does_not_sleep_and_lists_to_each_agent_its_own() {
+    let tables = r#"
+[server.ops]
+builtin = "ops"
+
+[[runbook]]
+name = "for-alice"
+description = "Alice's"
+command = ["true"]
+agents = ["alice"]
+"#;
+    let gate = Gate::with(tables)
+        .top("[rest]\nafter = \"1s\"\n[identity]\nheader = \"x-agent-id\"\n")
+        .start()
+        .await;
+    let alice = gate.host().header("x-agent-id", "alice").open().await;
+    let bob = gate.host().header("x-agent-id", "bob").open().await;
+    let has = async |host: &Host| host.tools().await.contains(&"for-alice".to_owned());
+    assert!(has(&alice).await && !has(&bob).await);
+    until("the rest", seconds(10), async || {
+        (gate.scrape().await.count("chillgate_resting", &[]) == 1).then_some(())
+    })
+    .await;
+    tokio::time::sleep(seconds(1)).await;
+    assert!(has(&alice).await && !has(&bob).await);
 }

@@ -53,6 +53,43 @@ async fn a_server_that_has_gone_deaf_is_started_anew() {
 }
 
 #[tokio::test]
+async fn a_deaf_server_that_is_called_all_the_time_is_found_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = format!("[state]\nfolder = \"{}\"\n", folder.path().display());
+    let gate = Gate::with(&mock("a").table(OFTEN))
+        .top(&(state + "[limits]\ncall-idle = \"500ms\"\n"))
+        .start()
+        .await;
+    let host = gate.host().open().await;
+    let first = pid(&host).await;
+    host.call("go-deaf", json!({})).await;
+    // At every moment a call waits for it.
+    let calling = async |pause: u64| {
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        loop {
+            let reply = host.call("pid", json!({})).await;
+            if reply.answer()["result"].is_object() {
+                return reply.tool_text().parse::<u32>().expect("a process id");
+            }
+        }
+    };
+    let (one, two) = tokio::time::timeout(seconds(20), async {
+        tokio::join!(calling(0), calling(250))
+    })
+    .await
+    .expect("it is started anew although it is called");
+    assert_ne!(one, first);
+    assert_eq!(one, two);
+    assert_eq!(hung(&gate).await, 1);
+    // And it is remembered what happened.
+    let incidents = gate
+        .scrape()
+        .await
+        .sum("chillgate_incidents_total", &[("server", "a")]);
+    assert!((0.9..1.1).contains(&incidents), "{incidents} incidents");
+}
+
+#[tokio::test]
 async fn a_stopped_server_is_started_anew_and_leaves_nothing() {
     let gate = Gate::with(&mock("a").table(OFTEN)).start().await;
     let host = gate.host().open().await;

@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use chillgate_tests::http::request;
 use chillgate_tests::process::{mark, marked};
 use chillgate_tests::wait::{all, seconds};
-use chillgate_tests::{Gate, Host, until};
+use chillgate_tests::{Gate, Host, modern, until};
 
 use crate::mock;
 
@@ -207,6 +209,39 @@ async fn a_request_has_a_process_of_its_own_that_ends_with_it() {
     let told: Value = serde_json::from_str(host.call("host", json!({})).await.tool_text())
         .expect("what the host said");
     assert_eq!(told["capabilities"], json!({"roots": {}}), "{told}");
+}
+
+#[tokio::test]
+async fn a_process_for_a_request_that_nobody_waits_for_is_not_left() {
+    let mark = mark();
+    let table = mock("a")
+        .flags(&["--mark", &mark, "--slow-start", "1500"])
+        .table("isolation = \"request\"\nera = \"legacy\"");
+    let gate = Gate::with(&table).start().await;
+    let call = modern::message(
+        &json!(1),
+        "tools/call",
+        json!({"name": "pid", "arguments": {}}),
+    );
+    for _ in 0..4 {
+        let (at, body) = (gate.front(), call.to_string());
+        let fields = modern::fields(&call);
+        let asking = request(at, "POST", "/mcp", &fields, body);
+        // The connection closes while the process starts, which cancels the call.
+        let left = tokio::time::timeout(Duration::from_millis(400), asking).await;
+        assert!(left.is_err(), "it answered before it had started");
+    }
+    assert!(!marked(&mark).is_empty());
+    until("the end of all processes", seconds(12), async || {
+        marked(&mark).is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(
+        gate.scrape()
+            .await
+            .count("chillgate_child_processes", &[("server", "a")]),
+        0
+    );
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ async fn no_answer_reaches_the_wrong_host_while_the_server_dies_and_comes_back()
     };
     let running = async {
         while let Some(host) = hosts.join_next().await {
-            host.unwrap()
+            host.unwrap();
         }
     };
     let limit = seconds(if long() { 1500 } else { 150 });

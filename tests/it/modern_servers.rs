@@ -537,9 +537,10 @@ async fn lists_are_kept_for_as_long_as_their_server_says() {
     .await;
     // A server that ends takes what it said with it.
     host.call("crash", json!({})).await;
+    // By its hosts, and by chillgate, which sees whether the list is another one now.
     until("another server is asked", seconds(10), async || {
         list("mina").await;
-        (asked() == 3).then_some(())
+        (asked() >= 3).then_some(())
     })
     .await;
 }

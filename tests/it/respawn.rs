@@ -336,3 +336,79 @@ async fn a_server_that_dies_soon_after_each_start_backs_off_and_recovers() {
         0
     );
 }
+
+#[tokio::test]
+async fn a_server_whose_output_has_ended_is_replaced_and_calls_find_the_next_one() {
+    let mark = mark();
+    let flags = ["--mark", &mark, "--ignore-eof"];
+    let gate = Gate::with(&mock("a").flags(&flags).table("")).start().await;
+    let host = gate.host().open().await;
+    let first = pid(&host).await;
+    let began = Instant::now();
+    let mute = host.call("mute", json!({}));
+    // From the end of its output until the process is gone, and after: none of these is told that it
+    // is lost, because none of them was ever put to it.
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut pids = Vec::new();
+        for _ in 0..5 {
+            pids.push(pid(&host).await);
+        }
+        (pids, began.elapsed())
+    };
+    let (mute, (others, took)) = tokio::join!(mute, others);
+    assert_eq!(
+        mute.answer()["error"]["data"]["type"],
+        "chillgate/server-lost",
+        "{}",
+        mute.answer()
+    );
+    assert!(others.iter().all(|pid| *pid != first), "{others:?}");
+    assert!(took < Duration::from_millis(5500), "{took:?}");
+    until("the end of the first", seconds(6), async || {
+        (marked(&mark).iter().all(|found| found.pid != first)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_comes_again_and_again_does_not_start_a_broken_server_each_time() {
+    let script = "echo x >> '@DIR@/starts'; read line; exit 1";
+    let table = format!(
+        "[server.a]\nisolation = \"session\"\nera = \"legacy\"\ncommand = [\"sh\", \"-c\", {}]\n",
+        json!(script)
+    );
+    let gate = Gate::with(&table).start().await;
+    let began = Instant::now();
+    let mut calls = 0;
+    while began.elapsed() < seconds(5) {
+        let host = gate.host().path("/server/a/mcp");
+        let reply = host.post(&host.hello(&json!({"roots": {}}))).await;
+        assert!(reply.answer()["error"].is_object(), "{}", reply.answer());
+        calls += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let starts = std::fs::read_to_string(gate.folder().join("starts")).expect("it was started");
+    let starts = starts.lines().count();
+    assert!((3..=11).contains(&starts), "{starts} starts, {calls} hosts");
+    assert_eq!(readiness(&gate).await["ready"], true);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_with_another_list_says_so() {
+    let flags = ["--more-if", "@DIR@/more"];
+    let gate = Gate::with(&mock("a").flags(&flags).table("")).start().await;
+    let host = gate.host().open().await;
+    assert!(!host.tools().await.contains(&"extra".to_owned()));
+    let mut events = host.listen().await;
+    // The same list: nothing is told.
+    host.call("crash", json!({})).await;
+    pid(&host).await;
+    let said = tokio::time::timeout(seconds(2), events.message()).await;
+    assert!(said.is_err(), "{said:?}");
+    std::fs::write(gate.folder().join("more"), "").expect("written");
+    host.call("crash", json!({})).await;
+    let told = |said: &Value| said["method"] == "notifications/tools/list_changed";
+    events.find("the change", told).await;
+    assert!(host.tools().await.contains(&"extra".to_owned()));
+}

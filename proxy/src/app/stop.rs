@@ -17,6 +17,9 @@ use crate::exchange::Ended;
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// So long may the end of all sessions take, once what ran is over.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 impl App {
     /// SIGTERM, SIGINT, or the end of the only host's input.
     pub(super) async fn until_told(&self, host: Option<oneshot::Receiver<std::io::Result<()>>>) {
@@ -82,8 +85,14 @@ impl App {
             () = second => warn!(running = drain.running(), "Told to stop twice; the rest is told."),
         }
         drain.refuse();
-        for session in self.gate.sessions().all() {
-            self.gate.close(&session, Ended::Drain).await;
+        let sessions = self.gate.sessions().all();
+        let closing = sessions.iter().map(|it| self.gate.close(it, Ended::Drain));
+        // One whose server is just being started waits for that; the servers' own end does not.
+        let closed = tokio::time::timeout(FAREWELL, futures_util::future::join_all(closing));
+        if closed.await.is_err() {
+            warn!(
+                "Some sessions could not be closed in time; their servers are ended with the rest."
+            );
         }
         // The last answers are still to be written.
         let written = async { while serving.join_next().await.is_some() {} };

@@ -12,34 +12,48 @@ use crate::health::{self, ServerState};
 use crate::incidents::Incidents;
 use crate::snapshot::Live;
 use crate::supervisor::usage;
-use crate::telemetry::metrics::{BudgetLeft, ChildUsage, EndpointHealth};
+use crate::telemetry::metrics::{BudgetLeft, ChildUsage, EndpointHealth, ServerHealth};
 
-/// What the processes of all servers take.
-pub(super) fn children(live: &Live) -> Vec<ChildUsage> {
+/// How all servers are, and what their processes take.
+pub(super) fn children(live: &Live) -> Vec<ServerHealth> {
     let all: Vec<_> = live
         .pin()
         .routes
         .all()
         .iter()
-        .flat_map(|server| {
-            let name = server.name().clone();
-            server
-                .children()
-                .into_iter()
-                .map(move |child| (name.clone(), child))
-        })
+        .map(|server| (server.clone(), server.children()))
         .collect();
-    let keepers: Vec<u32> = all.iter().map(|(_, child)| child.pid).collect();
-    let usage = usage::of(&keepers);
+    // One look at the processes for all of them.
+    let keepers: Vec<u32> = all
+        .iter()
+        .flat_map(|(_, all)| all)
+        .map(|it| it.pid)
+        .collect();
+    let mut usage = usage::of(&keepers).into_iter();
     all.into_iter()
-        .zip(usage)
-        .map(|((server, child), usage)| ChildUsage {
-            server,
-            pid: child.pid,
-            processes: usage.processes,
-            resident: usage.resident,
-            cpu: usage.cpu,
-            waiting: child.waiting,
+        .map(|(server, children)| {
+            let state = server.state();
+            ServerHealth {
+                server: server.name().clone(),
+                up: match state {
+                    State::Ready | State::Asleep => Some(true),
+                    State::Looping(_) | State::Broken(_) => Some(false),
+                    State::OnDemand | State::Starting => None,
+                },
+                looping: matches!(state, State::Looping(_)),
+                asleep: server.asleep(),
+                children: children
+                    .into_iter()
+                    .zip(usage.by_ref())
+                    .map(|(child, usage)| ChildUsage {
+                        pid: child.pid,
+                        processes: usage.processes,
+                        resident: usage.resident,
+                        cpu: usage.cpu,
+                        waiting: child.waiting,
+                    })
+                    .collect(),
+            }
         })
         .collect()
 }

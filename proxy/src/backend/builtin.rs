@@ -63,7 +63,7 @@ impl BuiltinOps {
 /// A pipe whose far end is served in a task, until either side is done.
 fn inside<F, E>(
     terms: &Terms,
-    audience: Audience,
+    audience: Arc<Audience>,
     tasks: &TaskTracker,
     serve: impl FnOnce(DuplexStream) -> F,
 ) -> Arc<Pipe>
@@ -102,7 +102,7 @@ impl Opener for Builtin {
     async fn open(
         &self,
         terms: &Terms,
-        audience: Audience,
+        audience: Arc<Audience>,
         _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
@@ -125,7 +125,7 @@ impl Opener for BuiltinOps {
     async fn open(
         &self,
         terms: &Terms,
-        audience: Audience,
+        audience: Arc<Audience>,
         _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {

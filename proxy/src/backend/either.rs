@@ -22,7 +22,6 @@ use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
 use crate::session::Session;
-use crate::telemetry::metrics::Metrics;
 
 /// A server in both eras.
 #[derive(Clone, Debug)]
@@ -42,7 +41,6 @@ struct Inner {
     /// Which was tried first the last time it was started ahead.
     last_warmed_legacy: AtomicBool,
     tasks: TaskTracker,
-    metrics: Arc<Metrics>,
 }
 
 /// What is behind it.
@@ -98,7 +96,6 @@ impl Either {
         modern: Arc<dyn Backend>,
         sort: Sort,
         tasks: TaskTracker,
-        metrics: Arc<Metrics>,
     ) -> Self {
         Self(Arc::new(Inner {
             legacy,
@@ -110,7 +107,6 @@ impl Either {
             finding: tokio::sync::Mutex::default(),
             last_warmed_legacy: AtomicBool::new(false),
             tasks,
-            metrics,
         }))
     }
 
@@ -212,8 +208,6 @@ impl Inner {
             // What was started to be asked is of no more use.
             backend.rest().await;
         }
-        let is_up = self.state() == State::Ready;
-        self.metrics.child_up(self.legacy.name(), is_up);
     }
 
     fn state(&self) -> State {
@@ -395,6 +389,10 @@ impl Backend for Either {
         let mut all = self.0.legacy.children();
         all.extend(self.0.modern.children());
         all
+    }
+
+    fn asleep(&self) -> usize {
+        self.0.legacy.asleep() + self.0.modern.asleep()
     }
 
     fn instructions(&self) -> Option<String> {

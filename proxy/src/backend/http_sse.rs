@@ -46,7 +46,7 @@ impl Opener for HttpSse {
     async fn open(
         &self,
         terms: &Terms,
-        audience: Audience,
+        audience: Arc<Audience>,
         _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
@@ -67,7 +67,6 @@ impl Opener for HttpSse {
         let (line, writing) = Line::new(ours);
         let pipe = Pipe::new(terms, line, audience);
         let (owned, http, server) = (pipe.clone(), self.http.clone(), terms.server.clone());
-        let metrics = terms.metrics.clone();
         tasks.spawn(async move {
             let (why, asked_to) = tokio::select! {
                 () = owned.until_closed() => ("it was stopped".to_owned(), true),
@@ -77,7 +76,6 @@ impl Opener for HttpSse {
             };
             if !asked_to {
                 warn!(server = %server, cause = %why, "The server ended its stream.");
-                metrics.child_up(&server, false);
             }
             owned.finish(why);
         });

@@ -60,7 +60,7 @@ impl Opener for ModernHttp {
     async fn open(
         &self,
         terms: &Terms,
-        audience: Audience,
+        audience: Arc<Audience>,
         _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {

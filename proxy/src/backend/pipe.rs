@@ -14,6 +14,7 @@ use chillgate_wire::{Edit, Envelope, Era, Id, Limits as WireLimits, Lines, json,
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::backend::BackendError;
@@ -28,14 +29,21 @@ use crate::session::Asker;
 use crate::telemetry::metrics::Metrics;
 
 mod audience;
+mod babble;
 pub mod cache;
 mod ear;
+mod guards;
 mod heard;
+pub mod seen;
 
 pub use audience::Audience;
+use babble::Babble;
 use cache::Cache;
 use ear::Ear;
 pub use ear::{Listening, Unheard};
+use guards::{Awaited, Waits};
+pub use guards::{Beside, Taken};
+use seen::Seen;
 
 /// A connection to one running server.
 #[derive(Debug)]
@@ -48,7 +56,7 @@ pub struct Pipe {
     slots: Semaphore,
     waiting: AtomicUsize,
     process: OnceLock<u32>,
-    audience: Audience,
+    audience: Arc<Audience>,
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
     /// Calls that run beside the one that holds the pipe, and that the server may ask about as well.
@@ -58,6 +66,7 @@ pub struct Pipe {
     greeting: OnceLock<Greeting>,
     ears: OnceLock<Ears>,
     cache: Cache,
+    seen: Seen,
     /// The subscription of a modern server that counts: the one acknowledged last.
     ear: AtomicU64,
     /// The least severe level that the server was told to log from.
@@ -68,15 +77,21 @@ pub struct Pipe {
     calls: AtomicU64,
     users: AtomicUsize,
     heard: AtomicU64,
-    /// It has been asked for a task.
+    /// Notifications of the server among them, and requests whose caller did not wait any longer.
+    notes: AtomicU64,
+    given_up: AtomicU64,
+    /// It works on something that no call waits for.
     has_tasks: AtomicBool,
     /// It was chillgate that ended it.
     was_told: AtomicBool,
     end: OnceLock<End>,
     ended: Notify,
+    /// Nothing is left of what was behind it.
+    gone: CancellationToken,
     closing: Notify,
     /// The first line of its output that was no message.
     strange: OnceLock<String>,
+    babble: Babble,
     limits: WireLimits,
     metrics: Arc<Metrics>,
     incidents: Incidents,
@@ -134,7 +149,7 @@ impl Terms {
 
 impl Pipe {
     /// A pipe over a line that somebody else writes out.
-    pub fn new(terms: &Terms, line: Line, audience: Audience) -> Arc<Self> {
+    pub fn new(terms: &Terms, line: Line, audience: Arc<Audience>) -> Arc<Self> {
         Arc::new(Self {
             server: terms.server.clone(),
             era: terms.era,
@@ -151,18 +166,23 @@ impl Pipe {
             greeting: OnceLock::new(),
             ears: OnceLock::new(),
             cache: Cache::default(),
+            seen: Seen::default(),
             ear: AtomicU64::new(0),
             level: AtomicU8::new(u8::MAX),
             worn: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             users: AtomicUsize::new(0),
             heard: AtomicU64::new(0),
+            notes: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
             has_tasks: AtomicBool::new(false),
             was_told: AtomicBool::new(false),
             end: OnceLock::new(),
             ended: Notify::new(),
+            gone: CancellationToken::new(),
             closing: Notify::new(),
             strange: OnceLock::new(),
+            babble: Babble::default(),
             limits: terms.limits,
             metrics: terms.metrics.clone(),
             incidents: terms.incidents.clone(),
@@ -200,7 +220,7 @@ impl Pipe {
         self.line
             .send(request, &edits, pace)
             .await
-            .map_err(|_| self.lost())?;
+            .map_err(|_| self.unsent())?;
         let answer = waiting.answer().await?;
         Ok(answer.with_id(exchange.host_id.as_bytes()))
     }
@@ -209,10 +229,10 @@ impl Pipe {
     async fn place(&self) -> Result<SemaphorePermit<'_>, BackendError> {
         match self.slots.try_acquire() {
             Ok(place) => Ok(place),
-            Err(TryAcquireError::Closed) => Err(self.lost()),
+            Err(TryAcquireError::Closed) => Err(self.unsent()),
             Err(TryAcquireError::NoPermits) => {
                 let _waits = Waits::new(&self.waiting);
-                self.slots.acquire().await.map_err(|_| self.lost())
+                self.slots.acquire().await.map_err(|_| self.unsent())
             }
         }
     }
@@ -329,6 +349,11 @@ impl Pipe {
         &self.cache
     }
 
+    /// The lists that the server has shown, or the one before it.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// How the server is listened to, where it is a modern one.
     pub fn ears(&self) -> Option<&Ears> {
         self.ears.get()
@@ -352,7 +377,7 @@ impl Pipe {
 
     /// Whether new requests may take it.
     pub fn is_fit(&self) -> bool {
-        self.is_open() && !self.worn.load(Ordering::Relaxed)
+        self.is_open() && !self.worn.load(Ordering::Relaxed) && !self.line.is_closed()
     }
 
     /// Closes it if it is worn and nothing runs on it any more.
@@ -383,7 +408,17 @@ impl Pipe {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// It was asked for a task, which outlives the call.
+    /// How many notifications the server has sent.
+    pub fn notes(&self) -> u64 {
+        self.notes.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have ended before the server answered them.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// It was asked for a task, or made one, which outlives the call.
     pub fn note_task(&self) {
         self.has_tasks.store(true, Ordering::Relaxed);
     }
@@ -410,7 +445,7 @@ impl Pipe {
     }
 
     /// Who hears what the server says on its own.
-    pub fn audience(&self) -> &Audience {
+    pub fn audience(&self) -> &Arc<Audience> {
         &self.audience
     }
 
@@ -456,6 +491,22 @@ impl Pipe {
         self.slots.close();
         locked(&self.pending).clear();
         self.ended.notify_waiters();
+        if self.process().is_none() {
+            self.gone.cancel();
+        }
+    }
+
+    /// The process that was behind it is gone, with all below it.
+    pub fn bury(&self) {
+        self.gone.cancel();
+    }
+
+    /// Resolves when what takes its place disturbs nobody: at once, unless the process behind it is
+    /// on its way out.
+    pub async fn until_gone(&self) {
+        if !self.is_open() || self.line.is_closed() {
+            self.gone.cancelled().await;
+        }
     }
 
     /// Lets no more requests in and closes the server's input, which asks it to end.
@@ -510,6 +561,24 @@ impl Pipe {
         locked(&self.pending).len()
     }
 
+    /// The server is gone, and has not seen the request: it may be put to the next one.
+    fn unsent(&self) -> BackendError {
+        match self.lost() {
+            BackendError::Lost {
+                server,
+                cause,
+                known,
+                ..
+            } => BackendError::Lost {
+                server,
+                cause,
+                known,
+                retryable: true,
+            },
+            other => other,
+        }
+    }
+
     fn lost(&self) -> BackendError {
         let cause = self
             .end()
@@ -539,56 +608,13 @@ impl Pipe {
         // Registered first, looked at second: a pipe that ends in between has cleared the entry.
         if !self.is_open() {
             locked(&self.pending).remove(&number);
-            return Err(self.lost());
+            return Err(self.unsent());
         }
         Ok(Awaited {
             pipe: self.clone(),
             number,
             receiver: Some(receiver),
         })
-    }
-}
-
-/// A request that waits; dropped, it does not any more.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A pipe in somebody's hands; dropped, it is let go of.
-#[derive(Debug)]
-pub struct Taken(Arc<Pipe>);
-
-impl std::ops::Deref for Taken {
-    type Target = Arc<Pipe>;
-    fn deref(&self) -> &Arc<Pipe> {
-        &self.0
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.users.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A call beside the one that holds the pipe; dropped, it is over.
-#[derive(Debug)]
-pub struct Beside(Arc<Pipe>);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.beside.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -600,54 +626,6 @@ impl Asker for Pipe {
             .line
             .send(&message, &message.edit(), Pace::Gather)
             .await;
-    }
-}
-
-/// A place in the pending map; left without an answer, the server is told to stop.
-#[derive(Debug)]
-struct Awaited {
-    pipe: Arc<Pipe>,
-    number: u64,
-    receiver: Option<oneshot::Receiver<Result<Envelope, BackendError>>>,
-}
-
-impl Awaited {
-    async fn answer(mut self) -> Result<Envelope, BackendError> {
-        self.wait().await
-    }
-
-    /// Safe to cancel; once only.
-    async fn wait(&mut self) -> Result<Envelope, BackendError> {
-        let Some(receiver) = &mut self.receiver else {
-            return Err(self.pipe.lost());
-        };
-        let answer = receiver.await;
-        self.receiver = None;
-        answer.unwrap_or_else(|_| Err(self.pipe.lost()))
-    }
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        if self.receiver.is_none() {
-            return;
-        }
-        if let Some(pending) = locked(&self.pipe.pending).remove(&self.number) {
-            if self.pipe.era == Era::Modern
-                && pending
-                    .exchange
-                    .is_some_and(|exchange| exchange.wants_log())
-            {
-                *locked(&self.pipe.doubt) = Some(Instant::now() + DOUBT);
-            }
-            let params = format!(r#"{{"requestId":{}}}"#, self.number);
-            let note = message::notification("notifications/cancelled", Some(params.as_bytes()));
-            let mut line = note.to_vec();
-            line.push(b'\n');
-            if self.pipe.line.offer_raw(&line).is_err() {
-                self.pipe.metrics.dropped(&self.pipe.server, "cancellation");
-            }
-        }
     }
 }
 

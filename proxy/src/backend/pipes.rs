@@ -52,7 +52,7 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
     async fn open(
         &self,
         terms: &Terms,
-        audience: Audience,
+        audience: Arc<Audience>,
         agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String>;
@@ -93,7 +93,7 @@ struct Inner {
     /// What all share of it is started again when it falls, without a call.
     is_kept_up: AtomicBool,
     /// Requests that may have a process of their own at one time.
-    singles: Semaphore,
+    singles: Arc<Semaphore>,
     stopping: CancellationToken,
 }
 
@@ -125,7 +125,7 @@ impl Pipes {
             tasks,
             repeatable: Repeatable::default(),
             is_kept_up: AtomicBool::new(false),
-            singles: Semaphore::new(SINGLES),
+            singles: Arc::new(Semaphore::new(SINGLES)),
             stopping: CancellationToken::new(),
         }))
     }
@@ -141,7 +141,13 @@ impl Pipes {
             return Ok(pipe.take());
         }
         let owner = self.0.places.is_own(session).then(|| session.clone());
-        let pipe = Box::pin(self.open(slot, owner, true)).await?.take();
+        let opening = self.open(slot.clone(), owner.clone(), true);
+        let mut opened = Box::pin(opening).await;
+        if opened.is_err() && slot.is_over() && !self.0.places.is_per_request() {
+            // It was cleared away just then; there is another now.
+            opened = Box::pin(self.open(self.0.places.slot(session), owner, true)).await;
+        }
+        let pipe = opened?.take();
         pipe.audience().join(session);
         Ok(pipe)
     }
@@ -192,13 +198,16 @@ impl Pipes {
         let answer = match self.ask(asked).await {
             Ok(answer) => answer,
             Err(error) => {
+                if let BackendError::Lost { cause, .. } = &error {
+                    slot.failed(cause);
+                }
                 pipe.close();
                 return Err(error);
             }
         };
         if let Ok(greeting) = Greeting::read(&answer) {
             pipe.greet(greeting);
-            self.0.opener.ready(&self.0.terms);
+            self.got_ready(&slot);
         } else {
             // Whoever comes next begins with a server that has refused nobody yet.
             locked(&slot.pipe).take();
@@ -236,7 +245,12 @@ impl Pipes {
         if self.0.opener.keeps_time() {
             return Box::pin(at_work(asked.exchange, asking)).await;
         }
-        asking.await
+        let answer = asking.await?;
+        asked.pipe.seen().note_answer(request, &answer);
+        if self.0.terms.era == Era::Modern && is_task(&answer) {
+            asked.pipe.note_task();
+        }
+        Ok(answer)
     }
 
     /// What a request comes to on an open pipe.
@@ -253,7 +267,7 @@ impl Pipes {
             request,
             passage,
         };
-        if self.0.care.idle.is_some() && request.find(&["params", "task"]).is_some() {
+        if request.method() == Some("tools/call") && request.find(&["params", "task"]).is_some() {
             pipe.note_task();
         }
         if pipe.era() == Era::Modern {
@@ -344,6 +358,12 @@ impl Pipes {
     }
 }
 
+/// Whether a server of 2026-07-28 has made a task of a call.
+fn is_task(answer: &Envelope) -> bool {
+    let kind = answer.get(&["result", "resultType"]);
+    kind.is_some_and(|kind| kind == br#""task""#)
+}
+
 /// How often a call is marked as being worked on.
 const MARK: Duration = Duration::from_millis(250);
 
@@ -389,14 +409,14 @@ impl Backend for Pipes {
                 server,
                 cause,
                 known,
-                ..
+                retryable,
             }) => {
                 // Boxed, so that the calls that end well stay small.
                 let lost = BackendError::Lost {
                     server,
                     cause,
                     known,
-                    retryable: self.0.repeatable.has(request),
+                    retryable: retryable || self.0.repeatable.has(request),
                 };
                 Box::pin(self.call_again(exchange, request, passage, lost)).await
             }
@@ -450,16 +470,17 @@ impl Backend for Pipes {
         }
         let Some(slot) = common else { return };
         let pipe = locked(&slot.pipe).clone();
+        let mut is_empty = true;
         if let Some(pipe) = pipe {
             pipe.audience().leave(session);
             if let Some(ears) = pipe.ears() {
                 ears.ask(pipe.audience());
             }
-            if self.0.places.is_passing() && pipe.audience().is_empty() {
-                self.end_if_unused(slot);
-            }
+            is_empty = pipe.audience().is_empty();
         }
-        self.show_state();
+        if self.0.places.is_passing() && is_empty {
+            self.end_if_unused(slot);
+        }
     }
 
     async fn warm(&self) {
@@ -488,12 +509,10 @@ impl Backend for Pipes {
             if let Some(pipe) = slot.current()
                 && pipe.is_at_rest()
                 && !pipe.has_tasks()
-                && pipe.audience().wanted().is_empty()
             {
                 self.put_to_sleep(&slot, &pipe).await;
             }
         }
-        self.show_state();
     }
 
     fn state(&self) -> State {
@@ -510,8 +529,13 @@ impl Backend for Pipes {
                 waiting: pipe.waiting(),
             })
         };
-        let slots = self.0.places.all();
+        let slots = self.0.places.all_and_singles();
         slots.into_iter().filter_map(child).collect()
+    }
+
+    fn asleep(&self) -> usize {
+        let slots = self.0.places.all();
+        slots.iter().filter(|slot| slot.asleep().is_some()).count()
     }
 
     fn instructions(&self) -> Option<String> {

@@ -25,9 +25,9 @@ use crate::supervisor::{self, Launch, Status, Words, environment};
 use crate::telemetry::metrics::Metrics;
 
 /// Starts a process for each pipe.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Child {
-    server: CommandServer,
+    server: Arc<CommandServer>,
     starts: Arc<Starts>,
 }
 
@@ -92,7 +92,7 @@ impl Child {
     /// A child as configured.
     pub fn new(server: CommandServer) -> Self {
         Self {
-            server,
+            server: Arc::new(server),
             starts: Arc::default(),
         }
     }
@@ -247,7 +247,7 @@ impl Opener for Child {
     async fn open(
         &self,
         terms: &Terms,
-        audience: Audience,
+        audience: Arc<Audience>,
         agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
@@ -264,10 +264,18 @@ impl Opener for Child {
                 )
                 .0
         };
-        let launch = self
-            .launch(&terms.server, agent)
-            .map_err(|cause| spawning(Failure::of(cause)))?;
-        let facts = Some(Arc::new(self.facts(launch.clone(), &terms.incidents)));
+        // Reads files, which may be somewhere slow.
+        let (this, named) = (self.clone(), terms.clone());
+        let agent = agent.map(str::to_owned);
+        let preparing = tokio::task::spawn_blocking(move || {
+            let launch = this.launch(&named.server, agent.as_deref())?;
+            let facts = this.facts(launch.clone(), &named.incidents);
+            Ok((launch, Some(Arc::new(facts))))
+        });
+        let prepared = preparing
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()));
+        let (launch, facts) = prepared.map_err(|cause| spawning(Failure::of(cause)))?;
         let spawned = supervisor::spawn(launch, &terms.metrics).await;
         let mut process = spawned.map_err(|error| {
             spawning(Failure {
@@ -298,7 +306,13 @@ impl Opener for Child {
         tasks.spawn(async move {
             let (mut why, asked_to) = carry(&owned, owned.read(stdout), writing).await;
             let status = process.stop().await;
-            if !asked_to {
+            owned.bury();
+            // One that hung has been told to end, and that it hung is what went wrong.
+            let hung = owned.fallen().map(|(_, why)| why);
+            if let Some(hung) = &hung {
+                why.clone_from(hung);
+            }
+            if !asked_to || hung.is_some() {
                 let words = process.last_words();
                 why = format!("{why} ({status})");
                 if !words.is_empty() {
@@ -324,7 +338,6 @@ impl Opener for Child {
                     remedy = known.remedy.map(|remedy| remedy.id);
                 }
                 warn!(server = %terms.server, cause = %why, incident, remedy, "The server ended.");
-                terms.metrics.child_up(&terms.server, false);
             }
             owned.finish(why);
         });

@@ -147,9 +147,6 @@ impl Inner {
     fn now(&self, state: State) {
         let mut known = locked(&self.state);
         if *known != state {
-            self.terms
-                .metrics
-                .child_up(&self.terms.server, state == State::Ready);
             if let State::Broken(cause) = &state {
                 warn!(server = %self.terms.server, %cause, "The server does not answer.");
             }

@@ -543,6 +543,10 @@ impl Backend for Tasking {
         self.0.server.children()
     }
 
+    fn asleep(&self) -> usize {
+        self.0.server.asleep()
+    }
+
     fn instructions(&self) -> Option<String> {
         self.0.server.instructions()
     }

@@ -22,7 +22,7 @@ mod families;
 mod policy;
 
 pub use budgets::BudgetLeft;
-pub use children::ChildUsage;
+pub use children::{ChildUsage, ServerHealth};
 pub use chill::ChillLevels;
 pub use endpoints::EndpointHealth;
 pub use exchange::{ExchangeMetrics, InFlight};
@@ -147,36 +147,12 @@ impl Metrics {
             .set(gauge(open));
     }
 
-    /// Whether at least one process or connection of a server works.
-    pub fn child_up(&self, server: &str, up: bool) {
-        self.families
-            .child_up
-            .with_label_values(&[server])
-            .set(i64::from(up));
-    }
-
     /// A server was started again. `reason`: from a closed set, e.g. `ended`.
     pub fn child_restarted(&self, server: &str, reason: &'static str) {
         self.families
             .child_restarts
             .with_label_values(&[server, reason])
             .inc();
-    }
-
-    /// Whether a server fails time and again.
-    pub fn child_looping(&self, server: &str, looping: bool) {
-        self.families
-            .child_looping
-            .with_label_values(&[server])
-            .set(i64::from(looping));
-    }
-
-    /// Processes of a server that sleep.
-    pub fn children_asleep(&self, server: &str, asleep: usize) {
-        self.families
-            .children_asleep
-            .with_label_values(&[server])
-            .set(gauge(asleep));
     }
 
     /// A process of a server was put to sleep.
@@ -292,7 +268,7 @@ impl Metrics {
     }
 
     /// Where it is read at each scrape what servers' processes take; replaces what was given before.
-    pub fn children_from(&self, read: impl Fn() -> Vec<ChildUsage> + Send + Sync + 'static) {
+    pub fn children_from(&self, read: impl Fn() -> Vec<ServerHealth> + Send + Sync + 'static) {
         self.children.read_from(Box::new(read));
     }
 

@@ -1,7 +1,7 @@
 //! Who hears what a server says on its own.
 //!
-//! Keeps account of the sessions behind one pipe: who is there, and who subscribed to what. It sends
-//! nothing.
+//! Keeps account of the sessions behind one pipe and those that take its place: who is there, and who
+//! subscribed to what. It sends nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -38,7 +38,7 @@ impl Only {
 }
 
 /// The sessions that share a pipe.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Members {
     sessions: Map<Arc<str>, Weak<Session>>,
     subscribed: HashMap<String, HashSet<Arc<str>>>,
@@ -158,28 +158,19 @@ impl Audience {
         }
     }
 
-    /// The audience of the server that takes this one's place.
-    #[must_use]
-    pub fn heir(&self) -> Self {
-        match self {
-            Self::One(only) => Self::One(Only {
-                session: only.session.clone(),
-                subscribed: Mutex::new(locked(&only.subscribed).clone()),
-            }),
-            Self::Many(members) => {
-                let mut members = locked(members).clone();
-                let Members {
-                    sessions,
-                    subscribed,
-                } = &mut members;
-                sessions.retain(|_, session| session.strong_count() > 0);
-                subscribed.retain(|_, who| {
-                    who.retain(|id| sessions.contains_key(id));
-                    !who.is_empty()
-                });
-                Self::Many(Mutex::new(members))
-            }
-        }
+    /// Another process speaks to it from now on: those who are not there any more are forgotten.
+    pub fn prune(&self) {
+        let Self::Many(members) = self else { return };
+        let mut members = locked(members);
+        let Members {
+            sessions,
+            subscribed,
+        } = &mut *members;
+        sessions.retain(|_, session| session.strong_count() > 0);
+        subscribed.retain(|_, who| {
+            who.retain(|id| sessions.contains_key(id));
+            !who.is_empty()
+        });
     }
 
     /// Everybody who is there.

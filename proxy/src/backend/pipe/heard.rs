@@ -25,6 +25,9 @@ impl Pipe {
         let Some(said) = self.understand(line) else {
             return;
         };
+        if said.kind() == Kind::Notification {
+            self.notes.fetch_add(1, Ordering::Relaxed);
+        }
         match said.kind() {
             Kind::Response | Kind::Error => self.hear_answer(said),
             Kind::Notification if self.era == Era::Modern => self.hear_modern(said, None),
@@ -77,6 +80,7 @@ impl Pipe {
                 debug!(server = %self.server, %fault, "Dropped a line that is no message.");
                 self.metrics
                     .child_protocol_error(&self.server, fault.kind.as_str());
+                self.note_stray();
                 None
             }
         }
@@ -125,7 +129,7 @@ impl Pipe {
         if note.method() == Some("notifications/progress") {
             return self.hear_progress(&note);
         }
-        match &self.audience {
+        match &*self.audience {
             Audience::One(session) => {
                 if let Some(session) = session.upgrade() {
                     let related = self.only_exchange();
@@ -267,7 +271,7 @@ impl Pipe {
         let answer = if question.method() == Some("ping") {
             message::result(id.as_bytes(), b"{}")
         } else {
-            let asked = match &self.audience {
+            let asked = match &*self.audience {
                 Audience::One(session) => session.upgrade().map(|session| {
                     let asker: Arc<dyn Asker> = self.clone();
                     let about = session.ask_about_task(&self.server, &asker, question);

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chillgate_wire::{Envelope, Era};
-use tokio::sync::SemaphorePermit;
 
 use super::Pipes;
 use super::slot::Slot;
 use crate::backend::BackendError;
-use crate::backend::pipe::{Pipe, Taken};
+use crate::backend::pipe::Taken;
 use crate::era::rounds;
 use crate::session::Session;
 
@@ -55,15 +54,12 @@ impl Pipes {
     pub(super) async fn single(
         &self,
         session: &Arc<Session>,
-    ) -> Result<(Taken, Single<'_>), BackendError> {
-        let place = self.0.singles.acquire().await;
+    ) -> Result<(Taken, Single), BackendError> {
+        let place = self.0.singles.clone().acquire_owned().await;
         let place = place.map_err(|_| self.down("it was taken out of the configuration"))?;
-        let slot = self.0.places.single(session);
-        let pipe = self.pipe_in(slot, session).await?;
-        let single = Single {
-            pipe: pipe.clone(),
-            _place: place,
-        };
+        // From here on what is opened is closed again, also where nobody waits for it any more.
+        let single = Single(self.0.places.single(session, place));
+        let pipe = self.pipe_in(single.0.clone(), session).await?;
         Ok((pipe, single))
     }
 }
@@ -114,14 +110,13 @@ impl Drop for Lease {
     }
 }
 
-/// A pipe for one request; dropped, it is closed.
-pub(super) struct Single<'a> {
-    pipe: Arc<Pipe>,
-    _place: SemaphorePermit<'a>,
-}
+/// A slot for one request; dropped, it is over, and its pipe closed.
+pub(super) struct Single(Arc<Slot>);
 
-impl Drop for Single<'_> {
+impl Drop for Single {
     fn drop(&mut self) {
-        self.pipe.close();
+        if let Some(pipe) = self.0.end() {
+            pipe.close();
+        }
     }
 }

@@ -70,14 +70,26 @@ impl Pipes {
         if self.0.stopping.is_cancelled() {
             return Err(self.down("it was taken out of the configuration"));
         }
+        if slot.is_over() {
+            return Err(self.down("nobody waits for it any more"));
+        }
+        let before = locked(&slot.pipe).clone();
+        if let Some(before) = &before {
+            // Two at once would fight for the same port, lock or profile.
+            let _ = tokio::time::timeout(FAREWELL, before.until_gone()).await;
+        }
         self.bide(slot, &mut tries).await?;
         let restarted = tries.has_opened();
-        let before = locked(&slot.pipe).clone();
-        let asleep = slot.asleep();
+        let is_asleep = slot.asleep().is_some();
         let audience = match (&owner, &before) {
-            (_, Some(before)) => before.audience().heir(),
-            (Some(session), None) if self.0.terms.era == Era::Legacy => Audience::only(session),
-            _ => Audience::shared(),
+            (_, Some(before)) => {
+                before.audience().prune();
+                before.audience().clone()
+            }
+            (Some(session), None) if self.0.terms.era == Era::Legacy => {
+                Arc::new(Audience::only(session))
+            }
+            _ => Arc::new(Audience::shared()),
         };
         let starting = self.start(slot, audience, owner.as_deref(), greet);
         let opened = tokio::select! {
@@ -98,25 +110,28 @@ impl Pipes {
         let server = &self.0.terms.server;
         match opened {
             Ok(pipe) => {
-                if let Some(before) = &before {
-                    self.tell_again(before, &pipe).await;
-                }
-                slot.opened(&mut tries, &pipe);
-                if pipe.greeting().is_some() {
-                    self.0.opener.ready(&self.0.terms);
+                if !slot.opened(&mut tries, &pipe) {
+                    pipe.close();
+                    return Err(self.down("nobody waits for it any more"));
                 }
                 self.watch(slot, &pipe, owner.as_ref());
-                self.show_state();
-                if let Some(asleep) = asleep {
+                if let Some(before) = before.clone() {
+                    pipe.seen().take_over(before.seen());
+                    let (pipes, now) = (self.clone(), pipe.clone());
+                    self.0.tasks.spawn(async move {
+                        pipes.tell_again(&before, &now).await;
+                        if now.greeting().is_some() {
+                            pipes.verify(&before, &now).await;
+                        }
+                    });
+                }
+                if pipe.greeting().is_some() {
+                    self.got_ready(slot);
+                }
+                if is_asleep {
                     self.0.terms.metrics.child_woke(server, asked.elapsed());
                     info!(%server, "The server is awake.");
-                    let (pipes, woken) = (self.clone(), pipe.clone());
-                    self.0.tasks.spawn(async move {
-                        pipes.verify(&asleep, &woken).await;
-                    });
-                    return Ok(pipe);
-                }
-                if restarted {
+                } else if restarted {
                     let fallen = before.and_then(|before| before.fallen());
                     let reason = match fallen {
                         Some((_, why)) if why.starts_with(HUNG) => "hung",
@@ -124,7 +139,6 @@ impl Pipes {
                     };
                     self.0.terms.metrics.child_restarted(server, reason);
                 }
-                info!(%server, "The server is ready.");
                 Ok(pipe)
             }
             Err(trouble) => Err(match trouble {
@@ -143,7 +157,6 @@ impl Pipes {
                         trouble.push_str(&sentence);
                     }
                     slot.failed(&trouble);
-                    self.show_state();
                     let incident = known.as_ref().map(|known| known.id.as_str());
                     let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
                     let remedy = remedy.map(|remedy| remedy.id.as_str());
@@ -152,6 +165,13 @@ impl Pipes {
                 }
             }),
         }
+    }
+
+    /// A server has said what it is.
+    pub(super) fn got_ready(&self, slot: &Slot) {
+        slot.ready();
+        self.0.opener.ready(&self.0.terms);
+        info!(server = %self.0.terms.server, "The server is ready.");
     }
 
     /// Lets the time pass that is due after a failure; a longer one is the caller's to spend.
@@ -173,7 +193,7 @@ impl Pipes {
     async fn start(
         &self,
         slot: &Slot,
-        audience: Audience,
+        audience: Arc<Audience>,
         owner: Option<&Session>,
         greet: bool,
     ) -> Result<Arc<Pipe>, Trouble> {
@@ -204,8 +224,9 @@ impl Pipes {
             return;
         }
         let telling = async {
-            if let Some(level) = before.level() {
-                now.note_level(level);
+            if let Some(level) = before.level()
+                && now.lower_level(level)
+            {
                 let _ = now
                     .request_own("logging/setLevel", &level_params(level))
                     .await;
@@ -225,6 +246,10 @@ impl Pipes {
         let _ = tokio::time::timeout(self.0.start_timeout, telling).await;
     }
 }
+
+/// So long is waited for the process before to go; it has been told, or has ended, and is killed
+/// before that.
+const FAREWELL: Duration = Duration::from_secs(6);
 
 /// How long a call waits for the next try by itself.
 const PATIENCE: Duration = Duration::from_secs(1);

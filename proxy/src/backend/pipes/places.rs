@@ -2,9 +2,10 @@
 //!
 //! A slot is common to several sessions or one session's own. Nothing here opens a pipe.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use chillgate_wire::Era;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Care;
 use super::slot::{Lanes, Luck, Slot, Starts};
@@ -35,6 +36,8 @@ pub(super) struct Places {
     own: Mutex<Map<Arc<str>, Lanes>>,
     /// Sessions to their places in a pool.
     seated: Mutex<Map<Arc<str>, usize>>,
+    /// Those for one request each, as long as there is anything in them.
+    singles: Mutex<Vec<Weak<Slot>>>,
     starts: Arc<Starts>,
 }
 
@@ -47,6 +50,7 @@ impl Places {
             common: Mutex::default(),
             own: Mutex::default(),
             seated: Mutex::default(),
+            singles: Mutex::default(),
             starts: care.starts.clone(),
         }
     }
@@ -54,6 +58,14 @@ impl Places {
     /// Whether each request has a process of its own.
     pub(super) fn is_per_request(&self) -> bool {
         self.isolation == Isolation::Request
+    }
+
+    /// Whether several agents may meet the same process.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(
+            self.isolation,
+            Isolation::Auto | Isolation::Shared | Isolation::Pool(_)
+        )
     }
 
     /// Hosts that a server may ask something get a pipe of their own, so that its questions
@@ -87,9 +99,13 @@ impl Places {
     }
 
     /// A slot for one request alone.
-    pub(super) fn single(&self, session: &Session) -> Arc<Slot> {
+    pub(super) fn single(&self, session: &Session, place: OwnedSemaphorePermit) -> Arc<Slot> {
         let agent = &session.agent.name;
-        Arc::new(Slot::new(Some(agent.clone()), self.luck(agent)))
+        let slot = Arc::new(Slot::single(agent.clone(), self.luck(agent), place));
+        let mut singles = locked(&self.singles);
+        singles.retain(|single| single.strong_count() > 0);
+        singles.push(Arc::downgrade(&slot));
+        slot
     }
 
     /// The slot that can be opened before anybody calls, if there is one.
@@ -110,6 +126,13 @@ impl Places {
     pub(super) fn all(&self) -> Vec<Arc<Slot>> {
         let mut all = self.all_common();
         all.extend(locked(&self.own).values().flat_map(Lanes::all).cloned());
+        all
+    }
+
+    /// The same with those for one request each.
+    pub(super) fn all_and_singles(&self) -> Vec<Arc<Slot>> {
+        let mut all = self.all();
+        all.extend(locked(&self.singles).iter().filter_map(Weak::upgrade));
         all
     }
 
@@ -149,6 +172,11 @@ impl Places {
         let mut all: Vec<_> = locked(&self.common).drain().map(|(_, slot)| slot).collect();
         let own: Vec<_> = locked(&self.own).drain().collect();
         all.extend(own.iter().flat_map(|(_, lanes)| lanes.all()).cloned());
+        all.extend(
+            locked(&self.singles)
+                .drain(..)
+                .filter_map(|it| it.upgrade()),
+        );
         all
     }
 

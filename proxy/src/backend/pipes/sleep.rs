@@ -15,18 +15,11 @@ use super::slot::Slot;
 use crate::backend::BackendError;
 use crate::backend::greeting::{Greeting, META_OF_THE_GATE};
 use crate::backend::pipe::Pipe;
+use crate::backend::pipe::seen::LISTS;
 use crate::backend::said::severity;
 use crate::era::server::{self, Came};
 use crate::exchange::Exchange;
 use crate::lock::locked;
-
-/// Every list, the member of its result and the capability that it goes with.
-const LISTS: [(&str, &str, &str); 4] = [
-    ("tools/list", "tools", "tools"),
-    ("prompts/list", "prompts", "prompts"),
-    ("resources/list", "resources", "resources"),
-    ("resources/templates/list", "resources", "resources"),
-];
 
 /// Pages and bytes of its lists that are kept of one process; what has more is not put to sleep.
 const PAGES: usize = 100;
@@ -38,27 +31,6 @@ pub(super) struct Asleep {
     pub(super) greeting: Greeting,
     /// Answers by list and cursor.
     pages: HashMap<(&'static str, Option<String>), Envelope>,
-}
-
-impl Asleep {
-    /// Whether both list the same, to the letter.
-    fn lists_differing(&self, now: &Self) -> Vec<&'static str> {
-        let mut found = Vec::new();
-        for (method, _, told) in LISTS {
-            let of = |all: &Self| {
-                let pages = all.pages.iter().filter(|((of, _), _)| *of == method);
-                let mut pages: Vec<_> = pages
-                    .map(|((_, cursor), page)| (cursor.clone(), page.result().map(<[u8]>::to_vec)))
-                    .collect();
-                pages.sort();
-                pages
-            };
-            if of(self) != of(now) && !found.contains(&told) {
-                found.push(told);
-            }
-        }
-        found
-    }
 }
 
 impl Pipes {
@@ -77,6 +49,7 @@ impl Pipes {
                 let asking = pipe.request_own(method, params.as_bytes());
                 let answer = tokio::time::timeout(self.0.start_timeout, asking).await;
                 let answer = answer.ok()?.ok()?;
+                pipe.seen().note((method, cursor.clone()), &answer);
                 let Some(result) = answer.result() else {
                     // It has no such list, whatever it said before.
                     pages.insert((method, cursor), answer);
@@ -102,14 +75,21 @@ impl Pipes {
     /// Stops a process that nobody uses, if nobody does until all its lists are read. Returns
     /// whether it sleeps now.
     pub(super) async fn put_to_sleep(&self, slot: &Slot, pipe: &Arc<Pipe>) -> bool {
-        let calls = pipe.calls();
+        // Only processes: a server elsewhere lives on, and chillgate would not hear what it says. And
+        // one that has something to say to somebody stays awake.
+        let is_wanted = || !pipe.audience().wanted().is_empty();
+        if pipe.process().is_none() || is_wanted() {
+            return false;
+        }
+        let (calls, notes) = (pipe.calls(), pipe.notes());
         let Some(asleep) = self.read_lists(pipe).await else {
             debug!(server = %self.0.terms.server, "Its lists cannot be kept, so it stays awake.");
             return false;
         };
         // From here on nothing waits: nobody can come in between.
         let is_current = slot.current().is_some_and(|now| Arc::ptr_eq(&now, pipe));
-        if pipe.calls() != calls || !pipe.is_at_rest() || !is_current {
+        let is_as_before = pipe.calls() == calls && pipe.notes() == notes && !is_wanted();
+        if !is_as_before || !pipe.is_at_rest() || !is_current {
             return false;
         }
         *locked(&slot.asleep) = Some(Arc::new(asleep));
@@ -137,9 +117,16 @@ impl Pipes {
         match method {
             "ping" => return Some(self.own_result(exchange, b"{}")),
             "logging/setLevel" if session.era() == Era::Legacy => {
-                // It is told when it wakes.
+                // It is told when it wakes: what the process before was told, the next one is.
                 let level = request.text(&["params", "level"])?;
-                session.set_log_level(severity(&level)?);
+                let level = severity(&level)?;
+                let pipe = locked(&slot.pipe).clone()?;
+                if pipe.audience().is_shared() {
+                    session.set_log_level(level);
+                    pipe.lower_level(level);
+                } else {
+                    pipe.note_level(level);
+                }
                 return Some(self.own_result(exchange, b"{}"));
             }
             _ => {}
@@ -148,6 +135,12 @@ impl Pipes {
         let cursor = request.text(&["params", "cursor"]);
         let cursor = cursor.map(std::borrow::Cow::into_owned);
         let page = asleep.pages.get(&(method, cursor))?;
+        // What a server of 2026-07-28 says to one is not for all, unless it says so.
+        let scope = page.get(&["result", "cacheScope"]);
+        let is_shared = self.0.terms.era == Era::Modern && self.0.places.is_shared();
+        if is_shared && scope.is_none_or(|scope| scope != br#""public""#) {
+            return None;
+        }
         let answer = page.with_id(exchange.host_id.as_bytes());
         if self.0.terms.era == Era::Modern && session.era() == Era::Legacy {
             return match server::from_modern(method, answer) {
@@ -158,17 +151,30 @@ impl Pipes {
         Some(Ok(answer))
     }
 
-    /// A process has been woken: whether it lists what it did before.
-    pub(super) async fn verify(&self, before: &Asleep, pipe: &Arc<Pipe>) {
-        let Some(now) = self.read_lists(pipe).await else {
-            return;
-        };
-        for page in now.pages.values() {
-            self.0.repeatable.note(page);
+    /// Another process is there than the one that hosts were shown the lists of: whether it shows
+    /// the same.
+    pub(super) async fn verify(&self, before: &Pipe, now: &Arc<Pipe>) {
+        let mut changed = Vec::new();
+        for (method, cursor) in before.seen().pages() {
+            let params = params(now.era(), cursor.as_deref());
+            let asking = now.request_own(method, params.as_bytes());
+            let Ok(Ok(page)) = tokio::time::timeout(self.0.start_timeout, asking).await else {
+                return;
+            };
+            if method == "tools/list" {
+                self.0.repeatable.note(&page);
+            }
+            let told = LISTS.into_iter().find(|(list, ..)| *list == method);
+            if now.seen().note((method, cursor), &page)
+                && let Some((.., told)) = told
+                && !changed.contains(&told)
+            {
+                changed.push(told);
+            }
         }
-        for list in before.lists_differing(&now) {
-            info!(server = %self.0.terms.server, list, "It lists something else than before it slept.");
-            pipe.tell_changed(list);
+        for list in changed {
+            info!(server = %self.0.terms.server, list, "It lists something else than before.");
+            now.tell_changed(list);
         }
     }
 }

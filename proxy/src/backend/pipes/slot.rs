@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -33,7 +33,11 @@ pub(super) struct Slot {
     /// Another process is here than before.
     changed: Notify,
     is_looping: AtomicBool,
+    /// Nothing is opened here any more. Set while `pipe` is locked.
+    is_over: AtomicBool,
     is_leased: AtomicBool,
+    /// A place among those that may be there for one request each, until its process is gone.
+    _place: Option<OwnedSemaphorePermit>,
     /// How often it has been leased.
     leases: AtomicU64,
 }
@@ -104,9 +108,31 @@ impl Slot {
             luck,
             changed: Notify::new(),
             is_looping: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            _place: None,
             is_leased: AtomicBool::new(false),
             leases: AtomicU64::new(0),
         }
+    }
+
+    /// One for a single request, which holds its place until its process is gone.
+    pub(super) fn single(agent: Arc<str>, luck: Luck, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            _place: Some(place),
+            ..Self::new(Some(agent), luck)
+        }
+    }
+
+    /// Nothing is to be opened here from now on; the pipe that is here, to be closed.
+    pub(super) fn end(&self) -> Option<Arc<Pipe>> {
+        let mut pipe = locked(&self.pipe);
+        self.is_over.store(true, Ordering::Relaxed);
+        pipe.take()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let _pipe = locked(&self.pipe);
+        self.is_over.load(Ordering::Relaxed)
     }
 
     pub(super) fn current(&self) -> Option<Arc<Pipe>> {
@@ -190,16 +216,27 @@ impl Slot {
         locked(&self.luck.0).backoff.reset();
     }
 
-    /// It is open.
-    pub(super) fn opened(&self, tries: &mut Tries, pipe: &Arc<Pipe>) {
+    /// It is open. Returns false where nobody wants it any more.
+    pub(super) fn opened(&self, tries: &mut Tries, pipe: &Arc<Pipe>) -> bool {
         tries.opened = Some(Instant::now());
         tries.has_opened = true;
-        *locked(&self.pipe) = Some(pipe.clone());
+        {
+            let mut here = locked(&self.pipe);
+            if self.is_over.load(Ordering::Relaxed) {
+                return false;
+            }
+            *here = Some(pipe.clone());
+        }
         *locked(&self.asleep) = None;
-        *locked(&self.trouble) = None;
         tries.unspoken.reset();
-        locked(&self.luck.0).backoff.reset();
         self.changed.notify_waiters();
+        true
+    }
+
+    /// It has said what it is.
+    pub(super) fn ready(&self) {
+        *locked(&self.trouble) = None;
+        locked(&self.luck.0).backoff.reset();
     }
 
     /// Until a process that was here has ended by itself. One that sleeps is there.

@@ -114,30 +114,29 @@ impl Pipes {
                 () = tokio::time::sleep(SPARE) => {}
                 () = pipes.0.stopping.cancelled() => return,
             }
-            let _tries = slot.opening.lock().await;
-            let pipe = locked(&slot.pipe).clone();
-            if let Some(pipe) = pipe
-                && pipe.audience().is_empty()
-                && pipe.is_at_rest()
-            {
-                pipes.0.places.forget(&slot);
-                locked(&slot.pipe).take();
-                pipe.close();
-                pipes.show_state();
+            loop {
+                {
+                    let _tries = slot.opening.lock().await;
+                    let pipe = locked(&slot.pipe).clone();
+                    let is_used = pipe.as_ref().is_some_and(|it| !it.audience().is_empty());
+                    if is_used || slot.is_over() {
+                        return;
+                    }
+                    if pipe.is_none_or(|pipe| pipe.is_at_rest()) {
+                        pipes.0.places.forget(&slot);
+                        if let Some(pipe) = slot.end() {
+                            pipe.close();
+                        }
+                        return;
+                    }
+                }
+                // It works on something; whoever wanted that is gone, and it will be done some time.
+                tokio::select! {
+                    () = tokio::time::sleep(SPARE) => {}
+                    () = pipes.0.stopping.cancelled() => return,
+                }
             }
         });
-    }
-
-    /// Says in metrics how the server is.
-    pub(super) fn show_state(&self) {
-        let metrics = &self.0.terms.metrics;
-        let server = &self.0.terms.server;
-        let state = self.state_now();
-        metrics.child_up(server, matches!(state, State::Ready | State::Asleep));
-        metrics.child_looping(server, matches!(state, State::Looping(_)));
-        let asleep = self.0.places.all();
-        let asleep = asleep.iter().filter(|slot| slot.asleep().is_some()).count();
-        metrics.children_asleep(server, asleep);
     }
 }
 
@@ -155,7 +154,7 @@ impl Watch {
         let every = every.clamp(OFTEN, SELDOM);
         let (mut calls, mut used) = (self.pipe.calls(), Instant::now());
         let (mut heard, mut probed) = (self.pipe.heard(), Instant::now());
-        let mut failures = 0;
+        let (mut failures, mut given_up) = (0, self.pipe.given_up());
         loop {
             sleep(every).await;
             if self.pipe.calls() != calls || !self.pipe.is_at_rest() {
@@ -167,9 +166,8 @@ impl Watch {
                 } else {
                     idle
                 };
-                if used.elapsed() >= idle && self.pipe.audience().wanted().is_empty() {
+                if used.elapsed() >= idle {
                     if self.pipes.put_to_sleep(&self.slot, &self.pipe).await {
-                        self.pipes.show_state();
                         return;
                     }
                     used = Instant::now();
@@ -180,13 +178,18 @@ impl Watch {
                 continue;
             }
             probed = Instant::now();
-            // One that works on a call may have no hand free; the call has its own deadline.
-            if self.pipe.heard() != heard || self.pipe.running() > 0 {
-                (heard, failures) = (self.pipe.heard(), 0);
+            if self.pipe.heard() != heard {
+                (heard, given_up, failures) = (self.pipe.heard(), self.pipe.given_up(), 0);
+                continue;
+            }
+            // One that works on a call may have no hand free, and the call has its own deadline. But
+            // where one call after the other has come to nothing, it does not work.
+            let lost = self.pipe.given_up() - given_up;
+            if self.pipe.running() > 0 && lost < u64::from(probe.failures) {
                 continue;
             }
             if self.answers(probe).await {
-                (heard, failures) = (self.pipe.heard(), 0);
+                (heard, given_up, failures) = (self.pipe.heard(), self.pipe.given_up(), 0);
                 continue;
             }
             failures += 1;
@@ -238,7 +241,6 @@ impl Watch {
             return;
         }
         *locked(&self.slot.trouble) = Some(why);
-        self.pipes.show_state();
         while self.is_missed() {
             let wait = {
                 let mut tries = self.slot.opening.lock().await;
@@ -248,7 +250,6 @@ impl Watch {
                     Wait::Unspoken(..) => return,
                 }
             };
-            self.pipes.show_state();
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.pipes.0.stopping.cancelled() => return,

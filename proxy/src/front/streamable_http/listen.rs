@@ -345,11 +345,15 @@ async fn tcp(
     let Some(tls) = tls else {
         return connection(endpoint, gate, stream, peer).await;
     };
-    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection(endpoint, gate, stream, peer).await,
-        Ok(Err(error)) => debug!(%error, "A TLS handshake failed."),
-        Err(_) => debug!("A TLS handshake took too long."),
-    }
+    // Boxed, so that connections without it take no room for it.
+    Box::pin(async {
+        match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => connection(endpoint, gate, stream, peer).await,
+            Ok(Err(error)) => debug!(%error, "A TLS handshake failed."),
+            Err(_) => debug!("A TLS handshake took too long."),
+        }
+    })
+    .await;
 }
 
 async fn connection<S>(endpoint: Arc<Endpoint>, gate: Gate, stream: S, peer: Option<Arc<str>>)

@@ -437,6 +437,12 @@ fn what_programs_say_meets_its_remedy() {
             "",
         ),
         (
+            Run,
+            "it wrote more than 100 lines a minute on its standard output that are no messages of MCP, such as \"tick\"",
+            "babble",
+            "console.error",
+        ),
+        (
             Start,
             "it did not answer within 60 s; is it an MCP server that speaks stdio?",
             "silent",

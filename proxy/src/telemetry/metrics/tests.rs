@@ -169,7 +169,13 @@ fn every_family_has_help_and_a_type() {
     let metrics = Metrics::new();
     metrics.sessions(3);
     metrics.streams("legacy", 2);
-    metrics.child_up("files", true);
+    metrics.children_from(|| {
+        vec![ServerHealth {
+            server: "files".into(),
+            up: Some(true),
+            ..ServerHealth::default()
+        }]
+    });
     metrics.child_restarted("files", "ended");
     metrics.child_protocol_error("files", "not_json");
     metrics.child_stderr_dropped("files", 7);

@@ -112,6 +112,7 @@ const TOOLS: &[(&str, &str)] = &[
         "deploy",
         "answers like echo; its `region` and `place.count` have header fields",
     ),
+    ("mute", "closes its output and lives on"),
     ("slowly", "may run as a task"),
     ("only-as-task", "runs as a task or not at all"),
     ("sign-in", "wants the host's user to open a page first"),
@@ -255,6 +256,13 @@ pub(crate) async fn call(
         "go-deaf" => {
             server.is_deaf.store(true, Ordering::Relaxed);
             "farewell".to_owned()
+        }
+        "mute" => {
+            // Its output ends; it reads on, and lives until it is killed.
+            let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null");
+            let nowhere = nowhere.expect("/dev/null is there");
+            rustix::stdio::dup2_stdout(&nowhere).expect("one more descriptor");
+            return None;
         }
         "cwd" => {
             std::env::current_dir().map_or_else(|e| e.to_string(), |d| d.display().to_string())
