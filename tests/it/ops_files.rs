@@ -106,7 +106,7 @@ async fn files_are_read_listed_and_written_with_their_hashes() {
     let (gate, host) = gate().await;
     let base = gate.folder();
     let file = base.join("data/a.conf");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o4640)).unwrap();
     let read = host.call("app_read", json!({"path": "a.conf"})).await;
     let said = read.result()["structuredContent"].clone();
     assert_eq!(said["text"], "a = 1\n");
@@ -157,6 +157,7 @@ async fn files_are_read_listed_and_written_with_their_hashes() {
     let said = wrote.result()["structuredContent"].clone();
     assert_eq!(said["before_sha256"], hash, "{}", wrote.answer());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "a = 2\n");
+    // What it allowed stays, but not that it runs as its owner.
     assert_eq!(
         file.metadata().unwrap().permissions().mode() & 0o7777,
         0o640

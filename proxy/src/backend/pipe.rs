@@ -77,7 +77,7 @@ pub struct Pipe {
     calls: AtomicU64,
     users: AtomicUsize,
     heard: AtomicU64,
-    /// Notifications of the server among them, and requests whose caller did not wait any longer.
+    /// Notifications of the server among them, and requests that ran out of time.
     notes: AtomicU64,
     given_up: AtomicU64,
     /// It works on something that no call waits for.
@@ -413,7 +413,7 @@ impl Pipe {
         self.notes.load(Ordering::Relaxed)
     }
 
-    /// How many requests have ended before the server answered them.
+    /// How many requests of hosts ran out of time before the server answered them.
     pub fn given_up(&self) -> u64 {
         self.given_up.load(Ordering::Relaxed)
     }

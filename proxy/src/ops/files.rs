@@ -318,11 +318,14 @@ impl FilePlan {
         let temporary = format!(".chillgate-{}", crate::session::random_id());
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let new = openat(&folder, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(said)?;
+        // A new file is everybody's as far as chillgate's umask says; one that is replaced keeps what it
+        // allowed, but for setuid and setgid, which are not for a content that an agent chose.
+        let mode = if old.is_some() { 0o600 } else { 0o666 };
+        let new = openat(&folder, &temporary, flags, Mode::from_raw_mode(mode)).map_err(said)?;
         let written = (|| {
             write_all(&new, content.as_bytes()).map_err(|error| format!("{shown}: {error}"))?;
             match &old {
-                None => fchmod(&new, Mode::from_raw_mode(0o644)).map_err(said)?,
+                None => {}
                 Some(old) => {
                     let own = fstat(&new).map_err(said)?;
                     if (own.st_uid, own.st_gid) != (old.st_uid, old.st_gid) {
@@ -333,7 +336,7 @@ impl FilePlan {
                             )
                         })?;
                     }
-                    fchmod(&new, Mode::from_raw_mode(old.st_mode & 0o7777)).map_err(said)?;
+                    fchmod(&new, Mode::from_raw_mode(old.st_mode & 0o777)).map_err(said)?;
                 }
             }
             fsync(&new).map_err(said)?;

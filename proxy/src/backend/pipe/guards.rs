@@ -86,7 +86,11 @@ impl Drop for Awaited {
             return;
         }
         if let Some(pending) = locked(&self.pipe.pending).remove(&self.number) {
-            self.pipe.given_up.fetch_add(1, Ordering::Relaxed);
+            // A host that has thought better of it says nothing about the server.
+            let exchange = pending.exchange.as_ref();
+            if exchange.is_some_and(|exchange| exchange.ended().is_none()) {
+                self.pipe.given_up.fetch_add(1, Ordering::Relaxed);
+            }
             if self.pipe.era == Era::Modern
                 && pending
                     .exchange

@@ -18,8 +18,9 @@ pub const LISTS: [(&str, &str, &str); 4] = [
     ("resources/templates/list", "resources", "resources"),
 ];
 
-/// Pages that are remembered.
+/// Pages that are remembered, and the longest cursor of one.
 const MOST: usize = 100;
+const CURSOR: usize = 1024;
 
 /// One page of a list: which list, and its cursor.
 pub type Page = (&'static str, Option<String>);
@@ -36,7 +37,11 @@ impl Seen {
             return;
         };
         let cursor = request.text(&["params", "cursor"]);
-        self.note((list, cursor.map(std::borrow::Cow::into_owned)), answer);
+        // A host may write anything there; only what the server has pages for is kept.
+        let is_long = cursor.as_ref().is_some_and(|cursor| cursor.len() > CURSOR);
+        if answer.result().is_some() && !is_long {
+            self.note((list, cursor.map(std::borrow::Cow::into_owned)), answer);
+        }
     }
 
     /// A page; returns whether it is another one than before.

@@ -224,9 +224,13 @@ impl Pipes {
             return;
         }
         let telling = async {
-            if let Some(level) = before.level()
-                && now.lower_level(level)
-            {
+            // Unless it has been told something newer already.
+            let is_due = |level| match now.audience().is_shared() {
+                true => now.lower_level(level),
+                false => now.level().is_none(),
+            };
+            if let Some(level) = before.level().filter(|level| is_due(*level)) {
+                now.note_level(level);
                 let _ = now
                     .request_own("logging/setLevel", &level_params(level))
                     .await;
