@@ -6,16 +6,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use chillgate_tests::http::{Connection, collect, statuses};
 use chillgate_tests::pace::tail;
-use chillgate_tests::process::{descriptors, peak, resident};
+use chillgate_tests::process::{chillgate, command, descriptors, peak, resident};
 use chillgate_tests::wait::{all, in_turns, long, seconds, within};
-use chillgate_tests::{Gate, Host, modern, until};
+use chillgate_tests::{Gate, Host, PipeHost, modern, until};
 
 use crate::mock;
 
@@ -365,4 +365,31 @@ async fn who_opens_sessions_for_ever_fills_a_table_of_fixed_size() {
     assert!(grown <= 2 * MIB, "{grown} bytes more");
     let scrape = gate.scrape().await;
     assert_eq!(scrape.count("chillgate_sessions", &[]), 5000);
+}
+
+#[tokio::test]
+async fn chillgate_takes_all_descriptors_it_may_have_and_its_servers_get_what_it_was_given() {
+    let script = r#"ulimit -S -n 300; exec "$0" wrap -- "$@""#;
+    let mut command = command("sh");
+    command.args(["-c", script]).arg(chillgate());
+    command.args(mock("a").command());
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
+    command.env("XDG_STATE_HOME", "/dev/null/none");
+    let mut host = PipeHost::start(command);
+    host.open(json!({})).await;
+    let asked = json!({"command": ["sh", "-c", "ulimit -S -n; ulimit -H -n"]});
+    let answer = host.call("run", asked).await;
+    let said = answer["result"]["content"][0]["text"].as_str().unwrap();
+    let said: Value = serde_json::from_str(said).unwrap();
+    let bounds: Vec<&str> = said["out"].as_str().unwrap().split_whitespace().collect();
+    let own = std::fs::read_to_string(format!("/proc/{}/limits", host.child().id().unwrap()));
+    let own = own.unwrap();
+    let own = own
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let own: Vec<&str> = own["Max open files".len()..].split_whitespace().collect();
+    assert_eq!(bounds[0], "300", "{said}");
+    assert_eq!(own[0], own[1], "its own is raised as far as it goes");
+    assert_eq!(bounds[1], own[1], "what servers may ask for stays");
 }
