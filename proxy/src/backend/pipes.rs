@@ -388,6 +388,7 @@ impl Backend for Pipes {
             Err(BackendError::Lost {
                 server,
                 cause,
+                ended,
                 known,
                 ..
             }) => {
@@ -395,6 +396,7 @@ impl Backend for Pipes {
                 let lost = BackendError::Lost {
                     server,
                     cause,
+                    ended,
                     known,
                     retryable: self.0.repeatable.has(request),
                 };
