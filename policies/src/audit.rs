@@ -141,11 +141,16 @@ impl Policy for Audit {
     }
 
     fn on_complete(&self, call: &Call, completion: &Completion) {
+        let cause = completion
+            .cause
+            .as_deref()
+            .map(|cause| clipped(cause, SHORT));
         let _lost = self.write(call, Phase::Done, |record| {
             record.outcome = Some(completion.outcome.as_str());
             if let Outcome::RpcError(code) = completion.outcome {
                 record.rpc_code = Some(code);
             }
+            record.cause = cause;
             record.duration = Some(completion.duration);
             record.delay_ms = millis(completion.delay);
             record.bytes.outward = completion.bytes_out;
@@ -220,6 +225,7 @@ impl Audit {
             delay_ms: 0,
             held: false,
             outcome: None,
+            cause: None,
             rpc_code: None,
             duration: None,
             bytes: Sizes {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::backend::start_ahead;
+use crate::ahead::Ahead;
 use crate::backend::stdio::Child;
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
@@ -30,7 +30,7 @@ use crate::front::stdio;
 use crate::front::streamable_http::listen::Bound;
 use crate::gate::Gate;
 use crate::health::{self, Health, Heartbeat, Readiness};
-use crate::incidents::{Finding, Incidents};
+use crate::incidents::Incidents;
 use crate::ops::Operations;
 use crate::reload::{self, Reloader};
 use crate::rest;
@@ -50,8 +50,6 @@ use told::{budgets_left, children, endpoint_health, server_state};
 
 /// How long the end may take once what runs has finished: the last answers, servers, the audit log.
 const AFTER_DRAIN: Duration = Duration::from_secs(12);
-/// How long the look at what went wrong before may take.
-const PREFLIGHT: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +154,8 @@ impl App {
                 .collect()
         });
         let servers = live.clone();
-        metrics.children_from(move || children(&servers));
+        let known = fixtures.incidents.clone();
+        metrics.children_from(move || children(&servers, &known));
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
         metrics.budgets_from(move || budgets_left(&chain, &ledger));
         let endpoints = fixtures.operations.endpoints().clone();
@@ -224,15 +223,8 @@ impl App {
         );
         running.spawn(reloader.run());
         if matches!(self.mode, Mode::Serve) {
-            // What would fail is tried once somebody calls.
-            let held_back = self.look_before(config).await;
-            for server in self.live.pin().routes.all() {
-                if held_back.contains(server.name()) {
-                    continue;
-                }
-                let (server, drain) = (Arc::downgrade(server), self.fixtures.drain.clone());
-                self.fixtures.tasks.spawn(start_ahead(server, drain));
-            }
+            let ahead = Ahead::of(&self.live.pin(), None);
+            ahead.start(&self.fixtures).await;
         }
         let stdio = fronts
             .iter()
@@ -262,47 +254,6 @@ impl App {
         let (linger, deadline) = self.patience();
         notices.stopping(linger.max(deadline) + AFTER_DRAIN);
         self.stop(running, serving).await
-    }
-
-    /// What went wrong the last times is looked at before anything is started. Returns the servers
-    /// that would fail.
-    async fn look_before(&self, config: &Config) -> Vec<Arc<str>> {
-        let incidents = self.fixtures.incidents.clone();
-        let commands = config
-            .server
-            .iter()
-            .filter_map(|(name, server)| match server {
-                Server::Command(command) => Some((name.to_string(), Child::new(command.clone()))),
-                _ => None,
-            });
-        let commands: Vec<_> = commands.collect();
-        let looking = tokio::task::spawn_blocking(move || {
-            let candidates = commands
-                .iter()
-                .filter_map(|(name, child)| child.candidate(name, &incidents));
-            let candidates: Vec<_> = candidates.collect();
-            incidents.preflight(&candidates)
-        });
-        // A disk that does not answer must not keep the other servers from starting.
-        let Ok(Ok(found)) = tokio::time::timeout(PREFLIGHT, looking).await else {
-            warn!("What went wrong before could not be looked at in time.");
-            return Vec::new();
-        };
-        for finding in &found {
-            let of_kind =
-                |other: &&Finding| other.server == finding.server && other.check == finding.check;
-            let count = found.iter().filter(of_kind).count();
-            self.fixtures
-                .metrics
-                .preflight(&finding.server, finding.check, count);
-            warn!(server = %finding.server, check = finding.check, incident = %finding.incident,
-                remedy = finding.remedy.as_deref(), cause = %finding.says, advice = finding.advice.as_deref(),
-                "Found what made the server fail before.");
-        }
-        let failing = found.iter().filter(|finding| finding.failing);
-        failing
-            .map(|finding| Arc::from(finding.server.as_str()))
-            .collect()
     }
 
     fn probes(

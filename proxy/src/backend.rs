@@ -24,6 +24,7 @@ pub mod http_sse;
 pub mod modern_http;
 pub mod pipe;
 pub mod pipes;
+pub mod reach;
 pub(crate) mod said;
 pub mod stdio;
 pub mod streamable_http;
@@ -201,6 +202,8 @@ pub enum BackendError {
         server: Arc<str>,
         /// What happened.
         cause: String,
+        /// How its process ended, without a word of its own.
+        ended: Option<Arc<str>>,
         /// Asking a second time does no harm.
         retryable: bool,
         /// What is known of such failures.
@@ -232,4 +235,17 @@ pub enum BackendError {
         /// What is full.
         cause: String,
     },
+}
+
+impl BackendError {
+    /// Why the server went away under a request, for those who must not hear what it said last.
+    pub fn fate(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Lost {
+                ended: Some(ended), ..
+            } => Some(ended.clone()),
+            Self::Lost { cause, .. } => Some(cause.as_str().into()),
+            _ => None,
+        }
+    }
 }

@@ -275,6 +275,9 @@ impl Gate {
             .as_ref()
             .map_or(0, |answer| answer.raw().len() as u64);
         let mut completion = Completion::of(outcome).bytes_out(bytes);
+        if let Err(Refusal::Server(error)) = answer {
+            completion = completion.cause(error.fate());
+        }
         if let (true, Ok(answer)) = (route.is_chill, answer)
             && let Some(levels) = inbound::chill_levels(answer)
         {

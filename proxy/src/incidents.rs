@@ -21,6 +21,7 @@ pub mod environment;
 pub mod file;
 pub mod fingerprint;
 pub mod moment;
+mod note;
 pub mod preflight;
 pub mod remedies;
 pub mod secrets;
@@ -32,10 +33,10 @@ pub use moment::Moment;
 pub use preflight::{Candidate, Finding};
 pub use secrets::Secrets;
 
-use book::{Book, Event, Failure, SETTLED, Sample};
+use book::{Book, Event};
 use environment::Environment;
 use file::{Found, Kept, Place};
-use remedies::{Rules, Seen};
+use remedies::Rules;
 use writer::{Job, Recovered};
 
 use crate::config::remedy::Remedy;
@@ -44,12 +45,8 @@ use crate::supervisor::{Launch, Status};
 
 /// Events that wait to be written; while they cannot be, the oldest go.
 const PENDING: usize = 1000;
-/// Patterns of one server that go on at one time.
-const ONGOING: usize = 64;
 /// The most findings of one server.
 const FINDINGS: usize = 8;
-/// The last lines that a sample keeps.
-const WORDS: usize = 8;
 /// How long the end waits for the last write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -77,7 +74,13 @@ pub struct Incident {
 pub struct Facts {
     launch: Launch,
     environment: Environment,
-    secrets: Secrets,
+}
+
+impl Facts {
+    /// What must not be told of it.
+    pub fn secrets(&self) -> &Secrets {
+        &self.launch.secrets
+    }
 }
 
 /// What is known about a failure, for whoever is told of it.
@@ -251,123 +254,31 @@ impl Incidents {
     }
 
     /// What is known of a start with this; looks at the program's file.
-    pub fn facts(&self, launch: Launch, secrets: Secrets) -> Facts {
+    pub fn facts(&self, launch: Launch) -> Facts {
         Facts {
             environment: Environment::of(&launch, &self.0.salt),
             launch,
-            secrets,
         }
     }
 
-    /// Puts a failure down and says what is known about it.
-    pub fn note(&self, incident: Incident) -> Recognised {
-        let none = Secrets::default();
-        let secrets = incident
-            .facts
-            .as_ref()
-            .map_or(&none, |facts| &facts.secrets);
-        let cause = secrets.mask(&incident.cause);
-        let words = secrets.mask_lines(&incident.words);
-        let what = fingerprint::telling_line(&words).unwrap_or(&cause);
-        let what = fingerprint::clipped(what).to_owned();
-        let ended = incident
-            .status
-            .map(|status| status.to_string())
-            .unwrap_or_default();
-        let line = fingerprint::normalised(&what);
-        let id = fingerprint::id(&incident.server, incident.phase, &ended, &line);
-        let rules = locked(&self.0.shared.state).rules.clone();
-        let advice = rules.find(Seen {
-            server: &incident.server,
-            phase: incident.phase,
-            status: incident.status,
-            text: &format!("{cause}\n{}", words.join("\n")),
-        });
-        let check = advice.as_ref().and_then(|advice| advice.check.clone());
-        let skipped = words.len().saturating_sub(WORDS);
-        let last_words = words.iter().skip(skipped);
-        let failure = |is_new_outage| Failure {
-            id: id.clone(),
-            server: incident.server.to_string(),
-            phase: incident.phase,
-            ended,
-            what,
-            is_new_outage,
-            remedy: advice,
-            environment: incident
-                .facts
-                .as_ref()
-                .map(|facts| facts.environment.clone())
-                .unwrap_or_default(),
-            sample: Sample {
-                at: incident.at,
-                cause: fingerprint::clipped(&cause).to_owned(),
-                words: last_words
-                    .map(|line| fingerprint::clipped(line).to_owned())
-                    .collect(),
+    /// The same of a server somewhere else: its address, and what is sent with each request.
+    pub fn facts_of_remote(
+        &self,
+        server: &str,
+        address: &str,
+        headers: &[(String, String)],
+    ) -> Facts {
+        let values = headers.iter().map(|(_, value)| value.as_str());
+        // `Bearer X` is as secret without its first word.
+        let words = values.clone().flat_map(str::split_whitespace);
+        Facts {
+            environment: Environment::of_remote(address, headers, &self.0.salt),
+            launch: Launch {
+                name: server.to_owned(),
+                secrets: Secrets::new(values.chain(words)),
+                ..Launch::default()
             },
-        };
-        let (is_new_outage, before) = {
-            let mut state = locked(&self.0.shared.state);
-            let before = state
-                .book
-                .patterns
-                .get(&id)
-                .map(|pattern| pattern.last_seen);
-            let local = state
-                .servers
-                .entry(incident.server.to_string())
-                .or_default();
-            let last = local.ongoing.insert(id.clone(), incident.at);
-            if local.ongoing.len() > ONGOING {
-                local.ongoing.pop_first();
-            }
-            let goes_on = last.is_some_and(|last| incident.at < last.plus(SETTLED));
-            // A process that ended in service had been well.
-            (incident.phase == Phase::Run || !goes_on, before)
-        };
-        self.0
-            .shared
-            .put_down(vec![Event::Failed(Box::new(failure(is_new_outage)))]);
-        let recognised = self.recognised(&incident.server, &id, before);
-        match (check, incident.facts) {
-            (Some(check), Some(facts)) => {
-                let launch = facts.launch.clone();
-                self.ask(Job::Look { id, check, launch });
-            }
-            _ => self.ask(Job::Write),
         }
-        recognised
-    }
-
-    fn recognised(&self, server: &str, id: &str, before: Option<Moment>) -> Recognised {
-        let mut state = locked(&self.0.shared.state);
-        let pattern = state.book.patterns.get(id);
-        let remedy = pattern
-            .and_then(|pattern| pattern.remedy.as_ref())
-            .map(|advice| {
-                let credit = state.book.credit(&advice.id);
-                Known {
-                    id: advice.id.clone(),
-                    text: advice.text.clone(),
-                    worked: credit.worked,
-                    passed: credit.passed,
-                    own: advice.own,
-                }
-            });
-        let moment = |of: fn(&Pattern) -> Moment| pattern.map(of).unwrap_or_default();
-        let recognised = Recognised {
-            id: id.to_owned(),
-            count: pattern.map_or(1, |pattern| pattern.count),
-            first_seen: moment(|pattern| pattern.first_seen),
-            last_seen: moment(|pattern| pattern.last_seen),
-            remedy,
-            is_new: before.is_none(),
-        };
-        if let Some(local) = state.servers.get_mut(server) {
-            local.current = Some(Arc::new(recognised.clone()));
-        }
-        recognised
     }
 
     /// A server has refused an era. Whether it has refused the other one before, and has not been
@@ -468,6 +379,16 @@ impl Incidents {
         }
     }
 
+    /// What was found of a server that is no longer configured, or another one by now, is void.
+    /// Returns the checks of that.
+    pub fn void(&self, server: &str) -> Vec<&'static str> {
+        let mut state = locked(&self.0.shared.state);
+        let local = state.servers.get_mut(server);
+        let findings = local.map(|local| std::mem::take(&mut local.findings));
+        let findings = findings.unwrap_or_default();
+        findings.iter().map(|finding| finding.check).collect()
+    }
+
     /// What the last look before a start has found, while the server has not been well since.
     pub fn findings(&self, server: &str) -> Vec<Finding> {
         let state = locked(&self.0.shared.state);
@@ -475,6 +396,13 @@ impl Incidents {
         local
             .map(|local| local.findings.clone())
             .unwrap_or_default()
+    }
+
+    /// What keeps a server from being started before somebody calls it.
+    pub fn held_back(&self, server: &str) -> Option<Finding> {
+        let state = locked(&self.0.shared.state);
+        let findings = &state.servers.get(server)?.findings;
+        findings.iter().find(|finding| finding.failing).cloned()
     }
 
     /// The user's own remedies from now on.

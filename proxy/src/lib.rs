@@ -6,6 +6,7 @@
 //! user wrote, [`snapshot`] what it means, [`reload`] how it changes, [`app`] how all of it starts
 //! and ends. ARCHITECTURE.md beside this crate walks one message through.
 
+pub mod ahead;
 pub mod app;
 pub mod backend;
 pub mod breaks;

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::backend::start_ahead;
+use crate::ahead::Ahead;
 use crate::clock::TokioClock;
 use crate::config::Config;
 use crate::config::load::{self, Loaded, Sources};
@@ -232,10 +232,10 @@ impl Reloader {
                 }
             }
         }
-        for server in now.routes.all() {
-            let (server, drain) = (Arc::downgrade(server), self.fixtures.drain.clone());
-            self.fixtures.tasks.spawn(start_ahead(server, drain));
-        }
+        let (ahead, fixtures) = (Ahead::of(&now, Some(&older)), self.fixtures.clone());
+        self.fixtures
+            .tasks
+            .spawn(async move { ahead.start(&fixtures).await });
         self.fixtures.tasks.spawn(async move {
             let waited = async {
                 // Exchanges that began before keep their snapshot; the last one lets go of it.

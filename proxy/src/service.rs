@@ -169,6 +169,7 @@ fn word(state: State) -> &'static str {
         State::Asleep => "asleep",
         State::Starting => "starting",
         State::Idle => "idle",
+        State::HeldBack => "held back",
         State::Down | State::CrashLoop => "down",
     }
 }
@@ -182,7 +183,7 @@ fn status(readiness: &Readiness) -> String {
         let of_state = |server: &&crate::health::ServerState| word(server.state) == state;
         readiness.servers.iter().filter(of_state).count()
     };
-    let counts: Vec<String> = ["up", "asleep", "starting", "idle", "down"]
+    let counts: Vec<String> = ["up", "asleep", "starting", "idle", "held back", "down"]
         .into_iter()
         .map(|word| (count(word), word))
         .filter(|(count, _)| *count > 0)
@@ -314,11 +315,12 @@ mod tests {
                 server("a", State::Up),
                 server("b", State::Down),
                 server("c", State::Idle),
+                server("d", State::HeldBack),
             ],
         };
         assert_eq!(
             status(&readiness),
-            "Serving; servers: 1 up, 1 idle, 1 down (b)"
+            "Serving; servers: 1 up, 1 idle, 1 held back, 1 down (b)"
         );
         readiness.draining = true;
         assert_eq!(status(&readiness), "Draining");

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{Sandbox, ServerLimits};
+use crate::incidents::Secrets;
 use crate::telemetry::metrics::Metrics;
 
 mod cgroup;
@@ -79,6 +80,8 @@ pub struct Launch {
     pub limits: ServerLimits,
     /// What it may touch; everything if absent.
     pub sandbox: Option<Sandbox>,
+    /// What is taken out of everything that it writes to stderr.
+    pub secrets: Secrets,
 }
 
 /// Why a server did not start.
@@ -181,6 +184,7 @@ struct Started {
     pid: u32,
     child: Child,
     memory: Option<usize>,
+    secrets: Secrets,
     groups: Groups,
     entry: Option<Entry>,
 }
@@ -190,7 +194,8 @@ impl Started {
     fn watched(mut self, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {
         let stderr = self.child.stderr.take();
         let stderr = stderr.ok_or_else(SpawnError::without_pipes)?;
-        let stderr = Stderr::drain(self.name.clone(), stderr, metrics.clone());
+        let secrets = std::mem::take(&mut self.secrets);
+        let stderr = Stderr::drain(self.name.clone(), stderr, metrics.clone(), secrets);
         Ok(self.with(stderr))
     }
 
@@ -230,6 +235,7 @@ async fn start(launch: Launch, input: Stdio) -> Result<Started, SpawnError> {
         pid,
         child,
         memory: launch.limits.memory,
+        secrets: launch.secrets,
         groups: prepared.groups,
         entry,
     })

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::MOCK;
 
 /// A gate that remembers in this folder.
-fn gate(tables: &str, folder: &Path) -> Builder {
+pub(crate) fn gate(tables: &str, folder: &Path) -> Builder {
     Gate::with(&format!(
         "[state]\nfolder = \"{}\"\n{tables}",
         folder.display()
@@ -27,7 +27,7 @@ fn gate(tables: &str, folder: &Path) -> Builder {
 }
 
 /// `chillgate incidents --json --all` over a folder, each by its server.
-async fn listed(folder: &Path) -> BTreeMap<String, Value> {
+pub(crate) async fn listed(folder: &Path) -> BTreeMap<String, Value> {
     let all = incidents(folder, &["--json", "--all"]).await;
     let all: Vec<Value> = serde_json::from_str(&all).unwrap_or_else(|_| panic!("no JSON: {all}"));
     all.into_iter()
@@ -35,7 +35,7 @@ async fn listed(folder: &Path) -> BTreeMap<String, Value> {
         .collect()
 }
 
-async fn incidents(folder: &Path, args: &[&str]) -> String {
+pub(crate) async fn incidents(folder: &Path, args: &[&str]) -> String {
     let mut list = bare();
     list.arg("incidents")
         .args(args)
@@ -49,7 +49,7 @@ async fn incidents(folder: &Path, args: &[&str]) -> String {
 }
 
 /// The entry of a server in `/readyz`.
-async fn ready(gate: &Gate, server: &str) -> Value {
+pub(crate) async fn ready(gate: &Gate, server: &str) -> Value {
     let answer = get(gate.health(), "/readyz").await;
     let all: Value = serde_json::from_str(&answer.text()).unwrap();
     let servers = all["servers"].as_array().unwrap();
@@ -58,7 +58,7 @@ async fn ready(gate: &Gate, server: &str) -> Value {
 }
 
 /// The fields of the first log line of this text about this server.
-fn logged(gate: &Gate, text: &str, server: &str) -> Option<Value> {
+pub(crate) fn logged(gate: &Gate, text: &str, server: &str) -> Option<Value> {
     let lines = gate.log();
     let lines = lines.iter().filter(|line| line.contains(text));
     let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -278,7 +278,7 @@ async fn real_failures_are_recognised_told_with_their_remedy_and_remembered() {
     );
 }
 
-fn found_field<'a>(line: &'a Value, key: &str) -> &'a str {
+pub(crate) fn found_field<'a>(line: &'a Value, key: &str) -> &'a str {
     let at = line.get(key).or_else(|| line.get("fields")?.get(key));
     at.and_then(Value::as_str).unwrap_or_default()
 }
@@ -509,4 +509,180 @@ async fn a_bad_expression_is_a_mistake_of_the_file() {
         said.contains(":6:") && said.contains("found open group") && said.contains("help:"),
         "{said}"
     );
+}
+
+/// What a server was given in confidence and what looks like a credential, as its script writes them.
+const PLANTED: [&str; 3] = [
+    "Zq9-planted-value",
+    "planted-word-of-a-pair",
+    "ghp_PlantedPlantedPlantedPlantedPlanted12",
+];
+
+#[tokio::test]
+async fn a_remedy_is_told_in_five_places_and_a_secret_in_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "echo \"banner of $KEY_OF_MINE\"; echo \"key $KEY_OF_MINE, pair $PAIR_OF_MINE\" >&2; \
+                  p=Planted; echo \"token ghp_$p$p$p$p${p}12\" >&2; \
+                  echo \"KeyError: 'SLACK_BOT_TOKEN'\" >&2; exit 1";
+    let command = toml_list(&["sh", "-c", script].map(str::to_owned));
+    let table = format!(
+        "[server.a]\ncommand = {command}\n\
+         env = {{ KEY_OF_MINE = \"{}\", PAIR_OF_MINE = \"{}\" }}\n",
+        PLANTED[0], PLANTED[1]
+    );
+    let gate = gate(&table, folder.path()).audited().start().await;
+    let host = gate.host().open().await;
+    let error = until("the incident", seconds(20), async || {
+        let error = host.call("x", json!({})).await.answer()["error"].clone();
+        (!error["data"]["incident"].is_null()).then_some(error)
+    })
+    .await;
+    let text = "the server wants the variable SLACK_BOT_TOKEN; set it in `env`";
+    // One: the error.
+    let told = error["data"]["incident"]["remedy"]["text"]
+        .as_str()
+        .unwrap();
+    assert!(told.contains(text), "{error}");
+    assert!(error["message"].as_str().unwrap().contains(text), "{error}");
+    // Two: the log.
+    let line = logged(&gate, "The server did not start.", "a").unwrap();
+    assert_eq!(found_field(&line, "remedy"), "missing-variable", "{line}");
+    assert!(line.to_string().contains(text), "{line}");
+    // Three: readiness.
+    let entry = ready(&gate, "a").await;
+    assert_eq!(entry["remedy"], told, "{entry}");
+    // Four: the doctor, who looks for himself.
+    let mut doctor = bare();
+    doctor
+        .args(["doctor", "--config"])
+        .arg(gate.config())
+        .stdin(Stdio::null());
+    let output = within("the doctor", seconds(40), doctor.output())
+        .await
+        .unwrap();
+    let doctor = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(doctor.contains(text), "{doctor}");
+    // Five: the list.
+    let list = until("the list", seconds(5), async || {
+        let list = incidents(folder.path(), &[]).await;
+        list.contains(text).then_some(list)
+    })
+    .await;
+
+    let readyz = get(gate.health(), "/readyz").await.text();
+    let log = gate.log().join("\n");
+    assert!(log.contains("The server wrote to stderr."), "{log}");
+    let audit = std::fs::read_to_string(gate.folder().join("audit.jsonl")).unwrap();
+    let json = incidents(folder.path(), &["--json", "--all"]).await;
+    drop(gate.stop().await);
+    let kept = std::fs::read_to_string(folder.path().join("incidents.json")).unwrap();
+    for (place, said) in [
+        ("the error", error.to_string()),
+        ("the log", log),
+        ("/readyz", readyz),
+        ("the doctor", doctor),
+        ("the list", list),
+        ("the list as JSON", json),
+        ("the audit log", audit),
+        ("the file", kept),
+    ] {
+        for planted in PLANTED {
+            assert!(!said.contains(planted), "{place} has {planted}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_file_holds_all_and_stays_within_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("incidents.json");
+    let table = "[server.a]\ncommand = [\"no-such-program-here\"]\n";
+    let size = || file.metadata().map_or(0, |meta| meta.len());
+    let fail = async |count: u64, most: u64| {
+        let gate = gate(table, folder.path()).start().await;
+        let host = gate.host().open().await;
+        let error = host.call("x", json!({})).await.answer()["error"].clone();
+        assert_eq!(error["data"]["incident"]["count"], count, "{error}");
+        until("the file to be written", seconds(20), async || {
+            (1..=most).contains(&size()).then_some(())
+        })
+        .await;
+        drop(gate.stop().await);
+    };
+    fail(1, 512 << 10).await;
+    // Many older ones, each as large as one can be.
+    let mut kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let patterns = kept["patterns"].as_object_mut().unwrap();
+    let (own, mut like) = patterns
+        .iter()
+        .next()
+        .map(|it| (it.0.clone(), it.1.clone()))
+        .unwrap();
+    like["lastSeen"] = json!("2026-01-01T00:00:00Z");
+    like["firstSeen"] = json!("2026-01-01T00:00:00Z");
+    let sample = json!({"at": "2026-01-01T00:00:00Z", "cause": "c".repeat(240),
+        "words": vec!["w".repeat(240); 8]});
+    like["samples"] = json!([sample, sample, sample]);
+    for n in 0..490 {
+        let id = format!("{n:08x}");
+        like["id"] = json!(id);
+        patterns.insert(id, like.clone());
+    }
+    let text = kept.to_string();
+    assert!(text.len() > 2 << 20, "{} bytes", text.len());
+    std::fs::write(&file, text).unwrap();
+    fail(2, 512 << 10).await;
+    let size = size();
+    assert!((100_000..=512 << 10).contains(&size), "{size} bytes");
+    let kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(kept["patterns"][&own]["count"], 2, "the latest has gone");
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("incidents")).collect();
+    names.sort();
+    assert_eq!(names, ["incidents.json", "incidents.lock"]);
+}
+
+#[tokio::test]
+async fn a_server_that_has_to_be_killed_is_remembered_for_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("trap '' TERM; {MOCK} --name a; while :; do sleep 0.1; done");
+    let command = toml_list(&["sh", "-c", &script].map(str::to_owned));
+    let table = format!("[server.a]\ncommand = {command}\nera = \"legacy\"\n");
+    let first = gate(
+        &(table.clone() + &crate::mock("calm").table("")),
+        folder.path(),
+    )
+    .start()
+    .await;
+    let host = first.host().open().await;
+    host.call("a__echo", json!({"message": "up"}))
+        .await
+        .result();
+    first.edit(&table, "");
+    let one = until("the incident", seconds(20), async || {
+        listed(folder.path()).await.remove("a")
+    })
+    .await;
+    assert_eq!(
+        (&one["phase"], &one["ended"], &one["remedy"]["id"]),
+        (
+            &json!("stop"),
+            &json!("signal 9 (KILL)"),
+            &json!("deaf-to-its-end")
+        ),
+        "{one}"
+    );
+    drop(first.stop().await);
+    // It is no reason not to start it, nor to warn of it.
+    let second = gate(&table, folder.path()).start().await;
+    until("the server", seconds(20), async || {
+        (ready(&second, "a").await["state"] == "up").then_some(())
+    })
+    .await;
+    assert!(logged(&second, "made the server fail before", "a").is_none());
+    drop(second.stop().await);
+    // Nor did the one that ended as it was told leave anything.
+    assert!(!listed(folder.path()).await.contains_key("calm"));
 }

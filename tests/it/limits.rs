@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use chillgate_tests::pace::tail;
 use chillgate_tests::process::{chillgate, command, descendants, mark, marked, send};
+use chillgate_tests::server::toml_list;
 use chillgate_tests::wait::{long, seconds, within};
 use chillgate_tests::{Gate, Host, until};
 use rustix::process::Signal;
@@ -34,44 +35,100 @@ async fn run(host: &Host, words: &[&str]) -> Value {
     serde_json::from_str(reply.tool_text()).unwrap()
 }
 
+/// When this process ended.
+async fn end_of(pid: u32) -> Instant {
+    until("the end of a process", seconds(20), async || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        // Behind the name, in brackets, stands the state.
+        let lives = stat.is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "));
+        (!lives).then(Instant::now)
+    })
+    .await
+}
+
+/// The record of how a call to this server ended.
+async fn done(gate: &Gate, server: &str) -> Value {
+    let records = gate
+        .records_when("the end of the call", |records| {
+            let done = records.of("phase", "done").of("server", server);
+            done.of("outcome", "server_down").len() == 1
+        })
+        .await;
+    let done = records.of("phase", "done").of("server", server);
+    let done = done.of("outcome", "server_down");
+    done.iter().next().unwrap().clone()
+}
+
 #[tokio::test]
 async fn a_server_that_uses_up_its_memory_dies_alone_and_the_caller_hears_why() {
     let tables = mock("hog").table("limits = { memory = \"256MiB\" }") + &mock("calm").table("");
-    let gate = Gate::with(&tables).start().await;
+    let gate = Gate::with(&tables).audited().start().await;
     let host = gate.host().open().await;
-    let calm = host
-        .call("calm__pid", json!({}))
-        .await
-        .tool_text()
-        .to_owned();
+    let pid = async |server: &str| {
+        let reply = host.call(&format!("{server}__pid"), json!({})).await;
+        reply.tool_text().parse::<u32>().unwrap()
+    };
+    let (hog, calm) = (pid("hog").await, pid("calm").await);
     let line = given(&gate, "hog").await;
-    let start = Instant::now();
-    let reply = within(
+    let hogging = within(
         "the end of a hog",
         seconds(20),
         host.call("hog__hog", json!({"bytes": 2_u64 << 30})),
-    )
-    .await;
-    let took = start.elapsed();
+    );
+    let heard = async {
+        let reply = hogging.await;
+        (reply, Instant::now())
+    };
+    let ((reply, heard), ended) = tokio::join!(heard, end_of(hog));
+    // How long the machine takes to find so much memory is not chillgate's to say.
+    let took = heard.saturating_duration_since(ended);
     let said = reply.answer().to_string();
+    let record = done(&gate, "hog").await;
+    let cause = record["cause"].as_str().unwrap();
     if line.contains("memory by control group") {
         assert!(said.contains("out of memory: limit 256 MiB"), "{said}");
+        assert_eq!(
+            cause, "out of memory: limit 256 MiB (limits.memory)",
+            "{record}"
+        );
     } else {
         assert!(reply.code().is_some(), "{said}");
     }
     assert!(took < seconds(1), "it took {took:?} until the caller heard");
-    eprintln!("hog: the caller heard after {took:?}");
-    let still = host
-        .call("calm__pid", json!({}))
-        .await
-        .tool_text()
-        .to_owned();
-    assert_eq!(still, calm, "the other server suffered");
+    eprintln!("hog: the caller heard {took:?} after its end");
+    assert_eq!(pid("calm").await, calm, "the other server suffered");
     until("the next start", seconds(20), async || {
         let reply = host.call("hog__echo", json!({"message": "back"})).await;
         reply.code().is_none().then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_record_of_each_call_that_a_server_took_with_it_says_how_it_ended() {
+    // What it says last is for the caller, and not for a record that keeps no arguments.
+    let shell = |name: &str, how: &str| {
+        let script = format!(
+            "{} --name {name}; echo planted-words >&2; {how}",
+            crate::MOCK
+        );
+        let command = toml_list(&["sh".to_owned(), "-c".to_owned(), script]);
+        format!("[server.{name}]\ncommand = {command}\nera = \"legacy\"\n")
+    };
+    let tables = shell("exits", "exit 7") + &shell("dies", "kill -SEGV $$");
+    let gate = Gate::with(&tables).audited().start().await;
+    let host = gate.host().open().await;
+    for (name, cause) in [("exits", "exit code 7"), ("dies", "signal 11 (SEGV)")] {
+        let reply = host
+            .call(&format!("{name}__leave"), json!({"ms": 10}))
+            .await;
+        let said = reply.answer()["error"]["message"].as_str().unwrap();
+        assert!(said.contains("planted-words"), "{said}");
+        let record = done(&gate, name).await;
+        assert_eq!(record["cause"], cause, "{record}");
+    }
+    let log = std::fs::read_to_string(gate.folder().join("audit.jsonl")).unwrap();
+    assert!(!log.contains("planted-words"), "{log}");
 }
 
 #[tokio::test]

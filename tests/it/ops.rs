@@ -121,6 +121,49 @@ async fn the_situation_is_told_by_tool_and_resource_in_both_eras() {
 }
 
 #[tokio::test]
+async fn the_situation_says_what_runs_and_what_it_was_given() {
+    let bounded = mock("bounded").table("limits = { open-files = 64, processes = 40, nice = 5 }");
+    let tables = format!("{OPS}\n{bounded}{}", mock("free").table(""));
+    let gate = Gate::with(&tables).start().await;
+    let host = at_ops(&gate).await;
+    let both = until("both servers", seconds(20), async || {
+        let said = checked(&host, "situation", json!({})).await;
+        let servers = said["servers"].as_array().unwrap().clone();
+        let of = |name: &str| {
+            servers
+                .iter()
+                .find(|it| it["name"] == name)
+                .unwrap()
+                .clone()
+        };
+        let both = [of("bounded"), of("free"), of("ops")];
+        let is_up = |it: &Value| it["state"] == "up";
+        both.iter().all(is_up).then_some(both)
+    })
+    .await;
+    let [bounded, free, ops] = both;
+    let running = chillgate_tests::process::descendants(gate.pid());
+    for server in [&bounded, &free] {
+        let trees = server["processes"].as_array().unwrap();
+        assert_eq!(trees.len(), 1, "{server}");
+        let tree = &trees[0];
+        let pid = u32::try_from(tree["pid"].as_u64().unwrap()).unwrap();
+        assert!(running.contains(&pid), "{tree}: {running:?}");
+        let below = chillgate_tests::process::descendants(pid).len();
+        assert_eq!(tree["processes"], below, "{tree}");
+        let resident = tree["resident_bytes"].as_u64().unwrap();
+        assert!((100_000..1 << 30).contains(&resident), "{tree}");
+        assert!(tree["cpu_seconds"].as_f64().unwrap() < 60.0, "{tree}");
+        let none = (&tree["running"], &tree["waiting"], &tree["agent"]);
+        assert_eq!(none, (&json!(0), &json!(0), &Value::Null), "{tree}");
+    }
+    let given = bounded["bounds"].as_str().unwrap();
+    assert!(given.contains("processes"), "{given}");
+    assert_eq!(free["bounds"], Value::Null);
+    assert_eq!(ops["processes"], json!([]));
+}
+
+#[tokio::test]
 async fn every_resource_and_the_template_can_be_read_and_others_cannot() {
     let gate = Gate::with(OPS).start().await;
     // A session for all servers shows what those say that have started by then.

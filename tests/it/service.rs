@@ -503,14 +503,61 @@ async fn an_update_that_does_not_become_ready_is_taken_back() {
     let (code, out, _) = status().await;
     assert!(code == Some(0) && out.contains("\"ready\":true"), "{out}");
 
-    // A good one stays.
+    // One that is not ready in time is taken back with its unit, one that is renews it.
+    let unit = user.home.join(".config/systemd/user/chillgate.service");
+    let fresh = fs::read_to_string(&unit).unwrap();
+    let older = fresh.replace("WatchdogSec=", "# WatchdogSec=");
+    assert_ne!(older, fresh);
+    fs::write(&unit, &older).unwrap();
+    let twin = folder.path().join("twin");
+    fs::copy(chillgate(), &twin).unwrap();
+    let twin = twin.to_str().unwrap();
+    let (code, out, err) = user
+        .service(&["update", "--ready-within", "0", "--from", twin])
+        .await;
+    assert!(
+        code == Some(1) && err.contains("serves again") || err.contains("nor is"),
+        "{out}{err}"
+    );
+    assert_eq!(fs::read_to_string(&unit).unwrap(), older, "{out}");
+    assert_eq!(
+        user.calls()
+            .iter()
+            .filter(|it| it.contains("daemon-reload"))
+            .count(),
+        2
+    );
+    until("the service again", seconds(20), async || {
+        (status().await.0 == Some(0)).then_some(())
+    })
+    .await;
+    let (_, out, _) = user.service(&["update", "--dry-run", "--from", twin]).await;
+    assert!(
+        out.contains("would write") && out.contains("chillgate.service"),
+        "{out}"
+    );
+    assert_eq!(fs::read_to_string(&unit).unwrap(), older);
+    let (code, out, err) = user.service(&["update", "--from", twin]).await;
+    assert!(
+        code == Some(0) && out.contains("written anew"),
+        "{out}{err}"
+    );
+    assert_eq!(fs::read_to_string(&unit).unwrap(), fresh);
+    let calls = user.calls();
+    let at = |word: &str| calls.iter().position(|it| it.contains(word));
+    assert!(
+        at("daemon-reload").is_some() && at("daemon-reload") < at("restart"),
+        "{calls:?}"
+    );
+
+    // A good one stays; a unit that is as it should be is left alone.
     let next = folder.path().join("next");
     fs::copy(chillgate(), &next).unwrap();
     let (code, out, err) = user
         .service(&["update", "--from", next.to_str().unwrap()])
         .await;
     assert!(
-        code == Some(0) && out.contains("ready with the new"),
+        code == Some(0) && out.contains("ready with the new") && !out.contains("anew"),
         "{out}{err}"
     );
     fs::write(user.config(), config.replace("chill", "chil")).unwrap();
@@ -521,7 +568,7 @@ async fn an_update_that_does_not_become_ready_is_taken_back() {
     assert_eq!(code, Some(0), "{out}{err}");
     let calls = user.calls();
     assert!(calls.contains(&"--user --no-pager disable --now chillgate.service".to_owned()));
-    for ours in ["idle", "picky", "next", "calls", "log"] {
+    for ours in ["idle", "picky", "twin", "next", "calls", "log"] {
         fs::remove_file(folder.path().join(ours)).unwrap();
     }
     let left: Vec<_> = tree(folder.path())

@@ -108,6 +108,8 @@ pub struct Completion {
     pub outcome: Outcome,
     /// Size of the answer in bytes; 0 when there was none.
     pub bytes_out: u64,
+    /// Why its server went away under it.
+    pub cause: Option<Arc<str>>,
     /// Mood levels, when the built-in server answered.
     pub levels: Option<Levels>,
     /// From the final verdict to the end, measured by the chain (what a caller sets is replaced).
@@ -122,6 +124,7 @@ impl Completion {
         Self {
             outcome,
             bytes_out: 0,
+            cause: None,
             levels: None,
             duration: Duration::ZERO,
             delay: Duration::ZERO,
@@ -132,6 +135,13 @@ impl Completion {
     #[must_use]
     pub fn bytes_out(mut self, bytes: u64) -> Self {
         self.bytes_out = bytes;
+        self
+    }
+
+    /// The same with the reason why its server went away, in chillgate's own words.
+    #[must_use]
+    pub fn cause(mut self, cause: Option<Arc<str>>) -> Self {
+        self.cause = cause;
         self
     }
 

@@ -97,6 +97,8 @@ pub struct Record<'a> {
     pub held: bool,
     /// How it ended; only in done records.
     pub outcome: Option<&'static str>,
+    /// Why the server went away under it: how its process ended; only in done records.
+    pub cause: Option<&'a str>,
     /// Code of the server's JSON-RPC error.
     pub rpc_code: Option<i64>,
     /// From the final verdict to the end, `dur_ms` with microseconds; only in done records.
@@ -205,6 +207,7 @@ impl Record<'_> {
         }
         line.flag(name!("held"), self.held);
         line.some_word(name!("outcome"), self.outcome);
+        line.some_text(name!("cause"), self.cause);
         if let Some(code) = self.rpc_code {
             line.number(name!("rpc_code"), code);
         }

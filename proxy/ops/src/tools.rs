@@ -126,10 +126,24 @@ fn server() -> Value {
         "properties": {
             "name": {"type": "string"},
             "kind": {"type": "string", "description": "How it is reached: builtin, command or url"},
-            "state": {"type": "string", "enum": ["idle", "starting", "up", "asleep", "down", "crash-loop"],
-                "description": "idle: nobody has asked for it yet; it starts with the first call"},
+            "state": {"type": "string", "enum": ["idle", "held-back", "starting", "up", "asleep", "down", "crash-loop"],
+                "description": "idle: nobody has asked for it yet; it starts with the first call. held-back: it would only fail; it is started once `error` is gone"},
             "error": {"type": "string", "description": "Why it is down"},
-            "remedy": {"type": "string", "description": "What to do about it"}
+            "remedy": {"type": "string", "description": "What to do about it"},
+            "bounds": {"type": "string", "description": "What it was given of its limits and sandbox"},
+            "processes": {"type": "array", "description": "The process trees behind it, and what each takes", "items": {
+                "type": "object",
+                "properties": {
+                    "pid": {"type": "integer"},
+                    "agent": {"type": ["string", "null"], "description": "Whose alone it is"},
+                    "running": {"type": "integer", "description": "Requests that it works on"},
+                    "waiting": {"type": "integer"},
+                    "processes": {"type": "integer"},
+                    "resident_bytes": {"type": "integer"},
+                    "cpu_seconds": {"type": "number"}
+                },
+                "required": ["pid", "processes", "resident_bytes", "cpu_seconds"]
+            }}
         },
         "required": ["name", "kind", "state"]
     })

@@ -15,7 +15,7 @@ use crate::supervisor::usage;
 use crate::telemetry::metrics::{BudgetLeft, ChildUsage, EndpointHealth, ServerHealth};
 
 /// How all servers are, and what their processes take.
-pub(super) fn children(live: &Live) -> Vec<ServerHealth> {
+pub(super) fn children(live: &Live, incidents: &Incidents) -> Vec<ServerHealth> {
     let all: Vec<_> = live
         .pin()
         .routes
@@ -38,6 +38,7 @@ pub(super) fn children(live: &Live) -> Vec<ServerHealth> {
                 up: match state {
                     State::Ready | State::Asleep => Some(true),
                     State::Looping(_) | State::Broken(_) => Some(false),
+                    State::OnDemand if incidents.held_back(server.name()).is_some() => Some(false),
                     State::OnDemand | State::Starting => None,
                 },
                 looping: matches!(state, State::Looping(_)),
@@ -97,7 +98,9 @@ pub(super) fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft>
 
 /// How a server is, and what is known of its failures.
 pub(super) fn server_state(server: &Arc<dyn Backend>, incidents: &Incidents) -> ServerState {
+    let held = incidents.held_back(server.name());
     let (state, error) = match server.state() {
+        State::OnDemand if held.is_some() => (health::State::HeldBack, None),
         State::OnDemand => (health::State::Idle, None),
         State::Starting => (health::State::Starting, None),
         State::Ready => (health::State::Up, None),
@@ -109,11 +112,16 @@ pub(super) fn server_state(server: &Arc<dyn Backend>, incidents: &Incidents) -> 
         .as_ref()
         .and_then(|_| incidents.current(server.name()));
     let remedy = incident.as_ref().and_then(|known| known.remedy.as_ref());
+    let remedy = remedy.map(|remedy| remedy.text.clone());
+    let (error, remedy) = match held.filter(|_| state == health::State::HeldBack) {
+        Some(finding) => (Some(finding.says), finding.advice),
+        None => (error, remedy),
+    };
     ServerState {
         name: server.name().to_string(),
         state,
         error,
-        remedy: remedy.map(|remedy| remedy.text.clone()),
+        remedy,
         incident,
         preflight: incidents.findings(server.name()),
     }

@@ -13,12 +13,14 @@ use chillgate_wire::{Envelope, Kind, Limits, Lines, code, message};
 use http::{StatusCode, Uri};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
+use crate::backend::reach::Reach;
 use crate::backend::streamable_http::connect::Http;
 use crate::backend::streamable_http::events::Events;
+use crate::backend::streamable_http::unwanted;
 use crate::config::RemoteServer;
 use crate::line::Line;
 
@@ -31,13 +33,36 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct HttpSse {
     http: Arc<Http>,
+    reach: Arc<Reach>,
 }
 
 impl HttpSse {
     /// A server as configured; nothing is connected yet.
     pub fn new(server: &RemoteServer) -> Result<Self, String> {
-        let http = Arc::new(Http::new(server)?);
-        Ok(Self { http })
+        Ok(Self {
+            http: Arc::new(Http::new(server)?),
+            reach: Arc::new(Reach::new(server)),
+        })
+    }
+
+    /// Opens the stream; with it where to post.
+    async fn stream(&self, terms: &Terms) -> Result<(Events, Uri), String> {
+        let reply = self.http.get(&[]).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        let status = reply.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(unwanted(status));
+        }
+        if !status.is_success() || !reply.is_events() {
+            return Err(format!(
+                "it answered GET with HTTP {status} and no event stream; is it an HTTP+SSE server?"
+            ));
+        }
+        let mut events = Events::new(reply, terms.limits.message);
+        let place = events.endpoint().await;
+        let place = place.ok_or("its stream ended before it said where to post")?;
+        let to = within_origin(self.http.uri(), &place)?;
+        Ok((events, to))
     }
 }
 
@@ -50,36 +75,35 @@ impl Opener for HttpSse {
         _agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
-        let reply = self.http.get(&[]).await;
-        let reply = reply.map_err(|error| error.to_string())?;
-        if !reply.status().is_success() || !reply.is_events() {
-            return Err(format!(
-                "it answered GET with HTTP {} and no event stream; is it an HTTP+SSE server?",
-                reply.status()
-            ));
-        }
-        let cap = terms.limits.message;
-        let mut events = Events::new(reply, cap);
-        let place = events.endpoint().await;
-        let place = place.ok_or("its stream ended before it said where to post")?;
-        let to = within_origin(self.http.uri(), &place)?;
+        let stream = self.stream(terms).await;
+        let (events, to) = stream.map_err(|cause| self.reach.failed(terms, &cause).0)?;
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let pipe = Pipe::new(terms, line, audience);
-        let (owned, http, server) = (pipe.clone(), self.http.clone(), terms.server.clone());
+        let (owned, http) = (pipe.clone(), self.http.clone());
+        let (reach, terms) = (self.reach.clone(), terms.clone());
         tasks.spawn(async move {
-            let (why, asked_to) = tokio::select! {
+            let (mut why, asked_to) = tokio::select! {
                 () = owned.until_closed() => ("it was stopped".to_owned(), true),
                 why = hear(&owned, events) => (why, false),
                 why = speak(&owned, &http, &to, theirs) => (why, false),
                 why = write_out(writing) => (why, false),
             };
             if !asked_to {
-                warn!(server = %server, cause = %why, "The server ended its stream.");
+                why = reach.failed(&terms, &why).0;
             }
             owned.finish(why);
         });
         Ok(pipe)
+    }
+
+    fn silent(&self, terms: &Terms, cause: String) -> String {
+        let cause = format!("{cause}; `start-timeout` allows more");
+        self.reach.failed(terms, &cause).0
+    }
+
+    fn ready(&self, terms: &Terms) {
+        self.reach.answered(terms);
     }
 }
 

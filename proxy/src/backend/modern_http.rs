@@ -23,9 +23,10 @@ use crate::backend::BackendError;
 use crate::backend::greeting::META_OF_THE_GATE;
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
+use crate::backend::reach::Reach;
 use crate::backend::streamable_http::connect::{Http, HttpError, Reply};
 use crate::backend::streamable_http::events::Events;
-use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak, unwanted};
+use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak, refusal, unwanted};
 use crate::config::RemoteServer;
 use crate::line::Line;
 use crate::lock::locked;
@@ -45,13 +46,16 @@ const SPOKEN: HeaderValue = HeaderValue::from_static("2026-07-28");
 #[derive(Debug)]
 pub struct ModernHttp {
     http: Arc<Http>,
+    reach: Arc<Reach>,
 }
 
 impl ModernHttp {
     /// A server as configured; nothing is connected yet.
     pub fn new(server: &RemoteServer) -> Result<Self, String> {
-        let http = Arc::new(Http::new(server)?);
-        Ok(Self { http })
+        Ok(Self {
+            http: Arc::new(Http::new(server)?),
+            reach: Arc::new(Reach::of_probe(server)),
+        })
     }
 }
 
@@ -69,6 +73,8 @@ impl Opener for ModernHttp {
         let pipe = Pipe::new(terms, line, audience);
         let posts = Arc::new(Posts {
             http: self.http.clone(),
+            reach: self.reach.clone(),
+            terms: terms.clone(),
             pipe: pipe.clone(),
             server: terms.server.clone(),
             limits: terms.limits,
@@ -89,11 +95,22 @@ impl Opener for ModernHttp {
         });
         Ok(pipe)
     }
+
+    fn silent(&self, terms: &Terms, cause: String) -> String {
+        let cause = format!("{cause}; `start-timeout` allows more");
+        self.reach.failed(terms, &cause).0
+    }
+
+    fn ready(&self, terms: &Terms) {
+        self.reach.answered(terms);
+    }
 }
 
 /// Everything that is on its way to one server.
 struct Posts {
     http: Arc<Http>,
+    reach: Arc<Reach>,
+    terms: Terms,
     pipe: Arc<Pipe>,
     server: Arc<str>,
     limits: Limits,
@@ -150,8 +167,9 @@ impl Posts {
         // Held until the handle is where a cancellation looks for it.
         let mut running = locked(&self.running);
         let task = tasks.spawn(async move {
-            if let Err(error) = posts.ask(number, &said).await {
-                posts.pipe.fail(number, error);
+            match posts.ask(number, &said).await {
+                Ok(()) => posts.reach.answered_again(&posts.terms),
+                Err(error) => posts.pipe.fail(number, posts.judged(error)),
             }
             locked(&posts.running).remove(&number);
             posts.pipe.close_if_worn();
@@ -218,8 +236,7 @@ impl Posts {
         if is_refusal_to_speak(status) {
             self.pipe.wear();
         }
-        let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-        let cause = format!("HTTP {status} {}", text.escape_debug());
+        let cause = refusal(status, &body);
         // To the first words only: of any other request nobody knows what became of it.
         if request.method() == Some("server/discover") && is_refusal_to_speak(status) {
             return Err(BackendError::Unspoken {
@@ -364,6 +381,19 @@ impl Posts {
         debug!(server = %self.server, "Its list of tools does not end.");
     }
 
+    /// With what is known about a server that is not there.
+    fn judged(&self, error: BackendError) -> BackendError {
+        let BackendError::Down { server, cause, .. } = error else {
+            return error;
+        };
+        let (cause, known) = self.reach.failed(&self.terms, &cause);
+        BackendError::Down {
+            server,
+            cause,
+            known,
+        }
+    }
+
     fn explain(&self, error: &HttpError) -> BackendError {
         match error {
             HttpError::Connect(_) | HttpError::Secret(_) => self.down(error.to_string()),
@@ -383,6 +413,7 @@ impl Posts {
         BackendError::Lost {
             server: self.server.clone(),
             cause,
+            ended: None,
             retryable: false,
             known: None,
         }

@@ -108,6 +108,8 @@ struct Pending {
 #[derive(Debug)]
 struct End {
     why: String,
+    /// How the process ended.
+    status: Option<Arc<str>>,
     at: Instant,
     /// Nobody has asked the server to.
     by_itself: bool,
@@ -484,9 +486,19 @@ impl Pipe {
 
     /// The server is gone: everybody who waits hears why.
     pub fn finish(&self, why: String) {
+        self.finish_as(why, None);
+    }
+
+    /// The same, where it is known how its process ended.
+    pub fn finish_as(&self, why: String, status: Option<Arc<str>>) {
         let by_itself = !self.was_told.load(Ordering::Relaxed);
         let at = Instant::now();
-        let _ = self.end.set(End { why, at, by_itself });
+        let _ = self.end.set(End {
+            why,
+            status,
+            at,
+            by_itself,
+        });
         self.line.close();
         self.slots.close();
         locked(&self.pending).clear();
@@ -563,20 +575,11 @@ impl Pipe {
 
     /// The server is gone, and has not seen the request: it may be put to the next one.
     fn unsent(&self) -> BackendError {
-        match self.lost() {
-            BackendError::Lost {
-                server,
-                cause,
-                known,
-                ..
-            } => BackendError::Lost {
-                server,
-                cause,
-                known,
-                retryable: true,
-            },
-            other => other,
+        let mut lost = self.lost();
+        if let BackendError::Lost { retryable, .. } = &mut lost {
+            *retryable = true;
         }
+        lost
     }
 
     fn lost(&self) -> BackendError {
@@ -587,6 +590,7 @@ impl Pipe {
         BackendError::Lost {
             server: self.server.clone(),
             cause,
+            ended: self.end.get().and_then(|end| end.status.clone()),
             retryable: false,
             known: self.incidents.current(&self.server),
         }

@@ -408,6 +408,7 @@ impl Backend for Pipes {
             Err(BackendError::Lost {
                 server,
                 cause,
+                ended,
                 known,
                 retryable,
             }) => {
@@ -415,6 +416,7 @@ impl Backend for Pipes {
                 let lost = BackendError::Lost {
                     server,
                     cause,
+                    ended,
                     known,
                     retryable: retryable || self.0.repeatable.has(request),
                 };

@@ -65,6 +65,14 @@ impl Failure {
         }
     }
 
+    /// What is said of it: without the server's secrets.
+    fn told(&self) -> String {
+        match &self.facts {
+            Some(facts) => facts.secrets().mask(&self.cause),
+            None => self.cause.clone(),
+        }
+    }
+
     /// Puts it down; the cause with what is known about it.
     fn note(
         self,
@@ -73,7 +81,7 @@ impl Failure {
         incidents: &Incidents,
         metrics: &Metrics,
     ) -> (String, Recognised) {
-        let cause = self.cause.clone();
+        let cause = self.told();
         let known = incidents.note(Incident {
             server: server.clone(),
             phase,
@@ -106,7 +114,7 @@ impl Child {
         let facts = launch
             .as_ref()
             .ok()
-            .map(|launch| Arc::new(self.facts(launch.clone(), incidents)));
+            .map(|launch| Arc::new(incidents.facts(launch.clone())));
         let found = launch
             .and_then(|launch| supervisor::look_for(&launch).map_err(|error| error.to_string()));
         found.map_err(|cause| {
@@ -145,25 +153,18 @@ impl Child {
                 cwd = Some(folder.into());
             }
         }
+        let env = environment::of(&server.inherit, &set)?;
+        let is_given = |name: &String| set.contains_key(name) || server.inherit.contains(name);
+        let given = env.iter().filter(|(name, _)| is_given(name));
         Ok(Launch {
             name: name.to_owned(),
             command,
-            env: environment::of(&server.inherit, &set)?,
+            secrets: Secrets::new(given.map(|(_, value)| value.as_str())),
+            env,
             cwd,
             limits: server.limits.clone(),
             sandbox: server.sandbox.clone(),
         })
-    }
-
-    fn facts(&self, launch: Launch, incidents: &Incidents) -> Facts {
-        let is_given = |name: &String| {
-            self.server.env.contains_key(name)
-                || self.server.agent_env.contains_key(name)
-                || self.server.inherit.contains(name)
-        };
-        let given = launch.env.iter().filter(|(name, _)| is_given(name));
-        let secrets = Secrets::new(given.map(|(_, value)| value.as_str()));
-        incidents.facts(launch, secrets)
     }
 
     /// What it is in this era is only asked: that it fails says nothing while the other is left.
@@ -211,6 +212,24 @@ fn strange(pipe: &Pipe) -> String {
     line.unwrap_or_default()
 }
 
+/// How long the end of a server's output is waited for once its input has failed.
+const BOTH: Duration = Duration::from_millis(100);
+
+/// How a process ends that heard neither the end of its input nor SIGTERM.
+const KILLED: Status = Status::Signal(9);
+
+/// A server was told to end and did not.
+fn had_to_be_killed(terms: &Terms, facts: Option<Arc<Facts>>) {
+    let cause = "it ended neither with its input nor on SIGTERM within 3 s, and was killed";
+    let failure = Failure {
+        status: Some(KILLED),
+        facts,
+        ..Failure::of(cause.to_owned())
+    };
+    let (cause, known) = failure.note(&terms.server, Phase::Stop, &terms.incidents, &terms.metrics);
+    warn!(server = %terms.server, %cause, incident = %known.id, "The server had to be killed.");
+}
+
 /// How long a server may take to end by itself once its input is closed (MCP stdio shutdown).
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -231,7 +250,12 @@ async fn carry(
             // Written out and closed: the server sees the end of its input.
             done = &mut writing, if !written => match done {
                 Ok(()) => written = true,
-                Err(error) => return (format!("its input failed: {error}"), closing),
+                Err(error) => {
+                    // One that is gone has closed both, and says so in the same words each time.
+                    let ended = tokio::time::timeout(BOTH, &mut reading).await;
+                    let why = ended.unwrap_or_else(|_| format!("its input failed: {error}"));
+                    return (why, closing);
+                }
             },
             () = pipe.until_closed(), if !closing => {
                 closing = true;
@@ -253,7 +277,7 @@ impl Opener for Child {
     ) -> Result<Arc<Pipe>, String> {
         let spawning = |failure: Failure| {
             if Self::is_probe(&self.server, &self.starts, terms) {
-                return failure.cause;
+                return failure.told();
             }
             failure
                 .note(
@@ -269,7 +293,7 @@ impl Opener for Child {
         let agent = agent.map(str::to_owned);
         let preparing = tokio::task::spawn_blocking(move || {
             let launch = this.launch(&named.server, agent.as_deref())?;
-            let facts = this.facts(launch.clone(), &named.incidents);
+            let facts = named.incidents.facts(launch.clone());
             Ok((launch, Some(Arc::new(facts))))
         });
         let prepared = preparing
@@ -311,43 +335,49 @@ impl Opener for Child {
             let hung = owned.fallen().map(|(_, why)| why);
             if let Some(hung) = &hung {
                 why.clone_from(hung);
+            } else if asked_to {
+                if status == KILLED {
+                    had_to_be_killed(&terms, facts);
+                }
+                return owned.finish(why);
             }
-            if !asked_to || hung.is_some() {
-                let words = process.last_words();
-                why = format!("{why} ({status})");
-                if !words.is_empty() {
-                    why = format!("{why}; its last words: {}", words.join(" | "));
-                }
-                let is_greeted = owned.greeting().is_some();
-                if !is_greeted {
-                    why += &strange(&owned);
-                }
-                let (mut incident, mut remedy) = (None, None);
-                if !Self::is_probe(&server, &starts, &terms) {
-                    let failure = Failure {
-                        cause: why,
-                        status: Some(status),
-                        words,
-                        facts,
-                    };
-                    let phase = if is_greeted { Phase::Run } else { Phase::Start };
-                    let (cause, known) =
-                        failure.note(&terms.server, phase, &terms.incidents, &terms.metrics);
-                    why = cause;
-                    incident = Some(known.id);
-                    remedy = known.remedy.map(|remedy| remedy.id);
-                }
-                warn!(server = %terms.server, cause = %why, incident, remedy, "The server ended.");
+            let words = process.last_words();
+            why = format!("{why} ({status})");
+            if !words.is_empty() {
+                why = format!("{why}; its last words: {}", words.join(" | "));
             }
-            owned.finish(why);
+            let is_greeted = owned.greeting().is_some();
+            if !is_greeted {
+                why += &strange(&owned);
+            }
+            let failure = Failure {
+                cause: why,
+                status: Some(status),
+                words,
+                facts,
+            };
+            let (why, known) = if Self::is_probe(&server, &starts, &terms) {
+                (failure.told(), None)
+            } else {
+                let phase = if is_greeted { Phase::Run } else { Phase::Start };
+                let noted = failure.note(&terms.server, phase, &terms.incidents, &terms.metrics);
+                (noted.0, Some(noted.1))
+            };
+            let incident = known.as_ref().map(|known| known.id.as_str());
+            let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
+            let remedy = remedy.map(|remedy| remedy.id.as_str());
+            warn!(server = %terms.server, cause = %why, incident, remedy, "The server ended.");
+            owned.finish_as(why, Some(status.to_string().into()));
         });
         Ok(pipe)
     }
 
     fn silent(&self, terms: &Terms, cause: String) -> String {
-        let failure = self.silence(cause);
+        let failure = self.silence(format!(
+            "{cause}; is it an MCP server that speaks stdio? `start-timeout` allows more"
+        ));
         if Self::is_probe(&self.server, &self.starts, terms) {
-            return failure.cause;
+            return failure.told();
         }
         let noted = failure.note(
             &terms.server,

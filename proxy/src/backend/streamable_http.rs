@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Terms, waits_for_its_host};
+use crate::backend::reach::Reach;
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
 use crate::config::RemoteServer;
 use crate::era::server::{discovered, to_legacy};
@@ -46,6 +47,7 @@ pub struct Remote(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     http: Http,
+    reach: Reach,
     start_timeout: Duration,
     terms: Terms,
     tasks: TaskTracker,
@@ -60,6 +62,7 @@ impl Remote {
     pub fn new(server: &RemoteServer, terms: Terms, tasks: TaskTracker) -> Result<Self, String> {
         Ok(Self(Arc::new(Inner {
             http: Http::new(server)?,
+            reach: Reach::new(server),
             start_timeout: server.start_timeout,
             terms,
             tasks,
@@ -76,7 +79,7 @@ impl Remote {
         let hello = message::request(b"\"chillgate-0\"", "initialize", Some(&params));
         let reply = tokio::time::timeout(self.0.start_timeout, self.0.http.post(hello, &[])).await;
         let reply = reply
-            .map_err(|_| self.0.down("it did not answer `initialize` in time"))?
+            .map_err(|_| self.0.down(late(self.0.start_timeout)))?
             .map_err(|error| self.0.explain(&error))?;
         let (status, session) = (reply.status(), reply.header(&SESSION_ID));
         if let Some(id) = session {
@@ -87,12 +90,17 @@ impl Remote {
         if status.is_success() {
             return Ok(());
         }
-        let cause = format!("it answered `initialize` with HTTP {status}");
-        Err(if is_refusal_to_speak(status) {
-            self.0.unspoken(cause)
-        } else {
-            self.0.down(cause)
-        })
+        let body = tokio::time::timeout(self.0.start_timeout, reply.body(LONGEST_CAUSE)).await;
+        let cause = refusal(status, &body.ok().and_then(Result::ok).unwrap_or_default());
+        Err(
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                self.0.down(unwanted(status))
+            } else if is_refusal_to_speak(status) {
+                self.0.unspoken(cause)
+            } else {
+                self.0.down(cause)
+            },
+        )
     }
 
     fn link(&self, session: &Arc<Session>) -> Arc<Link> {
@@ -132,6 +140,7 @@ impl Inner {
         BackendError::Lost {
             server: self.terms.server.clone(),
             cause: cause.into(),
+            ended: None,
             retryable: false,
             known: None,
         }
@@ -146,15 +155,37 @@ impl Inner {
 
     fn now(&self, state: State) {
         let mut known = locked(&self.state);
-        if *known != state {
-            if let State::Broken(cause) = &state {
-                warn!(server = %self.terms.server, %cause, "The server does not answer.");
-            }
-            if state == State::Ready {
-                info!(server = %self.terms.server, "The server answers.");
-            }
-            *known = state;
+        if *known == state {
+            return;
         }
+        *known = state.clone();
+        drop(known);
+        let server = &self.terms.server;
+        match state {
+            State::Ready => {
+                self.reach.answered(&self.terms);
+                info!(%server, "The server answers.");
+            }
+            State::Broken(cause) => warn!(%server, %cause, "The server does not answer."),
+            _ => {}
+        }
+    }
+
+    /// It does not answer, for this reason: that is its state, and an incident if it is new.
+    fn broken(&self, error: BackendError) -> BackendError {
+        let error = match error {
+            BackendError::Down { server, cause, .. } => {
+                let (cause, known) = self.reach.failed(&self.terms, &cause);
+                BackendError::Down {
+                    server,
+                    cause,
+                    known,
+                }
+            }
+            other => other,
+        };
+        self.now(State::Broken(error.to_string()));
+        error
     }
 
     fn parse(&self, raw: Bytes) -> Result<Envelope, BackendError> {
@@ -190,10 +221,7 @@ impl Backend for Remote {
             let answer = match link.ask(&self.0, Some(exchange), request).await {
                 Ok(Sent::Answer(answer)) => answer,
                 Ok(Sent::NoSession) => return Err(self.0.down("it refuses every session")),
-                Err(error) => {
-                    self.0.now(State::Broken(error.to_string()));
-                    return Err(error);
-                }
+                Err(error) => return Err(self.0.broken(error)),
             };
             if let Ok(greeting) = Greeting::read(&answer) {
                 link.agree(&greeting);
@@ -236,12 +264,8 @@ impl Backend for Remote {
                 // Whoever notices first shakes hands again; the others find it done.
                 Ok(Sent::NoSession) if !retry => link.forget(generation).await,
                 Ok(Sent::NoSession) => break,
-                Err(error) => {
-                    if matches!(error, BackendError::Down { .. }) {
-                        self.0.now(State::Broken(error.to_string()));
-                    }
-                    return Err(error);
-                }
+                Err(error @ BackendError::Down { .. }) => return Err(self.0.broken(error)),
+                Err(error) => return Err(error),
             }
         }
         Err(self.0.down("it forgets its sessions at once"))
@@ -295,7 +319,7 @@ impl Backend for Remote {
         while !self.0.stopped.load(Ordering::Relaxed) {
             match self.greet_and_leave().await {
                 Ok(()) => return self.0.now(State::Ready),
-                Err(error) => self.0.now(State::Broken(error.to_string())),
+                Err(error) => drop(self.0.broken(error)),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -336,6 +360,24 @@ pub(super) fn is_refusal_to_speak(status: StatusCode) -> bool {
             | StatusCode::NOT_ACCEPTABLE
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
     )
+}
+
+/// What is said of a server that is silent.
+fn late(span: Duration) -> String {
+    format!(
+        "it did not answer `initialize` within {:.1} s; `start-timeout` allows more",
+        span.as_secs_f64()
+    )
+}
+
+/// So much of a refusal is read.
+const LONGEST_CAUSE: usize = 64 << 10;
+
+/// What is said of a server that refuses a message: the same whatever it was.
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
+    let text = text.escape_debug().to_string();
+    format!("HTTP {status} {text}").trim_end().to_owned()
 }
 
 /// Why a server that wants other credentials gives no answer.

@@ -57,6 +57,8 @@ pub struct ServerState {
 pub enum State {
     /// Nobody has asked for it yet.
     Idle,
+    /// Nobody has, and it would only fail: it is started once its cause is gone.
+    HeldBack,
     /// Being started.
     Starting,
     /// Answers.

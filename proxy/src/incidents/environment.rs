@@ -3,7 +3,7 @@
 //! Values of variables are there as short keyed hashes, never as themselves. It looks at one file
 //! and starts nothing; what a change means is decided by its caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -28,6 +28,12 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// The working directory, where one is configured.
     pub folder: String,
+    /// A hash of the address of a server somewhere else.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub address: String,
+    /// Names of headers sent to it, each with a short keyed hash of its value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// chillgate's version.
     pub chillgate: String,
     /// The kernel's.
@@ -56,6 +62,21 @@ impl Environment {
             folder: folder.map(|folder| folder.to_string()).unwrap_or_default(),
             chillgate: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
+            ..Self::default()
+        }
+    }
+
+    /// Of a server somewhere else that is spoken to like this.
+    pub fn of_remote(address: &str, headers: &[(String, String)], salt: &str) -> Self {
+        let headers = headers.iter();
+        Self {
+            address: short(&[salt, address]),
+            headers: headers
+                .map(|(name, value)| (name.clone(), short(&[salt, name, value])))
+                .collect(),
+            chillgate: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: kernel(),
+            ..Self::default()
         }
     }
 
@@ -66,6 +87,7 @@ impl Environment {
             ("the program", &self.program, &earlier.program),
             ("the command", &self.command, &earlier.command),
             ("the working directory", &self.folder, &earlier.folder),
+            ("the address", &self.address, &earlier.address),
             ("chillgate's version", &self.chillgate, &earlier.chillgate),
             ("the kernel", &self.kernel, &earlier.kernel),
         ] {
@@ -73,11 +95,15 @@ impl Environment {
                 changed.push(what.to_owned());
             }
         }
-        let names = self.variables.keys().chain(earlier.variables.keys());
-        let names: std::collections::BTreeSet<&String> = names.collect();
-        for name in names {
-            if self.variables.get(name) != earlier.variables.get(name) {
-                changed.push(format!("the variable {name}"));
+        for (kind, now, then) in [
+            ("variable", &self.variables, &earlier.variables),
+            ("header", &self.headers, &earlier.headers),
+        ] {
+            let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+            for name in names {
+                if now.get(name) != then.get(name) {
+                    changed.push(format!("the {kind} {name}"));
+                }
             }
         }
         changed

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::Phase;
 use super::book::Pattern;
 use super::environment::Environment;
 use super::moment::Moment;
@@ -44,7 +45,9 @@ pub struct Finding {
 
 /// What is found of this pattern, which is not behind us.
 pub(super) fn look(pattern: &Pattern, candidate: &Candidate, now: Moment) -> Option<Finding> {
-    if pattern.server != candidate.launch.name || pattern.is_resolved(now) {
+    // What went wrong at its end, or far away, keeps no process from starting.
+    let is_elsewhere = matches!(pattern.phase, Phase::Stop | Phase::Remote);
+    if is_elsewhere || pattern.server != candidate.launch.name || pattern.is_resolved(now) {
         return None;
     }
     let found = match &pattern.check {

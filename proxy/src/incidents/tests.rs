@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::book::{Failure, Sample};
+use super::note::WORDS;
 use super::*;
 use crate::supervisor::Status;
 
@@ -22,14 +24,17 @@ fn launch(env: &[(&str, &str)]) -> Launch {
 }
 
 fn incident(incidents: &Incidents, phase: Phase, words: &str, env: &[(&str, &str)]) -> Incident {
-    let secrets = Secrets::new(env.iter().map(|(_, value)| *value));
+    let launch = Launch {
+        secrets: Secrets::new(env.iter().map(|(_, value)| *value)),
+        ..launch(env)
+    };
     Incident {
         server: "files".into(),
         phase,
         cause: "it closed its output (exit code 1)".to_owned(),
         status: Some(Status::Code(1)),
         words: words.lines().map(str::to_owned).collect(),
-        facts: Some(Arc::new(incidents.facts(launch(env), secrets))),
+        facts: Some(Arc::new(incidents.facts(launch))),
         at: Moment::now(),
     }
 }
@@ -43,7 +48,7 @@ fn open(folder: &Path) -> Incidents {
 }
 
 fn facts(incidents: &Incidents, env: &[(&str, &str)]) -> Facts {
-    incidents.facts(launch(env), Secrets::default())
+    incidents.facts(launch(env))
 }
 
 const NEEDS: &str = "Error: TOKEN_OF_MINE is required";
@@ -281,4 +286,43 @@ fn a_failure_in_service_is_an_outage_each_time() {
     assert_eq!(note(&incidents, Phase::Run, "boom", &[]).count, 2);
     // It came back at once: it was not over.
     assert_eq!(incidents.patterns()[0].passed, 0);
+}
+
+#[test]
+fn what_is_behind_a_server_is_not_told_before_its_next_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let number = port.local_addr().expect("an address").port();
+    let words = format!("Error: listen EADDRINUSE: address already in use 127.0.0.1:{number}");
+    let first = open(folder.path());
+    note(&first, Phase::Start, &words, &[]);
+    first.flush();
+    let look = |incidents: &Incidents| incidents.preflight(&[incidents.candidate(launch(&[]))]);
+    assert_eq!(look(&first)[0].check, "port");
+    // What had broken it is gone, though nothing of the server has changed.
+    drop(port);
+    assert_eq!(look(&first), []);
+
+    // Nor is one that has started well since, whatever it was.
+    let second = Incidents::default();
+    note(&second, Phase::Start, "Error: no luck today", &[]);
+    assert_eq!(look(&second)[0].check, "unchanged");
+    second.worked("files", Some(&facts(&second, &[])));
+    second.flush();
+    assert_eq!(look(&second), []);
+}
+
+#[test]
+fn each_end_of_what_had_been_well_is_an_outage_of_its_own() {
+    for (phase, count) in [
+        (Phase::Run, 2),
+        (Phase::Stop, 2),
+        (Phase::Start, 1),
+        (Phase::Remote, 1),
+    ] {
+        let incidents = Incidents::default();
+        note(&incidents, phase, "Error: the same", &[]);
+        let again = note(&incidents, phase, "Error: the same", &[]);
+        assert_eq!(again.count, count, "{phase:?}");
+    }
 }

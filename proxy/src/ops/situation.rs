@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Operations;
 use super::machine::{Machine, disk};
+use crate::backend::State;
 use crate::clock::TokioClock;
 use crate::config::Server;
 use crate::health::endpoint::EndpointState;
@@ -76,6 +77,14 @@ impl Operations {
                 let mut value = json!({"name": name, "kind": kind});
                 let state = server.state();
                 value["state"] = json!(state.word());
+                if state == State::OnDemand
+                    && let Some(held) = self.0.incidents.held_back(name)
+                {
+                    value["state"] = json!("held-back");
+                    value["error"] = json!(held.says);
+                    let advice = held.advice.unwrap_or_else(|| remedy(kind).to_owned());
+                    value["remedy"] = json!(advice);
+                }
                 let children = server.children();
                 let keepers: Vec<u32> = children.iter().map(|child| child.pid).collect();
                 let usage = usage::of(&keepers);

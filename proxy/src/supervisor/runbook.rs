@@ -133,6 +133,7 @@ impl Runner {
             started.name.clone(),
             tokio::io::empty(),
             self.metrics.clone(),
+            launch.secrets.clone(),
         );
         Ok((started.with(silent), stdout, stderr))
     }

@@ -2,7 +2,8 @@
 //!
 //! A server whose stderr nobody reads stops at 64 KiB, so reading never stops; what is beyond the
 //! bounds is counted and dropped. Lines go to chillgate's own log under the server's name, and the
-//! last of them are kept for the error that may follow. Nothing here understands a line.
+//! last of them are kept for the error that may follow, both without the server's secrets. Nothing
+//! here understands a line.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::clock::TokioClock;
+use crate::incidents::Secrets;
 use crate::lock::locked;
 use crate::telemetry::metrics::Metrics;
 
@@ -31,6 +33,7 @@ const LAST_BYTES: usize = 512;
 /// Reads one server's stderr until it ends or this is dropped.
 #[derive(Debug)]
 pub(super) struct Stderr {
+    secrets: Secrets,
     last: Arc<Mutex<VecDeque<Vec<u8>>>>,
     reader: JoinHandle<()>,
 }
@@ -41,10 +44,12 @@ impl Stderr {
         server: Arc<str>,
         from: impl AsyncRead + Send + Unpin + 'static,
         metrics: Arc<Metrics>,
+        secrets: Secrets,
     ) -> Self {
         let last = Arc::<Mutex<VecDeque<_>>>::default();
-        let lines = Lines::new(server, Arc::clone(&last), metrics);
+        let lines = Lines::new(server, Arc::clone(&last), metrics, secrets.clone());
         Self {
+            secrets,
             last,
             reader: tokio::spawn(read(from, lines)),
         }
@@ -63,19 +68,26 @@ impl Stderr {
     }
 
     pub(super) fn words(&self) -> Words {
-        Words(Arc::clone(&self.last))
+        Words {
+            last: Arc::clone(&self.last),
+            secrets: self.secrets.clone(),
+        }
     }
 }
 
 /// The last lines of a server's stderr, as they come.
 #[derive(Clone, Debug)]
-pub struct Words(Arc<Mutex<VecDeque<Vec<u8>>>>);
+pub struct Words {
+    last: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    secrets: Secrets,
+}
 
 impl Words {
     /// The last lines until now, oldest first, control characters spelled out.
     pub fn lines(&self) -> Vec<String> {
-        let last = locked(&self.0);
-        last.iter().map(|line| printable(line)).collect()
+        let last = locked(&self.last);
+        let lines: Vec<String> = last.iter().map(|line| printable(line)).collect();
+        self.secrets.mask_lines(&lines)
     }
 }
 
@@ -100,6 +112,7 @@ async fn read(mut from: impl AsyncRead + Unpin, mut lines: Lines) {
 struct Lines {
     server: Arc<str>,
     metrics: Arc<Metrics>,
+    secrets: Secrets,
     last: Arc<Mutex<VecDeque<Vec<u8>>>>,
     line: Vec<u8>,
     /// Bytes of this line beyond [`LINE`].
@@ -110,10 +123,16 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(server: Arc<str>, last: Arc<Mutex<VecDeque<Vec<u8>>>>, metrics: Arc<Metrics>) -> Self {
+    fn new(
+        server: Arc<str>,
+        last: Arc<Mutex<VecDeque<Vec<u8>>>>,
+        metrics: Arc<Metrics>,
+        secrets: Secrets,
+    ) -> Self {
         Self {
             server,
             metrics,
+            secrets,
             last,
             line: Vec::new(),
             excess: 0,
@@ -161,6 +180,7 @@ impl Lines {
             self.logged += size;
             let cut = if self.excess > 0 { " …" } else { "" };
             let line = printable(self.line.strip_suffix(b"\r").unwrap_or(&self.line));
+            let line = self.secrets.mask_lines(&[line]).concat();
             info!(server = %self.server, line = %format_args!("{line}{cut}"), "The server wrote to stderr.");
         } else {
             dropped += size;
@@ -216,7 +236,12 @@ mod tests {
     use super::*;
 
     fn lines() -> Lines {
-        Lines::new("test".into(), Arc::default(), Metrics::new())
+        Lines::new(
+            "test".into(),
+            Arc::default(),
+            Metrics::new(),
+            Secrets::default(),
+        )
     }
 
     fn last(lines: &Lines) -> Vec<String> {
@@ -282,7 +307,9 @@ mod tests {
         let text: Vec<u8> = (0..100)
             .flat_map(|n| format!("line {n}\n").into_bytes())
             .collect();
-        let mut stderr = Stderr::drain("test".into(), std::io::Cursor::new(text), Metrics::new());
+        let text = std::io::Cursor::new(text);
+        let none = Secrets::default();
+        let mut stderr = Stderr::drain("test".into(), text, Metrics::new(), none);
         stderr.finish(Duration::from_secs(5)).await;
         let words = stderr.last_words();
         assert_eq!(words.len(), LAST_LINES);

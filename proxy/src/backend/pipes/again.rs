@@ -101,11 +101,13 @@ impl Pipes {
             Err(BackendError::Lost {
                 server,
                 cause,
+                ended,
                 known,
                 ..
             }) => Err(BackendError::Lost {
                 server,
                 cause,
+                ended,
                 known,
                 retryable: true,
             }),

@@ -104,6 +104,7 @@ impl Pipes {
         let told = told.ok_or_else(|| BackendError::Lost {
             server: self.0.terms.server.clone(),
             cause: "it ended".to_owned(),
+            ended: None,
             retryable: false,
             known: None,
         })?;

@@ -95,11 +95,8 @@ impl Pipes {
         let opened = tokio::select! {
             opened = tokio::time::timeout(self.0.start_timeout, starting) => {
                 opened.unwrap_or_else(|_| {
-                    let cause = format!(
-                        "it did not answer within {} s; is it an MCP server that speaks stdio? \
-                         `start-timeout` allows more",
-                        self.0.start_timeout.as_secs()
-                    );
+                    let span = self.0.start_timeout.as_secs();
+                    let cause = format!("it did not answer within {span} s");
                     Err(Trouble::Down(self.0.opener.silent(&self.0.terms, cause)))
                 })
             }

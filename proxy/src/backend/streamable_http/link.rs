@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::connect::Reply;
 use super::events::Events;
-use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak, unwanted};
+use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak, late, refusal, unwanted};
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::said::{hand_on, level_params};
 use crate::backend::{BackendError, State};
@@ -123,9 +123,7 @@ impl Link {
         }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let cause = unwanted(status);
-                remote.now(State::Broken(cause.clone()));
-                return Err(remote.down(cause));
+                return Err(remote.down(unwanted(status)));
             }
             status if status.is_success() => {}
             status => {
@@ -135,8 +133,7 @@ impl Link {
                 {
                     return Self::check(remote, request, answer).map(Sent::Answer);
                 }
-                let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-                let cause = format!("HTTP {status} {}", text.escape_debug());
+                let cause = refusal(status, &body);
                 if request.method() == Some("initialize") && is_refusal_to_speak(status) {
                     return Err(remote.unspoken(cause));
                 }
@@ -298,18 +295,12 @@ impl Link {
         let asking = self.ask(remote, None, &request);
         let answer = match tokio::time::timeout(remote.start_timeout, asking).await {
             Ok(answer) => answer,
-            Err(_) => Err(remote.down(format!(
-                "it did not answer `initialize` within {} s",
-                remote.start_timeout.as_secs()
-            ))),
+            Err(_) => Err(remote.down(late(remote.start_timeout))),
         };
         let answer = match answer {
             Ok(Sent::Answer(answer)) => answer,
             Ok(Sent::NoSession) => return Err(remote.down("it refuses every session")),
-            Err(error) => {
-                remote.now(State::Broken(error.to_string()));
-                return Err(error);
-            }
+            Err(error) => return Err(remote.broken(error)),
         };
         self.agree(&Greeting::read(&answer).map_err(|cause| remote.unspoken(cause))?);
         let note = remote.parse(message::notification("notifications/initialized", None))?;

@@ -1,7 +1,8 @@
 //! `chillgate service update`: another program in place of the installed one, or none.
 //!
 //! The new program is asked about the configuration first, then takes the old one's place by a
-//! rename; if the service is not ready with it in time, the old one is put back and started again.
+//! rename, and the unit is written anew where this version would write another. If the service is not
+//! ready in time, both are put back and it is started again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: &UpdateArgs) -> Result<Answer, Trouble> {
     let (place, systemd) = args.at.place(None)?;
-    installed(&place)?;
+    let unit = installed(&place)?;
     if !args.dry_run {
         args.at.require_rights("update")?;
         args.at.require_systemd(systemd)?;
@@ -43,16 +44,18 @@ pub(super) async fn run(args: &UpdateArgs) -> Result<Answer, Trouble> {
         ));
     }
     check(&new, &place).await?;
-    let step = Step::Program {
+    let renewal = renewal(&place, &unit, &new, args.at.is_live());
+    let mut steps = vec![Step::Program {
         from: new,
         to: binary.clone(),
-    };
+    }];
+    steps.extend(renewal.iter().cloned());
     if args.dry_run {
-        take(&[step], true, systemd).await?;
+        take(&steps, true, systemd).await?;
         return Ok(Answer::default());
     }
     let previous = keep(&binary)?;
-    let placed = take(std::slice::from_ref(&step), false, systemd).await;
+    let placed = take(&steps, false, systemd).await;
     if !args.at.is_live() {
         let _ = fs::remove_file(&previous);
         return placed.map(|()| Answer::default());
@@ -64,8 +67,13 @@ pub(super) async fn run(args: &UpdateArgs) -> Result<Answer, Trouble> {
     };
     let Err(cause) = started else {
         let _ = fs::remove_file(&previous);
+        let mut out = "The service is ready with the new program.\n".to_owned();
+        if !renewal.is_empty() {
+            out += "Its unit was written anew; what you changed in it belongs into a drop-in \
+                    (systemctl edit).\n";
+        }
         return Ok(Answer {
-            out: "The service is ready with the new program.\n".to_owned(),
+            out,
             ..Answer::default()
         });
     };
@@ -77,6 +85,9 @@ pub(super) async fn run(args: &UpdateArgs) -> Result<Answer, Trouble> {
             format!("mv {left} {}", binary.display()),
         )
     })?;
+    if !renewal.is_empty() {
+        take(&written(&place, unit, true), false, systemd).await?;
+    }
     let help = format!("see {}", systemd.journal());
     Err(match start(&place, systemd, within).await {
         Ok(()) => Trouble::found(
@@ -88,6 +99,27 @@ pub(super) async fn run(args: &UpdateArgs) -> Result<Answer, Trouble> {
             help,
         ),
     })
+}
+
+/// The steps that write the unit anew; none where it is as this version writes it. Another program's
+/// unit is that program's to write.
+fn renewal(place: &Place, unit: &str, new: &Path, is_live: bool) -> Vec<Step> {
+    let text = place.unit_text(&Place::noted(unit).1);
+    let own = std::env::current_exe().and_then(fs::read);
+    let is_this = own.is_ok_and(|own| fs::read(new).is_ok_and(|new| new == own));
+    if text == unit || !is_this {
+        return Vec::new();
+    }
+    written(place, text, is_live)
+}
+
+fn written(place: &Place, text: String, is_live: bool) -> Vec<Step> {
+    let to = place.at(&place.unit);
+    let mut steps = vec![Step::Text { to, text }];
+    if is_live {
+        steps.push(Step::Systemctl(vec!["daemon-reload"]));
+    }
+    steps
 }
 
 /// Whether the new program accepts the configuration that it will run with.

@@ -332,8 +332,8 @@ fn wanted(expected: &str) -> String {
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list in brackets".to_owned(),
         "a map" => "a table".to_owned(),
+        "i32" | "i64" => "a whole number".to_owned(),
         "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number from 0".to_owned(),
-        "i64" => "a whole number".to_owned(),
         other if other.starts_with("struct ") => "a table".to_owned(),
         other => other.to_owned(),
     }

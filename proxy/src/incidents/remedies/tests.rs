@@ -20,7 +20,7 @@ fn shipped(phase: Phase, text: &str) -> Advice {
 
 #[test]
 fn what_programs_say_meets_its_remedy() {
-    use Phase::{Run, Spawn, Start};
+    use Phase::{Remote, Run, Spawn, Start, Stop};
     for (phase, text, id, piece) in [
         (
             Spawn,
@@ -447,6 +447,66 @@ fn what_programs_say_meets_its_remedy() {
             "it did not answer within 60 s; is it an MCP server that speaks stdio?",
             "silent",
             "",
+        ),
+        (
+            Remote,
+            "no connection: client error (Connect): tcp connect error: Connection refused (os error 111)",
+            "remote-refused",
+            "url",
+        ),
+        (
+            Remote,
+            "no connection: client error (Connect): /run/x.sock: No such file or directory (os error 2)",
+            "remote-unix",
+            "/run/x.sock",
+        ),
+        (
+            Remote,
+            "no connection: client error (Connect): dns error: no records found for Query { name: Name(\"gone.invalid.\") }",
+            "remote-name",
+            "DNS",
+        ),
+        (
+            Remote,
+            "no connection: client error (Connect): invalid peer certificate: UnknownIssuer",
+            "remote-certificate",
+            "`ca`",
+        ),
+        (
+            Remote,
+            "it refused chillgate's own credentials (HTTP 401 Unauthorized); set them under `headers` of this server",
+            "remote-credentials",
+            "headers",
+        ),
+        (
+            Remote,
+            "the environment variable TOKEN_OF_MINE is not set",
+            "remote-secret",
+            "TOKEN_OF_MINE",
+        ),
+        (
+            Remote,
+            "it did not answer `initialize` within 1.0 s; `start-timeout` allows more",
+            "remote-slow",
+            "firewalls",
+        ),
+        (
+            Remote,
+            "it answered GET with HTTP 404 Not Found and no event stream; is it an HTTP+SSE server?",
+            "remote-not-mcp",
+            "/mcp",
+        ),
+        (
+            Remote,
+            "HTTP 503 Service Unavailable later",
+            "remote-in-trouble",
+            "log",
+        ),
+        (
+            Stop,
+            "it ended neither with its input nor on SIGTERM within 3 s, and was killed",
+            "deaf-to-its-end",
+            "SIGTERM",
         ),
     ] {
         let advice = shipped(phase, text);

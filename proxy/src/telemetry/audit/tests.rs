@@ -41,6 +41,7 @@ fn record(agent: &str) -> Record<'_> {
         delay_ms: 0,
         held: false,
         outcome: None,
+        cause: None,
         rpc_code: None,
         duration: None,
         bytes: Sizes {

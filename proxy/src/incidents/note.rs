@@ -1,0 +1,171 @@
+//! A failure put down: without secrets, under the pattern it belongs to, with what is known about it.
+//!
+//! Apart from the memory because here alone a failure is read; what is kept, and how long, is the
+//! book's. It looks at nothing on the machine and waits for nobody.
+
+use std::sync::Arc;
+
+use super::book::{Event, Failure, Pattern, SETTLED, Sample};
+use super::moment::Moment;
+use super::remedies::Seen;
+use super::writer::Job;
+use super::{Incident, Incidents, Known, Phase, Recognised, Secrets, fingerprint};
+use crate::lock::locked;
+
+/// Patterns of one server that go on at one time.
+const ONGOING: usize = 64;
+/// The last lines that a sample keeps.
+pub(super) const WORDS: usize = 8;
+
+/// A failure as it is kept.
+struct Read {
+    incident: Incident,
+    cause: String,
+    words: Vec<String>,
+    /// The line that tells most.
+    what: String,
+    ended: String,
+    id: String,
+}
+
+impl Read {
+    fn of(incident: Incident) -> Self {
+        let none = Secrets::default();
+        let secrets = incident.facts.as_ref().map_or(&none, |it| it.secrets());
+        let cause = secrets.mask(&incident.cause);
+        let words = secrets.mask_lines(&incident.words);
+        let what = fingerprint::telling_line(&words).unwrap_or(&cause);
+        let what = fingerprint::clipped(what).to_owned();
+        let ended = incident.status.map(|status| status.to_string());
+        let ended = ended.unwrap_or_default();
+        let line = fingerprint::normalised(&what);
+        let id = fingerprint::id(&incident.server, incident.phase, &ended, &line);
+        Self {
+            incident,
+            cause,
+            words,
+            what,
+            ended,
+            id,
+        }
+    }
+}
+
+impl Incidents {
+    /// Puts a failure down and says what is known about it.
+    pub fn note(&self, incident: Incident) -> Recognised {
+        self.put(Read::of(incident))
+    }
+
+    /// The same of what is seen with every call: only where it is another failure than the last
+    /// one, or the server has been well since. Whether it was put down.
+    pub fn note_change(&self, incident: Incident) -> (Arc<Recognised>, bool) {
+        let read = Read::of(incident);
+        match self.current(&read.incident.server) {
+            Some(current) if current.id == read.id => (current, false),
+            _ => (Arc::new(self.put(read)), true),
+        }
+    }
+
+    fn put(&self, read: Read) -> Recognised {
+        let Read {
+            incident,
+            cause,
+            words,
+            what,
+            ended,
+            id,
+        } = read;
+        let rules = locked(&self.0.shared.state).rules.clone();
+        let advice = rules.find(Seen {
+            server: &incident.server,
+            phase: incident.phase,
+            status: incident.status,
+            text: &format!("{cause}\n{}", words.join("\n")),
+        });
+        let check = advice.as_ref().and_then(|advice| advice.check.clone());
+        let skipped = words.len().saturating_sub(WORDS);
+        let last_words = words.iter().skip(skipped);
+        let failure = |is_new_outage| Failure {
+            id: id.clone(),
+            server: incident.server.to_string(),
+            phase: incident.phase,
+            ended,
+            what,
+            is_new_outage,
+            remedy: advice,
+            environment: incident
+                .facts
+                .as_ref()
+                .map(|facts| facts.environment.clone())
+                .unwrap_or_default(),
+            sample: Sample {
+                at: incident.at,
+                cause: fingerprint::clipped(&cause).to_owned(),
+                words: last_words
+                    .map(|line| fingerprint::clipped(line).to_owned())
+                    .collect(),
+            },
+        };
+        let (is_new_outage, before) = self.begin(&incident, &id);
+        self.0
+            .shared
+            .put_down(vec![Event::Failed(Box::new(failure(is_new_outage)))]);
+        let recognised = self.recognised(&incident.server, &id, before);
+        match (check, incident.facts) {
+            (Some(check), Some(facts)) => {
+                let launch = facts.launch.clone();
+                self.ask(Job::Look { id, check, launch });
+            }
+            _ => self.ask(Job::Write),
+        }
+        recognised
+    }
+
+    /// Whether a new outage begins with it, and when its pattern was last seen.
+    fn begin(&self, incident: &Incident, id: &str) -> (bool, Option<Moment>) {
+        let mut state = locked(&self.0.shared.state);
+        let pattern = state.book.patterns.get(id);
+        let before = pattern.map(|pattern| pattern.last_seen);
+        let local = state.servers.entry(incident.server.to_string());
+        let local = local.or_default();
+        let last = local.ongoing.insert(id.to_owned(), incident.at);
+        if local.ongoing.len() > ONGOING {
+            local.ongoing.pop_first();
+        }
+        let goes_on = last.is_some_and(|last| incident.at < last.plus(SETTLED));
+        // A process that ended in service, or had to be killed, had been well.
+        let was_well = matches!(incident.phase, Phase::Run | Phase::Stop);
+        (was_well || !goes_on, before)
+    }
+
+    fn recognised(&self, server: &str, id: &str, before: Option<Moment>) -> Recognised {
+        let mut state = locked(&self.0.shared.state);
+        let pattern = state.book.patterns.get(id);
+        let remedy = pattern
+            .and_then(|pattern| pattern.remedy.as_ref())
+            .map(|advice| {
+                let credit = state.book.credit(&advice.id);
+                Known {
+                    id: advice.id.clone(),
+                    text: advice.text.clone(),
+                    worked: credit.worked,
+                    passed: credit.passed,
+                    own: advice.own,
+                }
+            });
+        let moment = |of: fn(&Pattern) -> Moment| pattern.map(of).unwrap_or_default();
+        let recognised = Recognised {
+            id: id.to_owned(),
+            count: pattern.map_or(1, |pattern| pattern.count),
+            first_seen: moment(|pattern| pattern.first_seen),
+            last_seen: moment(|pattern| pattern.last_seen),
+            remedy,
+            is_new: before.is_none(),
+        };
+        if let Some(local) = state.servers.get_mut(server) {
+            local.current = Some(Arc::new(recognised.clone()));
+        }
+        recognised
+    }
+}
