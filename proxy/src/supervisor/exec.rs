@@ -11,11 +11,11 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 
-use super::namespace;
 use super::order::Order;
 use super::sandbox::kernel;
+use super::{namespace, native};
 
 /// The hidden verb: `chillgate __exec KEEPER run|first ORDER -- COMMAND…`, or `… probe`.
 pub const VERB: &str = "__exec";
@@ -126,9 +126,8 @@ impl Task {
 impl Start {
     fn go(self) -> Result<ExitCode, Fault> {
         // So that the server dies even when keeper and chillgate are killed at once.
-        set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|error| of("the death signal")(error.into()))?;
-        if parent() != Some(self.keeper) {
+        native::when_parent_dies(Signal::KILL).map_err(of("the death signal"))?;
+        if native::parent() != Some(self.keeper) {
             return Err(Fault::Orphaned);
         }
         for group in &self.order.groups {
@@ -158,12 +157,6 @@ impl Start {
 
 fn of(what: &'static str) -> impl Fn(io::Error) -> Fault {
     move |source| Fault::Prepare { what, source }
-}
-
-/// The parent as `/proc` numbers it, which is not the namespace of this process.
-fn parent() -> Option<i32> {
-    let stat = fs::read("/proc/self/stat").ok()?;
-    super::tree::parent(&stat)
 }
 
 #[expect(
