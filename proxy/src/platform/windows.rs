@@ -207,9 +207,8 @@ pub(crate) fn is_socket(_: FileType) -> bool {
 /// How full the disk is: the one whose place is the longest beginning of the folder's.
 pub(crate) fn disk(folder: &Path) -> Option<Disk> {
     let folder = std::path::absolute(folder).ok()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
     let here = disks
-        .list()
         .iter()
         .filter(|disk| folder.starts_with(disk.mount_point()))
         .max_by_key(|disk| disk.mount_point().as_os_str().len())?;

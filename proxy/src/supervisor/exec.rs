@@ -113,8 +113,9 @@ impl Task {
         match self {
             Self::Nothing => Ok(ExitCode::SUCCESS),
             Self::Probe => {
-                let found = kernel::try_out();
-                let told = io::stdout().write_all(found.to_text().as_bytes());
+                let found = serde_json::to_string(&kernel::try_out());
+                let found = found.expect("numbers and truths are JSON");
+                let told = io::stdout().write_all(found.as_bytes());
                 told.map(|()| ExitCode::SUCCESS)
                     .map_err(of("what was found"))
             }
@@ -139,7 +140,7 @@ impl Start {
             .map_err(of("one of its `limits`"))?;
         let null = namespace::Null::open().map_err(of("/dev/null"))?;
         if let Some(rules) = &self.order.rules {
-            rules.apply().map_err(of("its sandbox"))?;
+            kernel::bind(rules).map_err(of("its sandbox"))?;
         }
         let mut command = program(&self.program);
         command.args(&self.args);

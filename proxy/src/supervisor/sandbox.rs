@@ -5,7 +5,6 @@
 //! unless the user said otherwise. Files and ports are Landlock's ([`files`]), system calls are
 //! seccomp's ([`calls`]); what there is of either is found out by trying ([`kernel`]).
 
-use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -30,12 +29,6 @@ pub struct Kernel {
     pub seccomp: bool,
     /// Whether a process namespace can be made.
     pub pid_namespace: bool,
-}
-
-impl Kernel {
-    pub(super) fn to_text(self) -> String {
-        serde_json::to_string(&self).expect("numbers and truths are JSON")
-    }
 }
 
 /// What a process is bound by, in words that need no decision any more.
@@ -148,14 +141,6 @@ fn missing(wanted: &Sandbox, kernel: Kernel) -> Vec<&'static str> {
         .filter(|(is_missing, _)| *is_missing)
         .map(|(_, words)| words)
         .collect()
-}
-
-impl Rules {
-    /// Binds this process, and all it starts, for good.
-    #[cfg(unix)]
-    pub(super) fn apply(&self) -> io::Result<()> {
-        kernel::bind(self)
-    }
 }
 
 #[cfg(test)]

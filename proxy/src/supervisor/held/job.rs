@@ -152,7 +152,9 @@ fn command(launch: &Launch, prepared: &Prepared, input: Stdio) -> Command {
 
 /// For each server: what it and each process below it holds in memory, and its time on processors.
 pub(super) fn taken(servers: &[u32]) -> Vec<Vec<(u64, Duration)>> {
-    let mut system = System::new();
+    let Ok(mut system) = System::new() else {
+        return vec![Vec::new(); servers.len()];
+    };
     let wanted = ProcessRefreshKind::nothing().with_memory().with_cpu();
     system.refresh_processes_specifics(ProcessesToUpdate::All, false, wanted);
     let family = |server: &u32| {

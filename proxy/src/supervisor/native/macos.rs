@@ -74,7 +74,7 @@ pub(in crate::supervisor) fn variable(pid: Pid, name: &str) -> Option<String> {
 
 /// Which boot: after another the numbers mean other processes.
 pub(in crate::supervisor) fn here() -> String {
-    System::boot_time().to_string()
+    System::boot_time().unwrap_or_default().to_string()
 }
 
 /// The process with this id, unless there is none or it is a zombie.
@@ -84,7 +84,9 @@ pub(in crate::supervisor) fn find(pid: Pid) -> Option<Kin> {
 
 /// Every process there is, zombies left out.
 pub(in crate::supervisor) fn table() -> Vec<Kin> {
-    let mut system = System::new();
+    let Ok(mut system) = System::new() else {
+        return Vec::new();
+    };
     let all = ProcessRefreshKind::nothing();
     system.refresh_processes_specifics(ProcessesToUpdate::All, false, all);
     system.processes().values().filter_map(kin).collect()
@@ -120,7 +122,7 @@ fn kin(process: &Process) -> Option<Kin> {
 
 fn look<T>(pid: Pid, wanted: ProcessRefreshKind, tell: impl Fn(&Process) -> T) -> Option<T> {
     let pid = sysinfo::Pid::from_u32(pid.as_raw_nonzero().get().unsigned_abs());
-    let mut system = System::new();
+    let mut system = System::new().ok()?;
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, wanted);
     system.process(pid).map(tell)
 }

@@ -3,23 +3,33 @@
 //! What follows from that for who asked for one is decided by [`super::build`], as it is for an old
 //! Linux.
 
-use std::io;
-
-use super::{Kernel, Rules};
+use super::Kernel;
 
 /// What there is: nothing.
 pub fn kernel() -> Kernel {
     Kernel::default()
 }
 
-/// In the child: the same.
 #[cfg(unix)]
-pub(in crate::supervisor) fn try_out() -> Kernel {
-    kernel()
-}
+pub(in crate::supervisor) use shim::{bind, try_out};
 
-/// Refused: a server that was to be bound must not run free.
+/// What the shim asks for.
 #[cfg(unix)]
-pub(super) fn bind(_: &Rules) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+mod shim {
+    use std::io;
+
+    use super::super::{Kernel, Rules};
+
+    /// The same, found out in the child.
+    pub(in crate::supervisor) fn try_out() -> Kernel {
+        super::kernel()
+    }
+
+    /// Who may run without a sandbox does; rules that name one are refused.
+    pub(in crate::supervisor) fn bind(rules: &Rules) -> io::Result<()> {
+        if rules.landlock > 0 || rules.seccomp {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(())
+    }
 }

@@ -49,7 +49,7 @@ pub(in crate::supervisor) fn try_out() -> Kernel {
 }
 
 /// Binds this process, and all it starts, for good.
-pub(super) fn bind(rules: &Rules) -> io::Result<()> {
+pub(in crate::supervisor) fn bind(rules: &Rules) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     if rules.usual_calls {
         rights::give_up()?;
