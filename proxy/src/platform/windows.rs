@@ -3,6 +3,11 @@
 //! Who may read a file is what its folder hands on: in the user's own folders, the user. What is
 //! Linux's alone is in `elsewhere.rs`.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "what cannot fail here can where the same name means a system call"
+)]
+
 use std::convert::Infallible;
 use std::fs::{DirBuilder, File, FileType, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -276,7 +281,7 @@ impl Hangups {
 
     /// It never comes.
     pub(crate) async fn next(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -292,13 +297,13 @@ pub(crate) struct UnixListener(Infallible);
 
 impl UnixListener {
     /// Cannot be had.
-    pub(crate) fn bind(_: &Path) -> io::Result<Self> {
+    pub(crate) fn bind(_: impl AsRef<Path>) -> io::Result<Self> {
         Err(no_sockets())
     }
 
     /// Nobody has one to call this on.
     #[expect(clippy::unused_async, reason = "it is where there are sockets")]
-    pub(crate) async fn accept(&self) -> io::Result<(UnixStream, ())> {
+    pub(crate) async fn accept(&self) -> io::Result<(UnixStream, Infallible)> {
         match self.0 {}
     }
 }
@@ -309,7 +314,7 @@ pub(crate) struct UnixStream(Infallible);
 impl UnixStream {
     /// Cannot be had.
     #[expect(clippy::unused_async, reason = "it is where there are sockets")]
-    pub(crate) async fn connect(_: &Path) -> io::Result<Self> {
+    pub(crate) async fn connect(_: impl AsRef<Path>) -> io::Result<Self> {
         Err(no_sockets())
     }
 }

@@ -11,7 +11,7 @@ use crate::config::runbook::{FileRunbook, Runbook};
 
 /// Nobody writes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Writing;
+pub(super) struct Writing(());
 
 /// A call that fits its runbook, of which there is none.
 pub(super) struct FilePlan(std::convert::Infallible);

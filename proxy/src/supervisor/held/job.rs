@@ -83,7 +83,8 @@ impl Hold {
         prepared: Prepared,
         input: Stdio,
     ) -> Result<Self, SpawnError> {
-        let child = CommandWrap::from(command(launch, &prepared, input))
+        let Prepared { program, .. } = prepared;
+        let child = CommandWrap::from(command(launch, program, input))
             // No window pops up, and a Ctrl-C in chillgate's is for chillgate alone.
             .wrap(CreationFlags(CREATE_NO_WINDOW))
             .wrap(KillOnDrop)
@@ -124,6 +125,7 @@ impl Hold {
     }
 
     /// The same again, said this time.
+    #[expect(clippy::unused_async, reason = "a keeper takes its time")]
     pub(super) async fn end_by_force(&mut self, server: &str) {
         warn!(%server, pid = self.pid, "The server did not end in time; ending it again.");
         self.tell();
@@ -134,9 +136,9 @@ impl Hold {
     clippy::disallowed_methods,
     reason = "the supervisor is where processes are started"
 )]
-fn command(launch: &Launch, prepared: &Prepared, input: Stdio) -> Command {
+fn command(launch: &Launch, program: PathBuf, input: Stdio) -> Command {
     // Arguments of a .cmd or .bat are quoted for its shell by the standard library, or refused.
-    let mut command = Command::new(&prepared.program);
+    let mut command = Command::new(program);
     command
         .args(launch.command.iter().skip(1))
         .env_clear()
