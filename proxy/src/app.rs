@@ -60,6 +60,9 @@ pub enum Mode {
     Wrap(String),
 }
 
+/// How long threads may take that still do something once everything is stopped.
+const LAST: Duration = Duration::from_secs(1);
+
 /// Runs until it is told to stop.
 pub fn run(loaded: Loaded, sources: Sources, mode: Mode) -> ExitCode {
     let metrics = Metrics::new();
@@ -78,7 +81,12 @@ pub fn run(loaded: Loaded, sources: Sources, mode: Mode) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(App::start(loaded, sources, mode, metrics)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(App::start(loaded, sources, mode, metrics));
+            // A thread that reads a terminal, or any standard input of Windows, never comes back.
+            runtime.shutdown_timeout(LAST);
+            outcome
+        }
         Err(error) => Err(format!("the runtime could not be made: {error}")),
     };
     match outcome {
@@ -105,7 +113,7 @@ impl App {
         mode: Mode,
         metrics: Arc<Metrics>,
     ) -> Result<(), String> {
-        supervisor::descriptors::raise();
+        supervisor::take_descriptors();
         let clock = Arc::new(TokioClock);
         let audit = match &loaded.config.audit {
             None => None,

@@ -34,13 +34,6 @@ pub fn real() -> Instant {
     Instant::now()
 }
 
-/// The machine's monotonic time since its start, as other programs of it read it.
-pub fn monotonic() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let whole = Duration::from_secs(now.tv_sec.unsigned_abs());
-    whole + Duration::from_nanos(now.tv_nsec.unsigned_abs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

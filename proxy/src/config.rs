@@ -26,6 +26,7 @@ pub mod runbook;
 pub mod secret;
 mod server;
 pub mod source;
+mod system;
 pub mod units;
 
 pub use child::{CommandServer, Isolation, POOL, Probe};

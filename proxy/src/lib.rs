@@ -26,6 +26,7 @@ pub mod line;
 mod lock;
 mod map;
 pub mod ops;
+mod platform;
 pub mod random;
 pub mod reload;
 pub mod rest;

@@ -26,6 +26,7 @@ use crate::supervisor::runbook::Runner;
 use crate::telemetry::metrics::Metrics;
 
 mod command;
+#[cfg_attr(not(target_os = "linux"), path = "ops/files/elsewhere.rs")]
 mod files;
 mod listing;
 mod machine;

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use chillgate_policies::engine::Clock;
 use notify::{RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -23,6 +22,7 @@ use crate::config::load::{self, Loaded, Sources};
 use crate::config::report::Report;
 use crate::config::source::Step;
 use crate::gate::Gate;
+use crate::platform::Hangups;
 use crate::route::merge::tell_changes;
 use crate::service::Notices;
 use crate::session::Scope;
@@ -80,12 +80,12 @@ impl Reloader {
     pub async fn run(mut self) {
         let (noticed, mut changes) = mpsc::channel(1);
         let watcher = self.watch(noticed);
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        let Ok(mut hangups) = Hangups::listen() else {
             return;
         };
         loop {
             tokio::select! {
-                _ = hangup.recv() => {
+                () = hangups.next() => {
                     if let Some(audit) = &self.audit {
                         // What rotates logs sends this, too.
                         audit.reopen();

@@ -6,9 +6,6 @@
 //! misses it. Nothing is decided here, and nobody waits for the manager.
 
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -18,13 +15,14 @@ use tracing::warn;
 
 use crate::clock;
 use crate::health::{Heartbeat, Readiness, State, TICK};
+use crate::platform::Manager;
 
 /// How often the status line is looked at where no watchdog asks for more.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The way to the service manager; clones are the same way. Without a manager it says nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Notices(Option<Arc<UnixDatagram>>);
+pub struct Notices(Option<Arc<Manager>>);
 
 /// Reports the state of servers and feeds the watchdog until it is dropped.
 #[derive(Debug)]
@@ -38,8 +36,8 @@ impl Notices {
         let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
             return Self::default();
         };
-        match reach(address.as_encoded_bytes()) {
-            Ok(socket) => Self(Some(Arc::new(socket))),
+        match Manager::reach(&address) {
+            Ok(manager) => Self(Some(Arc::new(manager))),
             Err(error) => {
                 warn!(%error, ?address, "The service manager cannot be told anything.");
                 Self::default()
@@ -54,8 +52,9 @@ impl Notices {
 
     /// The configuration is read again; [`Notices::ready`] says that this is over.
     pub fn reloading(&self) {
-        let now = clock::monotonic().as_micros();
-        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+        if let Some(manager) = &self.0 {
+            manager.say_with_time("RELOADING=1");
+        }
     }
 
     /// No new work is taken; the end comes within `span`, however short the manager's patience is.
@@ -101,10 +100,9 @@ impl Notices {
         Ok(Reports { _stop: stop })
     }
 
-    /// A manager that does not listen, or listens slowly, is its own trouble.
     fn say(&self, text: &str) {
-        if let Some(socket) = &self.0 {
-            let _ = socket.send(text.as_bytes());
+        if let Some(manager) = &self.0 {
+            manager.say(text);
         }
     }
 }
@@ -130,23 +128,6 @@ impl Glance {
         }
         lines
     }
-}
-
-/// A socket towards `address`: an absolute path, or an abstract name behind `@`.
-fn reach(address: &[u8]) -> io::Result<UnixDatagram> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let address = match address {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        [b'/', ..] => SocketAddr::from_pathname(Path::new(std::ffi::OsStr::from_bytes(address)))?,
-        _ => {
-            let cause = "NOTIFY_SOCKET is neither an absolute path nor an abstract name";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, cause));
-        }
-    };
-    let socket = UnixDatagram::unbound()?;
-    socket.connect_addr(&address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 /// How often the watchdog is fed: twice in the time after which it bites. `None`: there is none, or
@@ -215,6 +196,10 @@ fn status(readiness: &Readiness) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
     use super::*;
     use crate::health::ServerState;
 
@@ -239,7 +224,8 @@ mod tests {
             (path.display().to_string(), by_path),
             (format!("@{name}"), by_name),
         ] {
-            let notices = Notices(Some(Arc::new(reach(address.as_bytes()).expect("reached"))));
+            let manager = Manager::reach(OsStr::new(&address)).expect("reached");
+            let notices = Notices(Some(Arc::new(manager)));
             notices.ready();
             assert_eq!(heard(&socket), "READY=1");
             notices.reloading();
@@ -250,7 +236,7 @@ mod tests {
                 "{said}"
             );
         }
-        assert!(reach(b"relative").is_err());
+        assert!(Manager::reach(OsStr::new("relative")).is_err());
         Notices::default().ready();
     }
 

@@ -5,14 +5,14 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config;
+use crate::platform::{self, DirBuilderExt as _};
 
 /// The folder: the one configured, else what systemd made (`STATE_DIRECTORY`), else the user's
-/// (`$XDG_STATE_HOME/chillgate` or `~/.local/state/chillgate`). Made where it is missing. `None`:
-/// nothing is configured, and there is no usual place that can be written.
+/// (`$XDG_STATE_HOME/chillgate`, else where this system keeps such things). Made where it is missing.
+/// `None`: nothing is configured, and there is no usual place that can be written.
 ///
 /// # Errors
 /// In words, when the one configured cannot be used.
@@ -40,7 +40,7 @@ fn usual(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
     absolute("STATE_DIRECTORY")
         .or_else(|| absolute("XDG_STATE_HOME").map(|home| home.join("chillgate")))
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state/chillgate")))
+        .or_else(|| platform::STATE.find(&variable))
 }
 
 /// There is such a folder, and files can be made in it.
@@ -49,11 +49,7 @@ fn make(folder: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    rustix::fs::access(
-        folder,
-        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-    )?;
-    Ok(())
+    platform::may_fill(folder)
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! Processes: the only place that starts them, and the one that sees them gone.
 //!
-//! A server runs under a keeper ([`keep`]) that outlives nothing and leaves nothing behind. This
-//! file starts the keeper, tells it to end, and steps in should it fail to. What travels over a
-//! server's pipes is none of its business; when to restart one is decided by its caller.
+//! A server is held together with all it starts ([`held`]), so that it outlives nothing and leaves
+//! nothing behind; how that is done is the system's. This file starts it, watches it, and has it
+//! ended. What travels over a server's pipes is none of its business; when to restart one is decided
+//! by its caller.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -19,33 +20,53 @@ use crate::config::{Sandbox, ServerLimits};
 use crate::incidents::Secrets;
 use crate::telemetry::metrics::Metrics;
 
-mod cgroup;
-pub mod descriptors;
 pub mod environment;
-pub mod exec;
 pub mod given;
-pub mod keep;
-mod namespace;
-mod order;
-mod prepare;
 mod program;
-mod register;
 pub mod runbook;
 mod sandbox;
 mod status;
 mod stderr;
 pub mod tool;
-mod tree;
 pub mod usage;
 
-pub use register::Leftovers;
-pub use sandbox::kernel::{Kernel, kernel};
+// What holds a server's tree together: a keeper on Unix, a job on Windows.
+#[cfg_attr(unix, path = "supervisor/held/keeper.rs")]
+#[cfg_attr(windows, path = "supervisor/held/job.rs")]
+mod held;
+#[cfg_attr(windows, path = "supervisor/held/verbs.rs")]
+pub mod keep;
+
+// What a keeper is made of.
+#[cfg(unix)]
+mod cgroup;
+#[cfg(unix)]
+mod descriptors;
+#[cfg(unix)]
+pub mod exec;
+#[cfg(unix)]
+mod life;
+#[cfg(unix)]
+mod namespace;
+#[cfg(unix)]
+mod native;
+#[cfg(unix)]
+mod order;
+#[cfg(unix)]
+mod prepare;
+#[cfg(unix)]
+mod register;
+#[cfg(unix)]
+mod tree;
+
+#[cfg(unix)]
+pub use held::keep_with;
+pub use sandbox::Kernel;
+pub use sandbox::kernel::kernel;
 pub use status::Status;
 pub use stderr::Words;
 
-use cgroup::Groups;
-use prepare::Prepared;
-use register::{Entry, Register};
+use held::{Hold, Prepared};
 use stderr::Stderr;
 
 /// From closing a server's stdin to SIGTERM (MCP's stdio shutdown).
@@ -55,15 +76,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// is told and not the one of our signal.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// How long the keeper may take beyond its own grace.
+/// How long a tree may still be there after it was ended by force.
 const MARGIN: Duration = Duration::from_millis(300);
 
 /// How long the rest of stderr is waited for once the server is gone.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-
-/// How often, and with which pause, a family without a keeper is looked for.
-const SWEEPS: usize = 20;
-const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// A server to start.
 #[derive(Clone, Debug, Default)]
@@ -124,23 +141,25 @@ impl SpawnError {
     }
 }
 
-/// Which program stands above servers: this very one, unless it was said otherwise.
-static KEEPER: OnceLock<PathBuf> = OnceLock::new();
-
-/// Names the chillgate binary, for programs that use this library without being it (tests). The
-/// first call counts; without one the running program is used, which must then hand
-/// [`keep::VERB`] to [`keep::run`].
-pub fn keep_with(binary: impl Into<PathBuf>) {
-    let _ = KEEPER.set(binary.into());
+/// What a start found of those before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// The command names and ids of processes that were ended.
+    pub ended: Vec<String>,
 }
 
-fn own_binary() -> &'static PathBuf {
-    // The running program even where its file was replaced by an upgrade.
-    KEEPER.get_or_init(|| PathBuf::from("/proc/self/exe"))
+/// What a program must do that was started by chillgate itself, to stand above or before a server;
+/// `None` for all others. `args` are those after the program's name. To be called before `main` does
+/// anything else.
+pub fn own_verb(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    held::own_verb(args.into_iter())
 }
 
-/// The register of running trees, if there is a folder for it.
-static REGISTER: OnceLock<Register> = OnceLock::new();
+/// As many descriptors as the system gives are chillgate's from now on; its servers get what it was
+/// given. Once, before anything is started.
+pub fn take_descriptors() {
+    held::take_descriptors();
+}
 
 /// Ends what chillgates that are dead left behind, and notes from now on what runs, so that the
 /// next can do the same for this one. `state` is the folder of what outlives the process. Looks
@@ -149,9 +168,7 @@ static REGISTER: OnceLock<Register> = OnceLock::new();
 /// # Errors
 /// When the folder cannot be written: then nothing is noted.
 pub fn remember_in(state: &Path) -> io::Result<Leftovers> {
-    let (register, leftovers) = Register::open(state)?;
-    let _ = REGISTER.set(register);
-    Ok(leftovers)
+    held::remember_in(state)
 }
 
 /// Whether the program is there to be started, without starting it.
@@ -168,7 +185,7 @@ pub fn find(launch: &Launch) -> Result<PathBuf, SpawnError> {
 /// interpreter, for one, shows as an early end whose cause is in [`Process::last_words`].
 pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {
     let mut started = start(launch, Stdio::piped()).await?;
-    let (stdin, stdout) = (started.child.stdin.take(), started.child.stdout.take());
+    let (stdin, stdout) = (started.hold.take_input(), started.hold.take_output());
     let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
         return Err(SpawnError::without_pipes());
     };
@@ -178,21 +195,17 @@ pub async fn spawn(launch: Launch, metrics: &Arc<Metrics>) -> Result<Process, Sp
     Ok(process)
 }
 
-/// A keeper at work, in nobody's hands yet.
+/// A tree that runs, in nobody's hands yet.
 struct Started {
     name: Arc<str>,
-    pid: u32,
-    child: Child,
-    memory: Option<usize>,
+    hold: Hold,
     secrets: Secrets,
-    groups: Groups,
-    entry: Option<Entry>,
 }
 
 impl Started {
     /// With its stderr read into chillgate's log.
     fn watched(mut self, metrics: &Arc<Metrics>) -> Result<Process, SpawnError> {
-        let stderr = self.child.stderr.take();
+        let stderr = self.hold.take_errors();
         let stderr = stderr.ok_or_else(SpawnError::without_pipes)?;
         let secrets = std::mem::take(&mut self.secrets);
         let stderr = Stderr::drain(self.name.clone(), stderr, metrics.clone(), secrets);
@@ -202,15 +215,11 @@ impl Started {
     fn with(self, stderr: Stderr) -> Process {
         Process {
             name: self.name,
-            pid: self.pid,
-            child: self.child,
+            hold: self.hold,
             stdin: None,
             stdout: None,
             stderr,
             status: None,
-            memory: self.memory,
-            groups: Some(self.groups),
-            entry: self.entry,
         }
     }
 }
@@ -222,22 +231,12 @@ async fn start(launch: Launch, input: Stdio) -> Result<Started, SpawnError> {
         .map_err(|error| SpawnError::Keeper(io::Error::other(error)))?;
     let prepared = prepared?;
     tell(&launch, &prepared);
-    let register = REGISTER.get().map(|register| (register, register::mark()));
-    let mark = register.as_ref().map(|(_, mark)| mark.as_str());
-    let child = keeper(&launch, &prepared, mark)
-        .stdin(input)
-        .spawn()
-        .map_err(SpawnError::Keeper)?;
-    let pid = child.id().ok_or_else(SpawnError::without_pipes)?;
-    let entry = register.and_then(|(register, mark)| enter(register, pid, &mark, &launch.name));
+    let hold = Hold::start(&launch, prepared, input)?;
+    let secrets = launch.secrets;
     Ok(Started {
         name: Arc::from(launch.name),
-        pid,
-        child,
-        memory: launch.limits.memory,
-        secrets: launch.secrets,
-        groups: prepared.groups,
-        entry,
+        hold,
+        secrets,
     })
 }
 
@@ -254,58 +253,22 @@ fn tell(launch: &Launch, prepared: &Prepared) {
     }
 }
 
-fn enter(register: &Register, keeper: u32, mark: &str, server: &str) -> Option<Entry> {
-    let keeper = i32::try_from(keeper).ok().and_then(Pid::from_raw)?;
-    let entered = register.enter(keeper, mark, server);
-    entered
-        .inspect_err(|error| warn!(%server, %error, "The running server cannot be registered."))
-        .ok()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the supervisor is where processes are started"
-)]
-fn keeper(launch: &Launch, prepared: &Prepared, mark: Option<&str>) -> Command {
-    let place = if prepared.apart { "apart" } else { "same" };
-    let mut command = Command::new(own_binary());
-    command
-        .arg0("chillgate")
-        .args([keep::VERB, &std::process::id().to_string(), place])
-        .args([&prepared.order.to_text(), "--"])
-        .arg(&prepared.program)
-        .args(launch.command.iter().skip(1))
-        .env_clear()
-        .envs(launch.env.iter().map(|(name, value)| (name, value)))
-        .envs(mark.map(|mark| (register::MARK, mark)))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(cwd) = &launch.cwd {
-        command.current_dir(cwd);
-    }
-    command
-}
-
 /// A running server with everything below it. Dropping it ends the whole tree, without waiting.
 #[derive(Debug)]
 pub struct Process {
     name: Arc<str>,
-    pid: u32,
-    child: Child,
+    hold: Hold,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Stderr,
     status: Option<Status>,
-    /// `limits.memory`, for the words when it is used up.
-    memory: Option<usize>,
-    groups: Option<Groups>,
-    entry: Option<Entry>,
 }
 
 impl Process {
-    /// The keeper's process id; the server is its child.
+    /// The process id of what the tree hangs from: the keeper's where there is one, else the
+    /// server's own.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.hold.pid()
     }
 
     /// The server's stdin and stdout, once.
@@ -328,17 +291,7 @@ impl Process {
         if let Some(status) = self.status {
             return status;
         }
-        let ended = self.child.wait().await;
-        if ended
-            .as_ref()
-            .map_or(true, |status| status.code().is_none())
-        {
-            // Somebody killed the keeper itself: what it kept is still in its session.
-            warn!(server = %self.name, pid = self.pid, "The keeper was killed; ending what it kept.");
-            self.end_session().await;
-        }
-        let status = self.judge(ended.map_or(Status::Unknown, Status::from));
-        self.entry = None;
+        let status = self.hold.wait(&self.name).await;
         self.status = Some(status);
         self.stderr.finish(LAST_WORDS).await;
         status
@@ -357,81 +310,13 @@ impl Process {
         if let Ok(status) = timeout(patience, self.wait()).await {
             return status;
         }
-        self.tell_keeper(Signal::TERM);
-        if let Ok(status) = timeout(keep::GRACE + MARGIN, self.wait()).await {
+        self.hold.tell();
+        if let Ok(status) = timeout(held::PATIENCE, self.wait()).await {
             return status;
         }
-        warn!(server = %self.name, pid = self.pid, "The keeper did not end in time; killing it and what it kept.");
-        self.end_by_force().await;
+        self.hold.end_by_force(&self.name).await;
         timeout(MARGIN, self.wait())
             .await
             .unwrap_or(Status::Unknown)
-    }
-
-    /// The kernel ends a process that uses up its memory with a signal; the group knows why. With
-    /// the groups goes who left the session and is still in them.
-    fn judge(&mut self, status: Status) -> Status {
-        let Some(groups) = self.groups.take() else {
-            return status;
-        };
-        match self.memory {
-            Some(limit) if status != Status::Code(0) && groups.ran_out_of_memory() => {
-                Status::OutOfMemory(limit)
-            }
-            _ => status,
-        }
-    }
-
-    fn keeper_id(&self) -> Option<Pid> {
-        // None once it was waited for: the number may be somebody else's by then.
-        self.child
-            .id()
-            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-    }
-
-    fn tell_keeper(&self, signal: Signal) {
-        if let Some(keeper) = self.keeper_id() {
-            let _ = kill_process(keeper, signal);
-        }
-    }
-
-    /// The tree first: while the keeper is there, everything below it can be found.
-    async fn end_by_force(&self) {
-        let Some(keeper) = self.keeper_id() else {
-            return;
-        };
-        end_all(|| tree::descendants(keeper)).await;
-        let _ = kill_process(keeper, Signal::KILL);
-    }
-
-    /// What is left of a keeper's family is known by its session, and by its mark if it has one.
-    async fn end_session(&self) {
-        let Some(leader) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
-            return;
-        };
-        let marked = || self.entry.as_ref().map(Entry::marked).unwrap_or_default();
-        end_all(|| [tree::of_session(leader), marked()].concat()).await;
-    }
-}
-
-/// Kills until nobody is found: one may have forked while the table was read.
-async fn end_all(find: impl Fn() -> Vec<tree::Kin>) {
-    for _ in 0..SWEEPS {
-        let found = find();
-        if found.is_empty() {
-            return;
-        }
-        for kin in found {
-            kin.signal(Signal::KILL);
-        }
-        tokio::time::sleep(SWEEP_PAUSE).await;
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.status.is_none() {
-            self.tell_keeper(Signal::TERM);
-        }
     }
 }

@@ -139,6 +139,36 @@ fn killing_chillgate_leaves_no_descendant_within_two_seconds() {
     }
 }
 
+/// What keepers do on systems without a death signal: the shell, their parent, lives on.
+#[test]
+fn the_end_of_the_pipe_is_as_good_as_chillgates_death() {
+    let mark = Mark::new();
+    let mut shell = Command::new("sh")
+        .args([
+            "-c",
+            r#"sleep 998 | "$0" "$1" "$$:8" same {} -- sh -c "$2" 8<&0 </dev/null >/dev/null; true"#,
+        ])
+        .args([CHILLGATE, keep::VERB, FAMILY])
+        .envs(mark.env())
+        .spawn()
+        .expect("a shell starts");
+    assert!(
+        mark.comes_to(8, Duration::from_secs(10)),
+        "{:?}",
+        mark.alive()
+    );
+    let alive = mark.alive();
+    let holder = alive.iter().find(|(_, line)| line.trim() == "sleep 998");
+    let (holder, _) = holder.expect("it holds the pipe");
+    kill_process(*holder, Signal::KILL).expect("killed");
+    assert!(
+        mark.comes_to(0, Duration::from_secs(2)),
+        "{:?}",
+        mark.alive()
+    );
+    assert!(shell.wait().expect("it ends").success());
+}
+
 #[tokio::test]
 async fn stopping_ends_a_whole_family_at_once() {
     let mark = Mark::new();

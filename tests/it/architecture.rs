@@ -217,6 +217,34 @@ fn each_outside_thing_has_one_home() {
 }
 
 #[test]
+fn which_system_this_is_is_asked_in_two_rooms() {
+    let asking = [
+        "cfg(target_",
+        "cfg(not(target_",
+        "cfg(unix",
+        "cfg(windows",
+        "cfg_attr(",
+    ];
+    let rooms = [
+        "proxy/src/platform",
+        "proxy/src/supervisor",
+        // These name another file for the same module, and no more.
+        "proxy/src/ops.rs",
+        "proxy/src/telemetry/metrics.rs",
+    ];
+    for folder in [
+        "policies/src",
+        "proxy/src",
+        "proxy/wire/src",
+        "proxy/chill/src",
+        "proxy/ops/src",
+    ] {
+        let broken = offenders(folder, &asking, &rooms);
+        assert!(broken.is_empty(), "{broken:?}");
+    }
+}
+
+#[test]
 fn only_the_application_knows_everybody() {
     let known = ["crate::app"];
     let broken = offenders(

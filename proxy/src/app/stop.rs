@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -13,6 +12,7 @@ use tracing::{error, info, warn};
 use super::App;
 use crate::config::DRAIN;
 use crate::exchange::Ended;
+use crate::platform::Stops;
 
 /// How long load balancers take to hear that chillgate is not ready any more.
 const LINGER: Duration = Duration::from_secs(5);
@@ -21,12 +21,9 @@ const LINGER: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(3);
 
 impl App {
-    /// SIGTERM, SIGINT, or the end of the only host's input.
+    /// A signal (on Windows a key), or the end of the only host's input.
     pub(super) async fn until_told(&self, host: Option<oneshot::Receiver<std::io::Result<()>>>) {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
+        let Ok(mut stops) = Stops::listen() else {
             return;
         };
         let host = async {
@@ -36,8 +33,7 @@ impl App {
             }
         };
         tokio::select! {
-            _ = terminate.recv() => info!("Told to stop (SIGTERM)."),
-            _ = interrupt.recv() => info!("Told to stop (SIGINT)."),
+            how = stops.next() => info!("Told to stop ({how})."),
             ended = host => match ended {
                 Ok(Ok(())) => info!("The host has closed its end."),
                 Ok(Err(error)) => warn!(%error, "The host's pipe broke."),
@@ -59,15 +55,9 @@ impl App {
         let drain = self.gate.drain().clone();
         let (linger, deadline) = self.patience();
         let second = async {
-            let (Ok(mut terminate), Ok(mut interrupt)) = (
-                signal(SignalKind::terminate()),
-                signal(SignalKind::interrupt()),
-            ) else {
-                return std::future::pending().await;
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            match Stops::listen() {
+                Ok(mut stops) => stops.next().await,
+                Err(_) => std::future::pending().await,
             }
         };
         drain.linger();
@@ -82,7 +72,7 @@ impl App {
             () = tokio::time::sleep(deadline) => {
                 warn!(running = drain.running(), "The time to finish is used up; the rest is told.");
             }
-            () = second => warn!(running = drain.running(), "Told to stop twice; the rest is told."),
+            _ = second => warn!(running = drain.running(), "Told to stop twice; the rest is told."),
         }
         drain.refuse();
         let sessions = self.gate.sessions().all();

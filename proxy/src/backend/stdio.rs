@@ -4,7 +4,6 @@
 //! standard streams to a [`Pipe`] and says in words how it ended.
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::config::{CommandServer, ServerEra};
 use crate::incidents::{Candidate, Facts, Incident, Incidents, Moment, Phase, Recognised, Secrets};
 use crate::line::Line;
 use crate::lock::locked;
+use crate::platform::DirBuilderExt as _;
 use crate::supervisor::{self, Launch, Status, Words, environment};
 use crate::telemetry::metrics::Metrics;
 

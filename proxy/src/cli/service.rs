@@ -102,6 +102,9 @@ pub struct UninstallArgs {
 
 /// Does it and says how it went.
 pub fn run(args: &ServiceArgs) -> ExitCode {
+    if let Some((message, help)) = crate::platform::NO_SERVICE {
+        return Answer::cannot(message, Some(help)).print();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -190,7 +193,7 @@ impl WhereArgs {
 
     /// Whether this process may do what it is about to.
     fn require_rights(&self, verb: &str) -> Result<(), Trouble> {
-        let is_root = rustix::process::geteuid().is_root();
+        let is_root = crate::platform::is_root();
         if self.is_live() && !self.user && !is_root {
             let help = format!(
                 "sudo chillgate service {verb}, or chillgate service {verb} --user for your own"

@@ -13,7 +13,8 @@ use super::report::{Report, ordinal};
 use super::runbook::RawRunbook;
 use super::server::{RawServer, Wrong, kind_mistakes};
 use super::source::{Source, Step};
-use super::{ApiKeys, Config, Server, ServerName, cross, doubts, hint};
+use super::{ApiKeys, Config, Server, ServerName, cross, doubts, hint, system};
+use crate::platform;
 
 mod extract;
 mod file;
@@ -115,17 +116,10 @@ pub fn usual_places() -> Vec<PathBuf> {
 fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let user = variable("XDG_CONFIG_HOME")
         .filter(|path| path.is_absolute())
-        .or_else(|| {
-            Some(
-                variable("HOME")
-                    .filter(|home| home.is_absolute())?
-                    .join(".config"),
-            )
-        });
-    user.into_iter()
-        .chain([PathBuf::from("/etc")])
         .map(|base| base.join("chillgate").join("chillgate.toml"))
-        .collect()
+        .or_else(|| platform::CONFIG.find(&variable));
+    let machine = platform::MACHINE_CONFIG.find(&variable);
+    user.into_iter().chain(machine).collect()
 }
 
 /// Reads a configuration, or says everything that is wrong with it.
@@ -188,6 +182,9 @@ fn attempt_with(
         .map(|policy| serde_json::to_value(policy).unwrap_or_default())
         .collect();
     for said in cross::mistakes(&config, &reader.wrong) {
+        reader.say(said);
+    }
+    for said in system::mistakes(&config, platform::SYSTEM) {
         reader.say(said);
     }
     report.sort();

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use crate::config::remedy::Check;
+use crate::platform;
 use crate::supervisor::{Launch, look_for};
 
 /// The largest file that is parsed.
@@ -115,17 +116,13 @@ fn port(number: u16) -> Result<(), String> {
 }
 
 fn disk(launch: &Launch) -> Result<(), String> {
-    let temporary = launch.env.iter().find(|(name, _)| name == "TMPDIR");
-    let temporary = temporary.map_or("/tmp", |(_, value)| value.as_str());
+    let temporary = platform::temporary(&launch.env);
     let here = launch.cwd.as_deref().unwrap_or(Path::new("."));
     for folder in [here, Path::new(temporary)] {
-        let Ok(stat) = rustix::fs::statvfs(folder) else {
+        let Some(disk) = platform::disk(folder) else {
             continue;
         };
-        // Some file systems do not count files at all.
-        let is_full = stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM
-            || (stat.f_files > 0 && stat.f_favail == 0);
-        if is_full {
+        if disk.no_more_files || disk.available.is_some_and(|bytes| bytes < ROOM) {
             return Err(format!("the disk of {} is full", folder.display()));
         }
     }

@@ -6,16 +6,15 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::book::Book;
 use super::environment::hex;
 use super::moment::Moment;
+use crate::platform::{OpenOptionsExt as _, sync_folder};
 
 /// The file's name, and the names beside it.
 const NAME: &str = "incidents.json";
@@ -122,7 +121,7 @@ impl Place {
             .mode(0o600)
             .open(self.0.join(LOCK))?;
         // Let go when the file is closed, also by a process that is killed.
-        flock(&lock, FlockOperation::LockExclusive)?;
+        lock.lock()?;
         let mut kept = match self.read()? {
             Found::Kept(kept) => *kept,
             Found::Nothing => Kept {
@@ -154,7 +153,7 @@ impl Place {
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&next, self.0.join(NAME))?;
-        File::open(&self.0)?.sync_all()
+        sync_folder(&self.0)
     }
 
     fn put_aside(&self, why: &str) -> io::Result<()> {

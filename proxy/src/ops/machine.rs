@@ -85,11 +85,8 @@ impl Machine {
 
 /// The disk that a folder is on: all of it, and what is free.
 pub(super) fn disk(folder: &Path) -> (Option<u64>, Option<u64>) {
-    let Ok(disk) = rustix::fs::statvfs(folder) else {
-        return (None, None);
-    };
-    let bytes = |blocks: u64| blocks.checked_mul(disk.f_frsize);
-    (bytes(disk.f_blocks), bytes(disk.f_bavail))
+    let disk = crate::platform::disk(folder);
+    disk.map_or((None, None), |disk| (disk.total, disk.available))
 }
 
 #[cfg(test)]

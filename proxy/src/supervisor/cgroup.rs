@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal};
 
-use super::tree;
+use super::{native, tree};
 
 mod mounts;
 
@@ -323,7 +323,7 @@ fn kill_all(folder: &Path) {
     let _ = write("pids.max", "0");
     let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     for pid in inside.lines().filter_map(|pid| pid.parse().ok()) {
-        if let Some(kin) = Pid::from_raw(pid).and_then(tree::find) {
+        if let Some(kin) = Pid::from_raw(pid).and_then(native::find) {
             kin.signal(Signal::KILL);
         }
     }

@@ -15,7 +15,7 @@ static BEFORE: OnceLock<u64> = OnceLock::new();
 
 /// Takes as many as it may have. Done once, before anything is started; a system that says no is
 /// left as it is.
-pub fn raise() {
+pub(super) fn raise() {
     let given = getrlimit(Resource::Nofile);
     let Some(current) = given.current else {
         return;

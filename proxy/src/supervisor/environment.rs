@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use secrecy::ExposeSecret;
 
 use crate::config::secret::SecretText;
+use crate::platform::{ENVIRONMENT, same_variable};
 
-/// Names handed on without asking.
+/// Names handed on without asking, besides those that the system needs ([`ENVIRONMENT`]).
 const BASIC: [&str; 9] = [
     "PATH",
     "HOME",
@@ -43,7 +44,10 @@ fn compose(
     set: &BTreeMap<String, SecretText>,
 ) -> Result<Vec<(String, String)>, String> {
     let is_wanted = |name: &str| {
-        BASIC.contains(&name) || name.starts_with("LC_") || inherit.iter().any(|it| it == name)
+        let mut known = BASIC.iter().chain(ENVIRONMENT);
+        known.any(|it| same_variable(it, name))
+            || name.starts_with("LC_")
+            || inherit.iter().any(|it| same_variable(it, name))
     };
     let mut env: BTreeMap<String, String> = own.filter(|(name, _)| is_wanted(name)).collect();
     for (name, text) in set {
@@ -59,6 +63,8 @@ fn compose(
         if value.expose_secret().contains('\0') {
             return Err(format!("`env` {name}: the value has a NUL byte in it"));
         }
+        // What is set wins, also over another spelling where that is the same variable.
+        env.retain(|own, _| !same_variable(own, name));
         env.insert(name.clone(), value.expose_secret().to_owned());
     }
     Ok(env.into_iter().collect())

@@ -11,11 +11,11 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 
-use super::namespace;
 use super::order::Order;
 use super::sandbox::kernel;
+use super::{namespace, native};
 
 /// The hidden verb: `chillgate __exec KEEPER run|first ORDER -- COMMAND…`, or `… probe`.
 pub const VERB: &str = "__exec";
@@ -113,8 +113,9 @@ impl Task {
         match self {
             Self::Nothing => Ok(ExitCode::SUCCESS),
             Self::Probe => {
-                let found = kernel::try_out();
-                let told = io::stdout().write_all(found.to_text().as_bytes());
+                let found = serde_json::to_string(&kernel::try_out());
+                let found = found.expect("numbers and truths are JSON");
+                let told = io::stdout().write_all(found.as_bytes());
                 told.map(|()| ExitCode::SUCCESS)
                     .map_err(of("what was found"))
             }
@@ -126,9 +127,8 @@ impl Task {
 impl Start {
     fn go(self) -> Result<ExitCode, Fault> {
         // So that the server dies even when keeper and chillgate are killed at once.
-        set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|error| of("the death signal")(error.into()))?;
-        if parent() != Some(self.keeper) {
+        native::when_parent_dies(Signal::KILL).map_err(of("the death signal"))?;
+        if native::parent() != Some(self.keeper) {
             return Err(Fault::Orphaned);
         }
         for group in &self.order.groups {
@@ -140,7 +140,7 @@ impl Start {
             .map_err(of("one of its `limits`"))?;
         let null = namespace::Null::open().map_err(of("/dev/null"))?;
         if let Some(rules) = &self.order.rules {
-            rules.apply().map_err(of("its sandbox"))?;
+            kernel::bind(rules).map_err(of("its sandbox"))?;
         }
         let mut command = program(&self.program);
         command.args(&self.args);
@@ -158,12 +158,6 @@ impl Start {
 
 fn of(what: &'static str) -> impl Fn(io::Error) -> Fault {
     move |source| Fault::Prepare { what, source }
-}
-
-/// The parent as `/proc` numbers it, which is not the namespace of this process.
-fn parent() -> Option<i32> {
-    let stat = fs::read("/proc/self/stat").ok()?;
-    super::tree::parent(&stat)
 }
 
 #[expect(

@@ -7,6 +7,7 @@
 //! path, and decides nothing but how to end.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -16,21 +17,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, set_child_subreaper,
-    set_parent_process_death_signal, setsid, wait,
-};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, setsid, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level::pipe};
 
-use super::namespace::{self, Null};
+use super::namespace::Null;
 use super::order::Order;
-use super::{cgroup, exec, tree};
+use super::{cgroup, exec, native, tree};
 use crate::clock;
 
-/// The hidden verb: `chillgate __keep PARENT same|apart ORDER -- COMMAND…`; `apart` is a process
-/// namespace for the server, and the order is the shim's to read.
+/// The hidden verb: `chillgate __keep PARENT[:LIFE] same|apart ORDER -- COMMAND…`; `LIFE` is the
+/// descriptor that ends when chillgate does ([`super::life`]), where no signal tells of it; `apart`
+/// is a process namespace for the server, and the order is the shim's to read.
 pub const VERB: &str = "__keep";
 
 /// From SIGTERM to SIGKILL when chillgate asks for the end.
@@ -87,6 +87,7 @@ impl Fault {
 /// What the command line asks for.
 struct Charge {
     parent: Pid,
+    life: Option<u32>,
     apart: bool,
     /// The shim's: its order, `--`, the program, the arguments.
     rest: Vec<OsString>,
@@ -95,17 +96,24 @@ struct Charge {
 impl Charge {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, Fault> {
         let mut args = args.into_iter();
-        let parent = args
-            .next()
-            .and_then(|pid| Pid::from_raw(pid.to_str()?.parse().ok()?));
+        let watched = args.next().and_then(|word| {
+            let word = word.to_str()?;
+            let (pid, life) = word.split_once(':').unwrap_or((word, ""));
+            let life = match life {
+                "" => None,
+                life => Some(life.parse().ok()?),
+            };
+            Some((Pid::from_raw(pid.parse().ok()?)?, life))
+        });
         let apart = args.next().and_then(|word| match word.to_str() {
             Some("same") => Some(false),
             Some("apart") => Some(true),
             _ => None,
         });
-        match (parent, apart) {
-            (Some(parent), Some(apart)) => Ok(Self {
+        match (watched, apart) {
+            (Some((parent, life)), Some(apart)) => Ok(Self {
                 parent,
+                life,
                 apart,
                 rest: args.collect(),
             }),
@@ -129,12 +137,15 @@ struct Keeper {
 
 impl Keeper {
     fn start(charge: &Charge) -> Result<Self, Fault> {
-        let signals = Signals::register()?;
+        let mut signals = Signals::register()?;
         // A session of its own: a terminal's ^C is for chillgate, which then asks for the end.
         // Also the mark by which chillgate finds the rest should this process be killed.
         let _ = setsid();
-        set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;
-        set_parent_process_death_signal(Some(Signal::USR1)).map_err(io::Error::from)?;
+        native::adopt()?;
+        match charge.life {
+            None => native::when_parent_dies(Signal::USR1)?,
+            Some(life) => signals.life = Some(File::open(format!("/dev/fd/{life}"))?),
+        }
         if getppid() != Some(charge.parent) {
             // It died before the line above; no signal will come.
             return Err(io::Error::other("chillgate has died").into());
@@ -142,7 +153,7 @@ impl Keeper {
         // Whatever chillgate itself was handed by its own parent stops here.
         close_fds::set_fds_cloexec(3, &[]);
         if charge.apart {
-            namespace::enter().map_err(Fault::Namespace)?;
+            native::enter_namespace().map_err(Fault::Namespace)?;
         }
         let server = launch(charge).map_err(Fault::Launch)?;
         let keeper = Self {
@@ -164,7 +175,7 @@ impl Keeper {
     fn keep(mut self) -> Result<ExitCode, Fault> {
         let mut ended = None;
         let mut kill_at: Option<Instant> = None;
-        while self.reap(&mut ended) {
+        while self.reap(&mut ended) || has_strays() {
             let now = clock::real();
             let asked = self.signals.stop.swap(false, Ordering::Relaxed);
             let grace = if asked && kill_at.is_some() {
@@ -223,9 +234,10 @@ impl Keeper {
         }
     }
 
-    /// The death signal also comes when only the thread died that started this process.
+    /// The death signal also comes when only the thread died that started this process; the end of
+    /// the pipe comes before this process has another parent.
     fn is_orphaned(&self) -> bool {
-        getppid() != Some(self.parent)
+        self.signals.life_ended || getppid() != Some(self.parent)
     }
 }
 
@@ -236,7 +248,7 @@ impl Keeper {
 fn launch(charge: &Charge) -> io::Result<Pid> {
     let mode = if charge.apart { "first" } else { "run" };
     let me = getpid().as_raw_nonzero().to_string();
-    let child = Command::new("/proc/self/exe")
+    let child = Command::new(native::own_binary())
         .arg0("chillgate")
         .args([exec::VERB, &me, mode])
         .args(&charge.rest)
@@ -250,11 +262,16 @@ fn launch(charge: &Charge) -> io::Result<Pid> {
 
 /// Whether there was anybody to tell.
 fn tell_all(signal: Signal) -> bool {
-    let all = tree::descendants(getpid());
+    let all = tree::kept(getpid());
     for kin in &all {
         kin.signal(signal);
     }
     !all.is_empty()
+}
+
+/// Whether somebody is left who was never this process's child, nor became one.
+fn has_strays() -> bool {
+    !native::ADOPTS && !tree::kept(getpid()).is_empty()
 }
 
 pub(super) fn code_of(status: WaitStatus) -> u8 {
@@ -268,6 +285,9 @@ struct Signals {
     stop: Arc<AtomicBool>,
     orphaned: Arc<AtomicBool>,
     bell: UnixStream,
+    /// Ends with chillgate, where no signal tells of that.
+    life: Option<File>,
+    life_ended: bool,
 }
 
 impl Signals {
@@ -286,12 +306,17 @@ impl Signals {
             stop,
             orphaned,
             bell,
+            life: None,
+            life_ended: false,
         })
     }
 
     /// Until the next signal, or so long.
     fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         let at_most = at_most.map(|span| span.max(Duration::from_millis(1)));
+        if !self.watch_life(at_most)? {
+            return Ok(());
+        }
         self.bell.set_read_timeout(at_most)?;
         // However many rang: the flags tell what for.
         let rung = self.bell.read(&mut [0; 64]).map(drop);
@@ -299,5 +324,31 @@ impl Signals {
             Err(ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => Ok(()),
             _ => rung,
         }
+    }
+
+    /// Waits for the bell, or for chillgate's end where that is told by a pipe; false when the bell
+    /// has not rung.
+    fn watch_life(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+        let Some(life) = &mut self.life else {
+            return Ok(true);
+        };
+        let at_most = at_most.and_then(|span| Timespec::try_from(span).ok());
+        let mut both = [
+            PollFd::new(&self.bell, PollFlags::IN),
+            PollFd::new(life, PollFlags::IN),
+        ];
+        match poll(&mut both, at_most.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return Ok(false),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let [bell, ended] = both.map(|it| !it.revents().is_empty());
+        // Nobody writes to it: what can be read is its end.
+        if ended {
+            self.life = None;
+            self.life_ended = true;
+            self.orphaned.store(true, Ordering::Relaxed);
+        }
+        Ok(bell)
     }
 }

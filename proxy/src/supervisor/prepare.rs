@@ -10,7 +10,8 @@ use super::cgroup::{self, Controller, Groups, Wanted};
 use super::given::{Bound, Given, Sandboxed};
 use super::order::{Bounds, Order};
 use super::sandbox::{self, kernel};
-use super::{Launch, SpawnError, descriptors, program};
+use super::{Launch, SpawnError, descriptors, native, program};
+use crate::platform;
 
 /// A server that only wants starting.
 pub(super) struct Prepared {
@@ -26,14 +27,12 @@ impl Prepared {
     pub(super) fn of(launch: &Launch) -> Result<Self, SpawnError> {
         let program = program::locate(launch)?;
         let built = launch.sandbox.as_ref().map(|wanted| {
-            let temporary = launch.env.iter().find(|(name, _)| name == "TMPDIR");
-            let temporary = temporary.map_or("/tmp", |(_, value)| value);
             sandbox::build(
                 wanted,
                 kernel::kernel(),
                 program.clone(),
                 launch.cwd.clone(),
-                PathBuf::from(temporary),
+                PathBuf::from(platform::temporary(&launch.env)),
             )
         });
         let built = built.transpose().map_err(SpawnError::Sandbox)?;
@@ -86,11 +85,7 @@ fn given(groups: &Groups, wanted: Wanted, built: Option<&sandbox::Built>) -> Giv
     };
     let no_group = Bound::Nothing("no control group can be made here");
     Given {
-        memory: bound(
-            Controller::Memory,
-            wanted.memory,
-            Bound::Process("RLIMIT_DATA"),
-        ),
+        memory: bound(Controller::Memory, wanted.memory, native::MEMORY),
         processes: bound(Controller::Pids, wanted.processes, processes),
         cpu: bound(Controller::Cpu, wanted.cpu_weight, no_group),
         sandbox: built.map(|built| Sandboxed {

@@ -5,12 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
-
 use super::{Launch, SpawnError};
-
-/// Where `execvp` looks when there is no PATH.
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
+use crate::platform;
 
 /// The program's absolute path, checked to be there and executable.
 pub(super) fn locate(launch: &Launch) -> Result<PathBuf, SpawnError> {
@@ -24,33 +20,73 @@ pub(super) fn locate(launch: &Launch) -> Result<PathBuf, SpawnError> {
     if !here.is_dir() {
         return Err(SpawnError::Directory(here));
     }
-    if name.contains('/') {
-        let path = here.join(name);
-        return match judge(&path) {
-            Found::Program => Ok(path),
-            Found::Plain => Err(SpawnError::NotExecutable(path)),
-            Found::Directory => Err(SpawnError::IsDirectory(path)),
-            Found::Nothing => Err(SpawnError::Missing(path)),
-        };
-    }
-    let path = launch.env.iter().find(|(key, _)| key == "PATH");
-    let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
+    let path = launch
+        .env
+        .iter()
+        .find(|(key, _)| platform::same_variable(key, "PATH"));
+    let path = path.map_or(platform::DEFAULT_PATH, |(_, value)| value);
+    look(name, &here, path, platform::endings(&launch.env))
+}
+
+/// `endings` are those that a name may be written without, as `PATHEXT` has them.
+fn look(name: &str, here: &Path, path: &str, endings: Option<&str>) -> Result<PathBuf, SpawnError> {
+    let names = spellings(name, endings);
     let mut plain = None;
+    if name.contains(std::path::is_separator) {
+        let mut is_directory = false;
+        for candidate in names.iter().map(|name| here.join(name)) {
+            match judge(&candidate) {
+                Found::Program => return Ok(candidate),
+                Found::Plain => plain = plain.or(Some(candidate)),
+                Found::Directory => is_directory = true,
+                Found::Nothing => {}
+            }
+        }
+        let as_written = here.join(name);
+        return Err(match plain {
+            Some(path) => SpawnError::NotExecutable(path),
+            None if is_directory || as_written.is_dir() => SpawnError::IsDirectory(as_written),
+            None => SpawnError::Missing(as_written),
+        });
+    }
     // An empty part means the working directory, as it does for a shell.
-    for candidate in path.split(':').map(|part| here.join(part).join(name)) {
-        match judge(&candidate) {
-            Found::Program => return Ok(candidate),
-            Found::Plain => plain = plain.or(Some(candidate)),
-            Found::Directory | Found::Nothing => {}
+    for folder in std::env::split_paths(path).map(|part| here.join(part)) {
+        for candidate in names.iter().map(|name| folder.join(name)) {
+            match judge(&candidate) {
+                Found::Program => return Ok(candidate),
+                Found::Plain => plain = plain.or(Some(candidate)),
+                Found::Directory | Found::Nothing => {}
+            }
         }
     }
     match plain {
         Some(path) => Err(SpawnError::NotExecutable(path)),
         None => Err(SpawnError::NotFound {
-            program: name.clone(),
+            program: name.to_owned(),
             path: path.to_owned(),
         }),
     }
+}
+
+/// The names of files that are meant by a name. Where programs have endings, one without is never a
+/// program: beside `npx.cmd` lies an `npx` for other systems.
+fn spellings(name: &str, endings: Option<&str>) -> Vec<String> {
+    let Some(endings) = endings else {
+        return vec![name.to_owned()];
+    };
+    let endings: Vec<&str> = endings.split(';').filter(|it| it.len() > 1).collect();
+    let has_one = endings.iter().any(|ending| {
+        let start = name.len().checked_sub(ending.len());
+        let last = start.and_then(|start| name.get(start..));
+        last.is_some_and(|last| last.eq_ignore_ascii_case(ending))
+    });
+    if has_one {
+        return vec![name.to_owned()];
+    }
+    let written = endings
+        .iter()
+        .map(|ending| format!("{name}{}", ending.to_ascii_lowercase()));
+    written.collect()
 }
 
 enum Found {
@@ -63,7 +99,7 @@ enum Found {
 fn judge(path: &Path) -> Found {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => Found::Directory,
-        Ok(_) if access(path, Access::EXEC_OK).is_ok() => Found::Program,
+        Ok(_) if platform::is_executable(path) => Found::Program,
         Ok(_) => Found::Plain,
         Err(_) => Found::Nothing,
     }
@@ -143,5 +179,45 @@ mod tests {
         assert!(matches!(locate(&launch), Err(SpawnError::Directory(_))));
         launch.command.clear();
         assert!(matches!(locate(&launch), Err(SpawnError::Empty)));
+    }
+
+    #[test]
+    fn where_programs_have_endings_a_name_is_found_by_them() {
+        const ENDINGS: &str = ".COM;.EXE;.BAT;.CMD";
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["npx", "npx.cmd", "npx.ps1", "uvx.exe", "uvx.cmd", "tool.v2"] {
+            let file = dir.path().join(name);
+            fs::write(&file, "").expect("written");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("permitted");
+        }
+        let path = dir.path().to_str().expect("UTF-8");
+        let find = |name: &str| {
+            let found = look(name, dir.path(), path, Some(ENDINGS)).ok()?;
+            Some(found.strip_prefix(dir.path()).ok()?.display().to_string())
+        };
+        assert_eq!(
+            find("npx").as_deref(),
+            Some("npx.cmd"),
+            "not the script for a shell"
+        );
+        assert_eq!(
+            find("uvx").as_deref(),
+            Some("uvx.exe"),
+            "in the order of PATHEXT"
+        );
+        assert_eq!(
+            find("uvx.CMD"),
+            None,
+            "as written; this file system tells cases apart"
+        );
+        assert_eq!(find("uvx.cmd").as_deref(), Some("uvx.cmd"));
+        assert_eq!(
+            find("./npx").as_deref(),
+            Some("./npx.cmd").map(|it| it.trim_start_matches("./"))
+        );
+        assert_eq!(find("tool.v2"), None, "no ending that PATHEXT knows");
+        assert_eq!(find("npx.ps1"), None);
+        let missing = look("./gone", dir.path(), path, Some(ENDINGS));
+        assert!(matches!(missing, Err(SpawnError::Missing(path)) if path.ends_with("gone")));
     }
 }

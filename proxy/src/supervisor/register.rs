@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal};
 
+use super::Leftovers;
+use super::native::{self, here};
 use super::tree::{self, Kin};
 
 /// The variable that every process of a tree has, with a value of the tree's own.
@@ -43,17 +45,10 @@ pub(super) struct Entry {
 impl Entry {
     /// Who has the tree's mark, wherever they went.
     pub(super) fn marked(&self) -> Vec<Kin> {
-        let mut all = tree::table();
-        all.retain(|kin| mark_of(kin.pid()).is_some_and(|mark| mark == self.mark));
+        let mut all = native::table();
+        all.retain(|kin| native::variable(kin.pid, MARK).is_some_and(|mark| mark == self.mark));
         all
     }
-}
-
-/// What a start found of those before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leftovers {
-    /// The command names and ids of processes that were ended.
-    pub ended: Vec<String>,
 }
 
 /// A fresh mark.
@@ -88,7 +83,7 @@ impl Register {
 
     /// Notes a tree: its keeper, which is its session's leader, and its mark.
     pub(super) fn enter(&self, keeper: Pid, mark: &str, server: &str) -> io::Result<Entry> {
-        let started = tree::find(keeper).map_or(0, |kin| kin.started());
+        let started = native::find(keeper).map_or(0, |kin| kin.started);
         let server: String = server
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
@@ -107,15 +102,6 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Which boot, and which process namespace: elsewhere the numbers mean other processes.
-fn here() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let space = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let digits = |text: &str| -> String { text.chars().filter(char::is_ascii_digit).collect() };
-    let boot: String = boot.chars().filter(char::is_ascii_hexdigit).collect();
-    format!("{boot}-{}", digits(&space.to_string_lossy()))
 }
 
 fn settle(all: &Path, here: &str) -> Leftovers {
@@ -191,10 +177,10 @@ fn end(trees: &[Tree], leftovers: &mut Leftovers) {
 /// the tree's. A session's number alone proves nothing, as it may be another's by now; it is the
 /// tree's while its keeper is there, or while somebody in it has the mark.
 fn remains(trees: &[Tree]) -> Vec<Kin> {
-    let all = tree::table();
+    let all = native::table();
     let marks: Vec<(Kin, String)> = all
         .iter()
-        .filter_map(|kin| Some((*kin, mark_of(kin.pid())?)))
+        .filter_map(|kin| Some((*kin, native::variable(kin.pid, MARK)?)))
         .collect();
     all.iter()
         .filter(|kin| {
@@ -206,22 +192,13 @@ fn remains(trees: &[Tree]) -> Vec<Kin> {
                     tree::is_running(tree.keeper, tree.started)
                         || marks
                             .iter()
-                            .any(|(it, mark)| it.session() == session && *mark == tree.mark)
+                            .any(|(it, mark)| it.session == session && *mark == tree.mark)
                 };
-                marked || (kin.session() == session && surely())
+                marked || (kin.session == session && surely())
             })
         })
         .copied()
         .collect()
-}
-
-fn mark_of(pid: Pid) -> Option<String> {
-    let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
-    let mark = environ.split(|byte| *byte == 0).find_map(|variable| {
-        let value = variable.strip_prefix(MARK.as_bytes())?;
-        value.strip_prefix(b"=")
-    })?;
-    String::from_utf8(mark.to_vec()).ok()
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl Runner {
 
     async fn spawn(&self, launch: &Launch) -> Result<(Process, ChildStdout, ChildStderr), NotRun> {
         let mut started = start(launch.clone(), Stdio::null()).await?;
-        let taken = (started.child.stdout.take(), started.child.stderr.take());
+        let taken = (started.hold.take_output(), started.hold.take_errors());
         let (Some(stdout), Some(stderr)) = taken else {
             return Err(SpawnError::without_pipes().into());
         };

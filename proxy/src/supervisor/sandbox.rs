@@ -5,19 +5,31 @@
 //! unless the user said otherwise. Files and ports are Landlock's ([`files`]), system calls are
 //! seccomp's ([`calls`]); what there is of either is found out by trying ([`kernel`]).
 
-use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Network, Sandbox, SystemCalls};
 
+#[cfg(target_os = "linux")]
 mod calls;
+#[cfg(target_os = "linux")]
 mod files;
+#[cfg_attr(not(target_os = "linux"), path = "sandbox/elsewhere.rs")]
 pub(super) mod kernel;
+#[cfg(target_os = "linux")]
 mod rights;
 
-use kernel::Kernel;
+/// What a sandbox can be made of here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Landlock's revision; 0 where it is not there.
+    pub landlock: u8,
+    /// Whether system calls can be filtered.
+    pub seccomp: bool,
+    /// Whether a process namespace can be made.
+    pub pid_namespace: bool,
+}
 
 /// What a process is bound by, in words that need no decision any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,23 +141,6 @@ fn missing(wanted: &Sandbox, kernel: Kernel) -> Vec<&'static str> {
         .filter(|(is_missing, _)| *is_missing)
         .map(|(_, words)| words)
         .collect()
-}
-
-impl Rules {
-    /// Binds this process, and all it starts, for good.
-    pub(super) fn apply(&self) -> io::Result<()> {
-        rustix::thread::set_no_new_privs(true)?;
-        if self.usual_calls {
-            rights::give_up()?;
-        }
-        if self.landlock > 0 {
-            files::bind(self).map_err(io::Error::other)?;
-        }
-        if self.seccomp {
-            calls::bind(self).map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! back. It judges nothing.
 
 use std::fmt;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+
+use super::held;
 
 /// `exit code 1`, `signal 9 (KILL)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +23,7 @@ pub enum Status {
 
 impl From<ExitStatus> for Status {
     fn from(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
-            (Some(code @ 129..=192), _) => Self::Signal(code - 128),
-            (Some(code), _) => Self::Code(code),
-            (None, Some(signal)) => Self::Signal(signal),
-            (None, None) => Self::Unknown,
-        }
+        held::ended(status)
     }
 }
 
@@ -49,11 +45,13 @@ impl fmt::Display for Status {
 }
 
 fn name(signal: i32) -> Option<&'static str> {
-    signal_hook::low_level::signal_name(signal).map(|name| name.trim_start_matches("SIG"))
+    held::signal_name(signal).map(|name| name.trim_start_matches("SIG"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     #[test]

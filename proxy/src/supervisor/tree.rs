@@ -1,30 +1,42 @@
-//! Who descends from whom: the process table as `/proc` shows it, and signals that hit the right one.
+//! Who descends from whom, and signals that hit the right one.
 //!
-//! Used by the keeper, which kills what it kept, and by chillgate when a keeper itself is gone. It
-//! reads and signals; when and why is decided elsewhere.
+//! Used by the keeper, which kills what it kept, and by chillgate when a keeper itself is gone. The
+//! table is read by [`native`]; when and why somebody is signalled is decided elsewhere.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, pidfd_send_signal,
-};
+use rustix::process::{Pid, Signal, getpid};
+
+use super::native::{self, find, table};
 
 /// A process as it was when the table was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kin {
-    pid: Pid,
-    parent: i32,
-    session: i32,
-    /// Start time in clock ticks since boot: with the pid it names one process for ever.
-    started: u64,
+    pub(super) pid: Pid,
+    pub(super) parent: i32,
+    pub(super) session: i32,
+    /// When it started, in what the system counts that in: with the pid it names one process for
+    /// ever.
+    pub(super) started: u64,
 }
 
 /// Everything below `root`, parents before their children; zombies, which nothing can hurt, are
-/// left out. Empty as well when `/proc` cannot be read.
+/// left out. Empty as well when the table cannot be read.
 pub(crate) fn descendants(root: Pid) -> Vec<Kin> {
     families(&[Some(root)]).pop().unwrap_or_default()
+}
+
+/// What a keeper keeps: everything below it, and where the system gives it no orphans, everything
+/// in its session.
+pub(crate) fn kept(keeper: Pid) -> Vec<Kin> {
+    let mut found = descendants(keeper);
+    if !native::ADOPTS {
+        let mut session = of_session(keeper);
+        session.retain(|kin| kin.pid != keeper && !found.contains(kin));
+        found.extend(session);
+    }
+    found
 }
 
 /// The same for several, from one look at the table.
@@ -56,32 +68,10 @@ pub(crate) fn of_session(leader: Pid) -> Vec<Kin> {
 }
 
 impl Kin {
-    /// Its number, which may be another's by now.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    pub(super) fn session(&self) -> i32 {
-        self.session
-    }
-
-    pub(super) fn started(&self) -> u64 {
-        self.started
-    }
-
     /// Signals this process and never another that got its number meanwhile. A process that is
     /// gone already is no failure.
     pub(crate) fn signal(&self, signal: Signal) {
-        let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) else {
-            // Gone, or a kernel without pidfds (before 5.3): then the check below is all there is.
-            if self.is_still_itself() {
-                let _ = kill_process(self.pid, signal);
-            }
-            return;
-        };
-        if self.is_still_itself() {
-            let _ = pidfd_send_signal(&pidfd, signal);
-        }
+        native::signal(self.pid, signal, || self.is_still_itself());
     }
 
     fn is_still_itself(&self) -> bool {
@@ -89,24 +79,13 @@ impl Kin {
     }
 }
 
-/// The parent in the text of a `/proc/PID/stat`.
-pub(super) fn parent(stat: &[u8]) -> Option<i32> {
-    parse(stat).map(|kin| kin.parent)
-}
-
 /// `node (4711)`, by the name the process gave itself.
 impl fmt::Display for Kin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pid = self.pid.as_raw_nonzero();
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let name = native::name(self.pid);
         write!(f, "{} ({pid})", name.trim_end().escape_debug())
     }
-}
-
-/// The process with this id, unless there is none or it is a zombie.
-pub(super) fn find(pid: Pid) -> Option<Kin> {
-    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    parse(&stat)
 }
 
 /// Whether the process that began then still runs under this id.
@@ -120,82 +99,9 @@ pub(super) fn this_process() -> (Pid, u64) {
     (pid, find(pid).map_or(0, |kin| kin.started))
 }
 
-/// Every process there is, zombies left out.
-pub(super) fn table() -> Vec<Kin> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            entry
-                .file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit)
-        })
-        .filter_map(|entry| fs::read(entry.path().join("stat")).ok())
-        .filter_map(|stat| parse(&stat))
-        .collect()
-}
-
-/// `pid (comm) state ppid pgrp session …`; `comm` is anything, brackets and spaces included.
-fn parse(stat: &[u8]) -> Option<Kin> {
-    let close = memchr::memrchr(b')', stat)?;
-    let open = memchr::memchr(b'(', stat)?;
-    let pid = std::str::from_utf8(stat.get(..open)?)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
-        return None;
-    }
-    let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
-    // Field 22 of proc(5): fifteen lie between it and the session, field 6.
-    let started = fields.nth(15)?.parse().ok()?;
-    Some(Kin {
-        pid: Pid::from_raw(pid)?,
-        parent,
-        session,
-        started,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const REST: &str = "4 5 6 0 -1 4194560 96 0 0 0 1 2 3 4 20 0 1 0 777 3 4 5";
-
-    #[test]
-    fn a_name_with_brackets_and_spaces_fools_nobody() {
-        let kin = parse(format!("42 (a) b ((c) R {REST}").as_bytes()).expect("it parses");
-        assert_eq!(
-            (kin.pid.as_raw_nonzero().get(), kin.parent, kin.session),
-            (42, 4, 6)
-        );
-        assert_eq!(kin.started, 777);
-    }
-
-    #[test]
-    fn zombies_and_nonsense_are_nobody() {
-        assert_eq!(parse(format!("42 (sh) Z {REST}").as_bytes()), None);
-        for nonsense in [
-            "",
-            "42",
-            "42 (",
-            "x (sh) R 1 2 3",
-            "42 )sh( R",
-            "0 (sh) R 1",
-        ] {
-            assert_eq!(parse(nonsense.as_bytes()), None, "{nonsense}");
-        }
-    }
 
     #[test]
     fn the_table_knows_this_process_and_its_start() {

@@ -19,6 +19,9 @@ mod chill;
 mod endpoints;
 mod exchange;
 mod families;
+#[cfg_attr(target_os = "linux", path = "metrics/own/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "metrics/own/elsewhere.rs")]
+mod own;
 mod policy;
 
 pub use budgets::BudgetLeft;
@@ -74,10 +77,7 @@ impl Metrics {
         let budgets = BudgetGauges::register(&registry);
         let children = ChildGauges::register(&registry);
         let endpoints = EndpointGauges::register(&registry);
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry
-            .register(Box::new(process))
-            .expect("the process metrics are registered once");
+        own::register(&registry);
         families.build_info();
         let exchanges = Exchanges::default();
         Arc::new(Self {

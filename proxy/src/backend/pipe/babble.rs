@@ -2,7 +2,7 @@
 //!
 //! A banner is usual and harmless. A hundred such lines a minute are a logger in the wrong place, or
 //! a server that has lost its way: that is remembered and said once. The lines are dropped in any
-//! case; nothing is stopped for them, because the calls are answered (ADR 20).
+//! case; nothing is stopped for them, because the calls are answered (ADR 21).
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -23,12 +23,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
-use tokio::net::UnixStream;
 use tower_service::Service;
 
 use super::{ACCEPT_BOTH, ACCEPT_EVENTS, CONTENT_TYPE, JSON};
 use crate::config::RemoteServer;
 use crate::config::secret::SecretText;
+use crate::platform::UnixStream;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -7,12 +7,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use rustix::fs::{Access, access};
-
 use super::finding::Finding;
 use crate::config::load::Loaded;
 use crate::config::{Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Health, Listen, Transport};
 use crate::health::ask::ask;
+use crate::platform::{may_fill, may_write};
 use crate::state;
 
 /// Everything but servers.
@@ -125,7 +124,7 @@ fn audit(config: &Config) -> Option<Finding> {
         _ => Path::new("."),
     };
     let looked = if file.exists() {
-        access(file, Access::WRITE_OK).map_err(io::Error::from)
+        may_write(file)
     } else {
         writable(folder)
     };
@@ -149,7 +148,7 @@ fn writable(folder: &Path) -> io::Result<()> {
     if !folder.is_dir() {
         return Err(io::Error::from(io::ErrorKind::NotADirectory));
     }
-    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+    may_fill(folder)
 }
 
 /// What bounds and walls around servers can be made here: to know, not to repair.

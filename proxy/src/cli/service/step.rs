@@ -6,10 +6,10 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::systemd::Systemd;
+use crate::platform::{OpenOptionsExt as _, permissions, symlink};
 
 /// One step; paths are those on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,10 @@ impl Step {
 fn make_folder(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        Ok(()) => match permissions(0o755) {
+            Some(permissions) => fs::set_permissions(path, permissions),
+            None => Ok(()),
+        },
         other => other,
     }
 }
@@ -105,7 +108,9 @@ fn replace(to: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .mode(mode)
             .open(&beside)?;
         file.write_all(content)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Some(permissions) = permissions(mode) {
+            file.set_permissions(permissions)?;
+        }
         file.sync_all()?;
         drop(file);
         fs::rename(&beside, to)
@@ -123,7 +128,7 @@ pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
 }
 
 fn link(at: &Path, to: &Path) -> io::Result<()> {
-    match std::os::unix::fs::symlink(to, at) {
+    match symlink(to, at) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let is_same = fs::read_link(at).is_ok_and(|there| there == to);
             if is_same { Ok(()) } else { Err(error) }
@@ -147,6 +152,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +31,7 @@ use crate::config::{Front, Listen, Tls};
 use crate::drain::Drain;
 use crate::front::origin::Origins;
 use crate::gate::Gate;
+use crate::platform::{UnixListener, UnixStream, is_socket};
 
 /// An unused connection is closed after so long.
 const IDLE: Duration = Duration::from_secs(75);
@@ -412,15 +413,14 @@ where
 /// A socket file that nobody listens on any more is in the way of a new one. Anything else at its
 /// place is somebody's file.
 async fn remove_stale(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
     let Ok(there) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };
-    if !there.file_type().is_socket() {
+    if !is_socket(there.file_type()) {
         let text = "there is a file that is no socket; choose another path";
         return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, text));
     }
-    if let Err(error) = tokio::net::UnixStream::connect(path).await
+    if let Err(error) = UnixStream::connect(path).await
         && error.kind() == std::io::ErrorKind::ConnectionRefused
     {
         let _ = std::fs::remove_file(path);

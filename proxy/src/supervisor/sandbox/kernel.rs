@@ -1,37 +1,20 @@
-//! What the kernel gives of a sandbox, found by trying it on a process of its own.
+//! What Linux gives of a sandbox, found by trying it on a process of its own, and the binding itself.
 //!
 //! Versions and files under `/proc` say what could be; containers forbid parts of it. So a child
 //! binds itself once and tells how it went. Asked once for each chillgate.
 
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use super::{Kernel, Rules, calls, files, rights};
+use crate::supervisor::held::own_binary;
+use crate::supervisor::{exec, native};
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr,
     RulesetStatus,
 };
-use serde::{Deserialize, Serialize};
-
-use super::{Rules, calls};
-use crate::supervisor::{exec, namespace, own_binary};
-
-/// What a sandbox can be made of here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernel {
-    /// Landlock's revision; 0 where it is not there.
-    pub landlock: u8,
-    /// Whether system calls can be filtered.
-    pub seccomp: bool,
-    /// Whether a process namespace can be made.
-    pub pid_namespace: bool,
-}
-
-impl Kernel {
-    pub(in crate::supervisor) fn to_text(self) -> String {
-        serde_json::to_string(&self).expect("numbers and truths are JSON")
-    }
-}
 
 /// What there is. The first call starts a process and waits for it, some milliseconds.
 pub fn kernel() -> Kernel {
@@ -47,7 +30,7 @@ pub fn kernel() -> Kernel {
 
 /// In the child: binds this process by everything there is.
 pub(in crate::supervisor) fn try_out() -> Kernel {
-    let pid_namespace = namespace::enter().is_ok()
+    let pid_namespace = native::enter_namespace().is_ok()
         && chillgate("nothing")
             .status()
             .is_ok_and(|status| status.success());
@@ -63,6 +46,21 @@ pub(in crate::supervisor) fn try_out() -> Kernel {
         seccomp,
         pid_namespace,
     }
+}
+
+/// Binds this process, and all it starts, for good.
+pub(in crate::supervisor) fn bind(rules: &Rules) -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    if rules.usual_calls {
+        rights::give_up()?;
+    }
+    if rules.landlock > 0 {
+        files::bind(rules).map_err(io::Error::other)?;
+    }
+    if rules.seccomp {
+        calls::bind(rules).map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 fn try_landlock() -> u8 {

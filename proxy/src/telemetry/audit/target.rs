@@ -3,11 +3,11 @@
 //! Opening and its conditions; writing is the writer's. It never makes a directory: an audit log in
 //! a place nobody prepared is a mistake to report, not to paper over.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::platform;
 
 /// Where the audit log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,15 +60,14 @@ impl Destination {
     pub(super) fn open(&self) -> Result<File, OpenError> {
         match self {
             Self::File(path) => open_file(path),
-            Self::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
+            Self::Stdout => Ok(platform::stdout_file()?),
         }
     }
 
     /// Whether the name stands for another file than `open`: it was moved away, or removed.
     pub(super) fn has_moved(&self, open: &File) -> bool {
         let Self::File(path) = self else { return false };
-        let identity = |meta: Metadata| (meta.dev(), meta.ino());
-        open.metadata().ok().map(identity) != path.metadata().ok().map(identity)
+        platform::has_moved(open, path)
     }
 }
 
@@ -87,23 +86,10 @@ fn open_file(path: &Path) -> Result<File, OpenError> {
             },
         }
     };
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
+    let opened = platform::open_alone(path).map_err(failed)?;
+    let file = opened.ok_or_else(|| OpenError::Busy(path.to_owned()))?;
     let meta = file.metadata().map_err(failed)?;
     if meta.is_file() {
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Busy(path.to_owned())),
-            // A file system without locks: then care is all there is.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
         end_torn_line(&file, meta.len()).map_err(failed)?;
     }
     Ok(file)
@@ -113,7 +99,7 @@ fn open_file(path: &Path) -> Result<File, OpenError> {
 fn end_torn_line(mut file: &File, length: u64) -> io::Result<()> {
     let mut last = [b'\n'];
     if let Some(at) = length.checked_sub(1) {
-        file.read_exact_at(&mut last, at)?;
+        platform::read_at(file, &mut last, at)?;
     }
     if last == [b'\n'] {
         Ok(())
