@@ -439,3 +439,28 @@ agents = ["alice"]
     tokio::time::sleep(seconds(1)).await;
     assert!(has(&alice).await && !has(&bob).await);
 }
+
+#[tokio::test]
+async fn the_next_process_begins_when_the_one_before_is_gone() {
+    let mark = mark();
+    let flags = ["--mark", &mark, "--ignore-eof"];
+    let gate = Gate::with(&mock("a").flags(&flags).table("idle = \"1s\""))
+        .start()
+        .await;
+    let host = gate.host().open().await;
+    let first = host.call("pid", json!({})).await.tool_text().to_owned();
+    until("its sleep", seconds(15), async || {
+        let asleep = gate
+            .scrape()
+            .await
+            .count("chillgate_children_asleep", &[("server", "a")]);
+        (asleep == 1).then_some(())
+    })
+    .await;
+    // It ignores the end of its input, so it is there for two seconds more.
+    assert!(!marked(&mark).is_empty());
+    let next = host.call("pid", json!({})).await.tool_text().to_owned();
+    assert_ne!(next, first);
+    let there = std::path::Path::new("/proc").join(&first);
+    assert!(!there.exists(), "two at once");
+}

@@ -412,3 +412,23 @@ async fn a_server_that_comes_back_with_another_list_says_so() {
     events.find("the change", told).await;
     assert!(host.tools().await.contains(&"extra".to_owned()));
 }
+
+#[tokio::test]
+async fn a_server_that_is_well_and_soon_dies_again_is_started_ever_more_seldom() {
+    let script = format!("echo x >> '@DIR@/starts'; (sleep 0.3; kill -9 $$) & exec {MOCK}");
+    let table = format!(
+        "[server.a]\nera = \"legacy\"\ncommand = [\"sh\", \"-c\", {}]\n",
+        json!(script)
+    );
+    let gate = Gate::with(&table).start().await;
+    tokio::time::sleep(seconds(8)).await;
+    let starts = std::fs::read_to_string(gate.folder().join("starts")).expect("it was started");
+    let starts = starts.lines().count();
+    assert!((3..=9).contains(&starts), "{starts} starts");
+    assert_eq!(
+        gate.scrape()
+            .await
+            .count("chillgate_child_crash_loop", &[("server", "a")]),
+        1
+    );
+}

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::book::Book;
 use super::environment::hex;
 use super::moment::Moment;
-use crate::platform::{OpenOptionsExt as _, sync_folder};
+use crate::platform::{OpenOptionsExt as _, give_to_owner, sync_folder};
 
 /// The file's name, and the names beside it.
 const NAME: &str = "incidents.json";
@@ -120,6 +120,8 @@ impl Place {
             .write(true)
             .mode(0o600)
             .open(self.0.join(LOCK))?;
+        // A look at a service's memory as root must not take it from the service.
+        give_to_owner(&lock, &self.0)?;
         // Let go when the file is closed, also by a process that is killed.
         lock.lock()?;
         let mut kept = match self.read()? {
@@ -150,6 +152,7 @@ impl Place {
             .truncate(true)
             .mode(0o600)
             .open(&next)?;
+        give_to_owner(&file, &self.0)?;
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&next, self.0.join(NAME))?;
@@ -234,6 +237,29 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         assert!(!folder.path().join(NEXT).exists());
+    }
+
+    /// Only root can do the harm.
+    #[test]
+    fn what_root_writes_in_a_folder_of_another_user_is_that_users() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        if crate::platform::is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(65532), Some(65532)).expect("root may");
+        }
+        let owner = folder.path().metadata().expect("it is there");
+        let place = Place::new(folder.path().to_owned());
+        place
+            .change(&Kept::default(), |book| book.apply(&failed("p")))
+            .expect("written");
+        for name in [NAME, LOCK] {
+            let kept = folder.path().join(name).metadata().expect("it is there");
+            assert_eq!(
+                (kept.uid(), kept.gid()),
+                (owner.uid(), owner.gid()),
+                "{name}"
+            );
+        }
     }
 
     #[test]

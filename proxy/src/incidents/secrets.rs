@@ -18,14 +18,15 @@ pub struct Secrets(Vec<String>);
 
 impl Secrets {
     /// These values, and each longer line of those that have several. A value that is the path of
-    /// something here is none: what broke is often named by it.
+    /// something here is none, nor is a number of at most five digits, such as a port: what broke is
+    /// often named by it.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<String> = values
             .into_iter()
             .filter(|value| !(value.starts_with('/') && std::path::Path::new(value).exists()))
             .flat_map(|value| value.lines().chain([value]))
             .map(str::trim)
-            .filter(|part| part.len() >= SHORTEST)
+            .filter(|part| part.len() >= SHORTEST && !is_small_number(part))
             .map(str::to_owned)
             .collect();
         // The longest first, so that no rest of one is left by another.
@@ -75,6 +76,10 @@ impl fmt::Debug for Secrets {
     }
 }
 
+fn is_small_number(text: &str) -> bool {
+    text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +92,9 @@ mod tests {
             "on",
             "/",
             "first line\nsecond line",
+            "8080",
         ]);
+        assert!(secrets.mask("EADDRINUSE: :::8080").ends_with("8080"));
         let said = "login as me with hunter22-and-more on / then hunter22; first line; second line";
         let masked = secrets.mask(said);
         assert!(

@@ -70,8 +70,14 @@ impl Operations {
             }
         };
         let servers = snapshot.routes.all().iter();
+        let servers: Vec<_> = servers.map(|it| (it, it.children())).collect();
+        // One look at the processes for all of them.
+        let children = servers.iter().flat_map(|(_, children)| children);
+        let keepers: Vec<u32> = children.map(|child| child.pid).collect();
+        let mut usage = usage::of(&keepers).into_iter();
         servers
-            .map(|server| {
+            .into_iter()
+            .map(|(server, children)| {
                 let name = &**server.name();
                 let kind = kind(name);
                 let mut value = json!({"name": name, "kind": kind});
@@ -85,12 +91,9 @@ impl Operations {
                     let advice = held.advice.unwrap_or_else(|| remedy(kind).to_owned());
                     value["remedy"] = json!(advice);
                 }
-                let children = server.children();
-                let keepers: Vec<u32> = children.iter().map(|child| child.pid).collect();
-                let usage = usage::of(&keepers);
                 value["processes"] = children
                     .iter()
-                    .zip(usage)
+                    .zip(usage.by_ref())
                     .map(|(child, usage)| {
                         json!({
                             "pid": child.pid,

@@ -56,6 +56,15 @@ pub(crate) fn may_fill(folder: &Path) -> io::Result<()> {
     Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
+/// The file becomes that of the folder's owner, where root has made it in somebody else's folder.
+pub(crate) fn give_to_owner(file: &File, folder: &Path) -> io::Result<()> {
+    let (owner, now) = (folder.metadata()?, file.metadata()?);
+    if !is_root() || owner.uid() == now.uid() {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
 /// Whether this process may do everything.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
