@@ -39,8 +39,9 @@ fn post(at: SocketAddr, fields: &[(&str, &str)], body: &str) -> Vec<u8> {
 
 /// One byte now and then, until the front has had enough; how long that took and what it said.
 async fn drip(at: SocketAddr, first: &[u8]) -> (Duration, Vec<u8>) {
-    let began = Instant::now();
+    // Where thousands connect at once, some are asked by the kernel to try again after a second.
     let mut stream = TcpStream::connect(at).await.unwrap();
+    let began = Instant::now();
     stream.write_all(first).await.unwrap();
     let mut said = Vec::new();
     loop {
@@ -226,9 +227,9 @@ async fn an_id_in_flight_is_refused_a_thousand_times_and_its_first_call_goes_on(
 /// A host of 2026-07-28 resets its connection at any moment of a call.
 #[tokio::test]
 async fn a_reset_connection_cancels_its_call_and_pays_for_it() {
-    let count = if long() { 1000 } else { 60 };
+    let count = if long() { 500 } else { 60 };
     let quota = format!(
-        "\n[[policy]]\ntype = \"quota\"\nmatch = {{ method = \"tools/call\" }}\nallow = \"{count}/h\"\nburst = {count}\n"
+        "\n[[policy]]\ntype = \"quota\"\nmatch = {{ method = \"tools/call\" }}\nallow = \"2/d\"\nburst = {count}\n"
     );
     let gate = Gate::with(&(mock("a").ledger().table("era = \"legacy\"") + &quota))
         .start()

@@ -35,10 +35,10 @@ async fn pair(more: &str) -> (Gate, Host) {
     (gate, host)
 }
 
-/// Below this nobody notices a wait. The short form only sees that nobody is forgotten; the figures
-/// are the long form's, on a quiet machine.
+/// Below this a wait says nothing: the one at fault, its server, chillgate and this test share two
+/// cores. The short form only sees that nobody is forgotten.
 fn floor() -> Duration {
-    Duration::from_millis(if long() { 5 } else { 100 })
+    Duration::from_millis(if long() { 15 } else { 150 })
 }
 
 fn count() -> usize {
@@ -131,6 +131,7 @@ async fn calls_that_are_never_answered_end_in_time_and_leave_nothing() {
     let tables = mock("bad").ledger().table("probe = false");
     let gate = Gate::with(&tables)
         .top("[limits]\nin-flight-per-agent = 2000\nin-flight-per-server = 2000\ncall-idle = \"1s\"\n")
+        .audited()
         .start()
         .await;
     let host = gate.host().open().await;
@@ -149,10 +150,26 @@ async fn calls_that_are_never_answered_end_in_time_and_leave_nothing() {
             worst = worst.max(took);
         }
     }
-    eprintln!("{} timeouts, the last after {worst:?}", waves * wide);
-    if long() {
-        assert!(worst < Duration::from_millis(1500), "{worst:?}");
-    }
+    // A thousand at once take their time to be written and read here; what counts is from a call's
+    // arrival to its end.
+    let records = gate
+        .records_when("all ends", |all| {
+            all.of("outcome", "timeout").len() == waves * wide
+        })
+        .await;
+    let ended = records.of("outcome", "timeout");
+    let took = ended.iter().filter_map(|one| one["dur_ms"].as_f64());
+    let took: Vec<f64> = took.collect();
+    assert_eq!(took.len(), waves * wide);
+    let (least, most) = took.iter().fold((f64::MAX, 0.0_f64), |(least, most), one| {
+        (least.min(*one), most.max(*one))
+    });
+    eprintln!(
+        "{} timeouts after {least:.0} to {most:.0} ms; here the last was seen after {worst:?}",
+        waves * wide
+    );
+    assert!(least >= 1000.0, "{least} ms");
+    assert!(most <= if long() { 1100.0 } else { 1500.0 }, "{most} ms");
     let cancelled = until("all cancelled at the server", seconds(10), async || {
         let heard = gate.heard("bad").of("notifications/cancelled").len();
         (heard == waves * wide).then_some(heard)
@@ -197,7 +214,7 @@ async fn a_stopped_server_takes_a_bounded_backlog_and_nobody_elses_time() {
         grown >> 10
     );
     // Forty calls of 256 KiB wait for their turn; the pipe itself keeps one MiB of them.
-    assert!(grown <= 24 * MIB, "{grown} bytes more");
+    assert!(grown <= 32 * MIB, "{grown} bytes more");
     assert!(
         during < (before * 3 / 2).max(floor()),
         "{before:?} became {during:?}"
@@ -390,7 +407,8 @@ async fn held_calls_on_one_line_are_small_and_in_time() {
     for _ in 0..held_calls / 10 {
         for _ in 0..10 {
             let call = json!({"name": "wait", "arguments": given});
-            sent.push((host.send("tools/call", call).await, Instant::now()));
+            let at = Instant::now();
+            sent.push((host.send("tools/call", call).await, at));
         }
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
@@ -409,10 +427,7 @@ async fn held_calls_on_one_line_are_small_and_in_time() {
     eprintln!(
         "{held_calls} held calls on one line: {each} bytes each, late by {typical:?} (p99), {worst:?} at most"
     );
-    assert!(
-        each <= if long() { 4 << 10 } else { 8 << 10 },
-        "{each} bytes each"
-    );
+    assert!(each <= 8 << 10, "{each} bytes each");
     if long() {
         assert!(typical <= Duration::from_millis(20), "{typical:?}");
     }

@@ -112,9 +112,14 @@ async fn a_server_at_work_is_not_probed_to_death() {
     let host = gate.host().open().await;
     let first = pid(&host).await;
     // It answers nothing while it works, not even a ping: its call has a deadline of its own.
-    let wait = host
-        .call("wait", json!({"ms": 4000, "nonce": "done"}))
-        .await;
+    let busy = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        send(first, Signal::STOP);
+        tokio::time::sleep(seconds(3)).await;
+        send(first, Signal::CONT);
+    };
+    let call = host.call("wait", json!({"ms": 4000, "nonce": "done"}));
+    let (wait, ()) = tokio::join!(call, busy);
     assert_eq!(wait.tool_text(), "done");
     tokio::time::sleep(seconds(2)).await;
     assert_eq!(pid(&host).await, first);

@@ -222,9 +222,12 @@ impl Pipes {
         }
         let telling = async {
             // Unless it has been told something newer already.
-            let is_due = |level| match now.audience().is_shared() {
-                true => now.lower_level(level),
-                false => now.level().is_none(),
+            let is_due = |level| {
+                if now.audience().is_shared() {
+                    now.lower_level(level)
+                } else {
+                    now.level().is_none()
+                }
             };
             if let Some(level) = before.level().filter(|level| is_due(*level)) {
                 now.note_level(level);
