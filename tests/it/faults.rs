@@ -15,7 +15,7 @@ use chillgate_tests::gate::bare;
 use chillgate_tests::pace::{p99, tail};
 use chillgate_tests::process::{peak, resident, send};
 use chillgate_tests::wait::{all, long, seconds, within};
-use chillgate_tests::{Gate, Host, PipeHost, until};
+use chillgate_tests::{Gate, Host, PipeHost, modern, until};
 use rustix::process::Signal;
 
 use crate::mock;
@@ -314,6 +314,64 @@ async fn a_host_that_reads_byte_by_byte_holds_nobody_up() {
     );
     // The one answer of 12 MiB, and what is kept of it for a host that comes back.
     assert!(grown <= 40 * MIB, "{grown} bytes more");
+    assert!(
+        during < (before * 3 / 2).max(floor()),
+        "{before:?} became {during:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_to_a_host_that_hardly_reads_is_dropped_and_not_kept() {
+    let tables = mock("bad").table("era = \"legacy\"") + &mock("good").table("");
+    let gate = Gate::with(&tables).start().await;
+    // Each has a server to itself: what a server logs is told where one host has it.
+    let host = gate.host().path("/server/good/mcp").open().await;
+    tail(&host, "echo", 50).await;
+    let before = tail(&host, "echo", count()).await;
+    let held = resident(gate.pid());
+    // Fifty MiB of notifications, to a host of the revision that cannot come back for them.
+    let given = json!({"name": "notes", "arguments": {"count": 450_000},
+        "_meta": {modern::LOG_LEVEL: "debug"}});
+    let call = modern::message(&json!(1), "tools/call", given);
+    let body = call.to_string();
+    let mut request = format!(
+        "POST /server/bad/mcp HTTP/1.1\r\nhost: {}\r\n",
+        gate.front()
+    );
+    for (name, value) in modern::fields(&call) {
+        request.extend([name, ": ", value, "\r\n"]);
+    }
+    let length = body.len().to_string();
+    request.extend(["content-length: ", &length, "\r\n\r\n", &body]);
+    let mut slow = TcpStream::connect(gate.front()).await.unwrap();
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let reading = async {
+        let mut byte = [0];
+        loop {
+            slow.read_exact(&mut byte).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let flooding = async {
+        let during = tail(&host, "echo", count()).await;
+        let dropped = until("what is dropped", seconds(60), async || {
+            let labels = [("server", "bad"), ("reason", "host_not_reading")];
+            let scrape = gate.scrape().await;
+            let dropped = scrape.count("chillgate_dropped_messages_total", &labels);
+            (dropped > 400_000).then_some(dropped)
+        });
+        (during, dropped.await)
+    };
+    let (during, dropped) = tokio::select! {
+        () = reading => unreachable!(),
+        ended = flooding => ended,
+    };
+    let grown = peak(gate.pid()).saturating_sub(held);
+    eprintln!(
+        "a flood to a slow reader: {dropped} dropped, p99 {before:?} → {during:?}, {} KiB more",
+        grown >> 10
+    );
+    assert!(grown <= 4 * MIB, "{grown} bytes more");
     assert!(
         during < (before * 3 / 2).max(floor()),
         "{before:?} became {during:?}"
