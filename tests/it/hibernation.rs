@@ -464,3 +464,20 @@ async fn the_next_process_begins_when_the_one_before_is_gone() {
     let there = std::path::Path::new("/proc").join(&first);
     assert!(!there.exists(), "two at once");
 }
+
+#[tokio::test]
+async fn a_list_that_is_for_one_is_not_told_to_another_from_sleep() {
+    for (scope, wakes) in [(&[][..], false), (&["--private"], true)] {
+        let mark = mark();
+        let flags = [&["--eras", "modern", "--mark", &mark], scope].concat();
+        let gate = Gate::with(&mock("a").flags(&flags).table("idle = \"1s\""))
+            .start()
+            .await;
+        let host = gate.host().open().await;
+        let tools = host.tools().await;
+        asleep(&gate, &mark).await;
+        let other = gate.host().open().await;
+        assert_eq!(other.tools().await, tools);
+        assert_eq!(!marked(&mark).is_empty(), wakes, "{flags:?}");
+    }
+}

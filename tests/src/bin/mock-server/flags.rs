@@ -38,6 +38,8 @@ pub(crate) struct Flags {
     pub(crate) eras: Eras,
     /// `--deaf`: never answers what it does not know.
     pub(crate) deaf: bool,
+    /// `--private`: its lists are for whoever asked.
+    pub(crate) private: bool,
     /// `--touchy`: leaves when it hears what it does not know.
     pub(crate) touchy: bool,
     /// `--more-if FILE`: one tool more, `extra`, while there is such a file.
@@ -72,6 +74,7 @@ impl Flags {
             page: usize::MAX,
             eras: Eras::Legacy,
             deaf: false,
+            private: false,
             touchy: false,
             more_if: None,
             random_delay: 0,
@@ -101,6 +104,7 @@ impl Flags {
                     }
                 }
                 "--deaf" => flags.deaf = true,
+                "--private" => flags.private = true,
                 "--touchy" => flags.touchy = true,
                 "--more-if" => flags.more_if = Some(value()?.into()),
                 "--random-delay" => flags.random_delay = number(&value()?)?,

@@ -66,7 +66,12 @@ pub(crate) async fn answer(
         }
         if method.ends_with("/list") || method == "resources/read" {
             result["ttlMs"] = json!(60_000);
-            result["cacheScope"] = json!("public");
+            let scope = if server.flags.private {
+                "private"
+            } else {
+                "public"
+            };
+            result["cacheScope"] = json!(scope);
         }
         result["_meta"]["io.modelcontextprotocol/serverInfo"] = info(server);
         result["_meta"]["com.example/kept"] = json!(true);
