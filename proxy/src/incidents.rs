@@ -12,6 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chillgate_wire::Era;
 use serde::Serialize;
 use tracing::warn;
 
@@ -178,8 +179,8 @@ struct Local {
     /// Patterns of the outage that goes on, and when each was last seen.
     ongoing: BTreeMap<String, Moment>,
     findings: Vec<Finding>,
-    /// It has refused one era and has not been well since.
-    is_refused: bool,
+    /// The eras that it has refused since it was last well.
+    refused: Vec<Era>,
 }
 
 impl Shared {
@@ -281,21 +282,21 @@ impl Incidents {
         }
     }
 
-    /// A server has refused an era. Whether it has refused the other one before, and has not been
-    /// well since: then it is a failure.
-    pub fn refuses(&self, server: &str) -> bool {
+    /// A server has refused an era.
+    pub fn refuses(&self, server: &str, era: Era) {
         let mut state = locked(&self.0.shared.state);
         let local = state.servers.entry(server.to_owned()).or_default();
-        std::mem::replace(&mut local.is_refused, true)
+        if !local.refused.contains(&era) {
+            local.refused.push(era);
+        }
     }
 
-    /// Whether a server has refused an era and has not been well since.
-    pub fn is_refused(&self, server: &str) -> bool {
+    /// Whether a server has refused this era and has not been well since: then the other one is all
+    /// that is left.
+    pub fn has_refused(&self, server: &str, era: Era) -> bool {
         let state = locked(&self.0.shared.state);
-        state
-            .servers
-            .get(server)
-            .is_some_and(|local| local.is_refused)
+        let local = state.servers.get(server);
+        local.is_some_and(|local| local.refused.contains(&era))
     }
 
     /// The server has started well: what had failed is behind it, by a remedy or by itself. Returns

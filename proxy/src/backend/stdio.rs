@@ -172,7 +172,7 @@ impl Child {
         server.era == ServerEra::Auto
             && terms.era == Era::Modern
             && !starts.has_worked.load(Ordering::Relaxed)
-            && !terms.incidents.is_refused(&terms.server)
+            && !terms.incidents.has_refused(&terms.server, Era::Legacy)
     }
 
     /// What the process of a start that came to nothing has said and done.
@@ -390,7 +390,12 @@ impl Opener for Child {
 
     fn refused(&self, terms: &Terms, cause: &str) {
         // One era is enough for a server, where it may choose.
-        let is_last = terms.incidents.refuses(&terms.server);
+        let other = match terms.era {
+            Era::Legacy => Era::Modern,
+            Era::Modern => Era::Legacy,
+        };
+        terms.incidents.refuses(&terms.server, terms.era);
+        let is_last = terms.incidents.has_refused(&terms.server, other);
         if self.server.era != ServerEra::Auto || is_last {
             let failure = Failure {
                 facts: locked(&self.starts.last).clone(),

@@ -140,7 +140,7 @@ mod tests {
                 "RuntimeError: set A",
             ),
             (
-                "npm error code E404\nnpm error 404 Not Found - GET https://registry.example/nope - Not found\nnpm error 404  'nope@*' is not in this registry.\nnpm error A complete log of this run can be found in: /root/.npm/_logs/2026-11-22T09_11_02_123Z-debug-0.log",
+                "npm error code E404\nnpm error 404 Not Found - GET https://registry.example/nope - Not found\nnpm error 404  'nope@*' is not in this registry.\nnpm error A complete log of this run can be found in: /home/me/.npm/_logs/2026-11-22T09_11_02_123Z-debug-0.log",
                 "npm error code E404",
             ),
             (
