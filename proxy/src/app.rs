@@ -144,6 +144,7 @@ impl App {
             drain: drain.clone(),
             operations: Operations::new(metrics.clone(), tasks, incidents.clone()),
             incidents,
+            only: None,
         };
         let first = Snapshot::build(loaded.config.clone(), None, &fixtures)
             .map_err(|unfit| reload::explain(&loaded, unfit).render(false))?;

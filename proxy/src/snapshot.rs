@@ -75,6 +75,8 @@ pub struct Fixtures {
     pub operations: Operations,
     /// Where failures of servers are remembered.
     pub incidents: Incidents,
+    /// The one era that a server which may speak either is asked in: for a look at each alone.
+    pub only: Option<Era>,
 }
 
 /// Why a configuration cannot be used.
@@ -233,7 +235,7 @@ fn backend_of(
                 Isolation::Shared => Sort::One,
                 _ => Sort::Children,
             };
-            in_eras(command.era, pipes, sort, &tasks)
+            in_eras(command.era, fixtures.only, pipes, sort, &tasks)
         }
         Server::Remote(remote) => {
             let start = remote.start_timeout;
@@ -258,7 +260,7 @@ fn backend_of(
                 ServerEra::Auto if remote.http_sse => ServerEra::Legacy,
                 era => era,
             };
-            in_eras(era, reached, Sort::Remote, &tasks)
+            in_eras(era, fixtures.only, reached, Sort::Remote, &tasks)
         }
     }
     .map(|backend| (backend, None))
@@ -267,6 +269,7 @@ fn backend_of(
 /// A server in the era it is configured for, or in both.
 fn in_eras(
     era: ServerEra,
+    only: Option<Era>,
     reach: impl Fn(Era) -> Result<Arc<dyn Backend>, String>,
     sort: Sort,
     tasks: &TaskTracker,
@@ -278,10 +281,11 @@ fn in_eras(
             Era::Modern => server,
         })
     };
-    match era {
-        ServerEra::Legacy => make(Era::Legacy),
-        ServerEra::Modern => make(Era::Modern),
-        ServerEra::Auto => {
+    match (era, only) {
+        (ServerEra::Legacy, _) => make(Era::Legacy),
+        (ServerEra::Modern, _) => make(Era::Modern),
+        (ServerEra::Auto, Some(era)) => make(era),
+        (ServerEra::Auto, None) => {
             let (legacy, modern) = (make(Era::Legacy)?, make(Era::Modern)?);
             let either = Either::new(legacy, modern, sort, tasks.clone());
             Ok(Arc::new(either))

@@ -8,6 +8,16 @@ use std::path::{Path, PathBuf};
 use chillgate_tests::process::{command, root};
 use serde_json::Value;
 
+/// What chillgate is made of.
+const PRODUCT: [&str; 5] = [
+    "policies/src",
+    "proxy/src",
+    "proxy/wire/src",
+    "proxy/chill/src",
+    "proxy/ops/src",
+];
+const TESTS: [&str; 2] = ["tests/src", "tests/it"];
+
 /// Every `.rs` file below a folder, with its text, tests included.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -202,14 +212,7 @@ fn each_outside_thing_has_one_home() {
         (&["Command::new"], &["proxy/src/supervisor"]),
         (&["prometheus::"], &["proxy/src/telemetry/metrics"]),
     ] {
-        for folder in [
-            "policies/src",
-            "proxy/src",
-            "proxy/wire/src",
-            "proxy/chill/src",
-            "proxy/ops/src",
-            "proxy/ops/src",
-        ] {
+        for folder in PRODUCT {
             let broken = offenders(folder, words, homes);
             assert!(broken.is_empty(), "{words:?} outside {homes:?}: {broken:?}");
         }
@@ -232,13 +235,7 @@ fn which_system_this_is_is_asked_in_two_rooms() {
         "proxy/src/ops.rs",
         "proxy/src/telemetry/metrics.rs",
     ];
-    for folder in [
-        "policies/src",
-        "proxy/src",
-        "proxy/wire/src",
-        "proxy/chill/src",
-        "proxy/ops/src",
-    ] {
+    for folder in PRODUCT {
         let broken = offenders(folder, &asking, &rooms);
         assert!(broken.is_empty(), "{broken:?}");
     }
@@ -271,15 +268,7 @@ fn only_the_application_knows_everybody() {
 
 #[test]
 fn no_code_is_unsafe_and_no_module_is_called_mod() {
-    for folder in [
-        "policies/src",
-        "proxy/src",
-        "proxy/wire/src",
-        "proxy/chill/src",
-        "proxy/ops/src",
-        "tests/src",
-        "tests/it",
-    ] {
+    for folder in PRODUCT.into_iter().chain(TESTS) {
         let broken = offenders(
             folder,
             &["unsafe {", "unsafe fn", "todo!(", "unimplemented!("],
@@ -297,15 +286,7 @@ fn no_code_is_unsafe_and_no_module_is_called_mod() {
 #[test]
 fn every_file_opens_with_what_it_is() {
     let mut bare = Vec::new();
-    for folder in [
-        "policies/src",
-        "proxy/src",
-        "proxy/wire/src",
-        "proxy/chill/src",
-        "proxy/ops/src",
-        "tests/src",
-        "tests/it",
-    ] {
+    for folder in PRODUCT.into_iter().chain(TESTS) {
         bare.extend(
             sources(folder)
                 .into_iter()
@@ -318,13 +299,7 @@ fn every_file_opens_with_what_it_is() {
 
 #[test]
 fn no_identifier_says_upstream_or_downstream() {
-    for folder in [
-        "policies/src",
-        "proxy/src",
-        "proxy/wire/src",
-        "proxy/chill/src",
-        "proxy/ops/src",
-    ] {
+    for folder in PRODUCT {
         let broken = offenders(
             folder,
             &["upstream", "downstream", "Upstream", "Downstream"],

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use chillgate_tests::http::{Connection, collect, statuses};
+use chillgate_tests::http::{Connection, collect, post, statuses};
 use chillgate_tests::pace::tail;
 use chillgate_tests::process::{chillgate, command, descriptors, peak, resident};
 use chillgate_tests::wait::{all, in_turns, long, seconds, within};
@@ -25,17 +25,6 @@ const EACH: usize = 10;
 const COUNT: usize = 1000;
 const JSON: (&str, &str) = ("content-type", "application/json");
 const BOTH: (&str, &str) = ("accept", "application/json, text/event-stream");
-
-/// The bytes of a POST to the merged endpoint.
-fn post(at: SocketAddr, fields: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let mut text = format!("POST /mcp HTTP/1.1\r\nhost: {at}\r\n");
-    for (name, value) in fields {
-        text.extend([name, ": ", value, "\r\n"]);
-    }
-    let length = body.len().to_string();
-    text.extend(["content-length: ", &length, "\r\n\r\n", body]);
-    text.into_bytes()
-}
 
 /// One byte now and then, until the front has had enough; how long that took and what it said.
 async fn drip(at: SocketAddr, first: &[u8]) -> (Duration, Vec<u8>) {
@@ -62,7 +51,7 @@ async fn requests_that_come_byte_by_byte_lose_their_place_and_hold_nobody_up() {
     host.call("echo", json!({})).await.tool_text();
     let at = gate.front();
     let count = if long() { 2000 } else { 300 };
-    let whole = post(at, &[JSON, BOTH], &"x".repeat(100));
+    let whole = post(at, "/mcp", &[JSON, BOTH], &"x".repeat(100));
     // Half of them stop in the headers, half in the body.
     let (head, body) = (&whole[..40], &whole[..whole.len() - 99]);
     let slow = all((0..count).map(|n| drip(at, if n % 2 == 0 { head } else { body })));
@@ -99,24 +88,31 @@ async fn a_pause_between_requests_is_no_slow_request() {
     let host = gate.host().open().await;
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
     let session = ("mcp-session-id", host.session().unwrap());
-    let whole = post(gate.front(), &[JSON, BOTH, session], &ping);
+    let whole = post(gate.front(), "/mcp", &[JSON, BOTH, session], &ping);
     let mut stream = TcpStream::connect(gate.front()).await.unwrap();
+    let mut other = TcpStream::connect(gate.front()).await.unwrap();
+    other.write_all(&whole).await.unwrap();
+    assert_eq!(answered(&mut other).await, [200]);
     // A head in two pieces, then nothing for longer than a head may take, then the next.
     for pause in [Duration::from_millis(50), seconds(11)] {
         let (first, rest) = whole.split_at(30);
         stream.write_all(first).await.unwrap();
         sleep(Duration::from_millis(200)).await;
         stream.write_all(rest).await.unwrap();
-        let mut said = vec![0; 4096];
-        let count = within("the answer", seconds(5), stream.read(&mut said));
-        let count = count.await.unwrap();
-        assert_eq!(statuses(&said[..count]), [200]);
+        assert_eq!(answered(&mut stream).await, [200]);
         sleep(pause).await;
     }
-    stream.write_all(&whole).await.unwrap();
+    for mut stream in [stream, other] {
+        stream.write_all(&whole).await.unwrap();
+        assert_eq!(answered(&mut stream).await, [200], "after a pause");
+    }
+}
+
+async fn answered(stream: &mut TcpStream) -> Vec<u16> {
     let mut said = vec![0; 4096];
-    let count = stream.read(&mut said).await.unwrap();
-    assert_eq!(statuses(&said[..count]), [200], "after a pause");
+    let count = within("the answer", seconds(5), stream.read(&mut said));
+    let count = count.await.unwrap();
+    statuses(&said[..count])
 }
 
 #[tokio::test]
@@ -130,8 +126,8 @@ async fn a_head_that_is_too_large_is_refused_for_little_memory() {
     let many: Vec<String> = (0..10_000).map(|n| format!("x-{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
     let heads = [
-        post(at, &[("x-large", &large)], "{}"),
-        post(at, &many, "{}"),
+        post(at, "/mcp", &[("x-large", &large)], "{}"),
+        post(at, "/mcp", &many, "{}"),
     ];
     let refused = all((0..2 * EACH).map(async |n| {
         let mut stream = TcpStream::connect(at).await.unwrap();
@@ -173,6 +169,7 @@ async fn half_closed_connections_get_their_answers() {
             let call = json!({"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": call});
             let bytes = post(
                 gate.front(),
+                "/mcp",
                 &[JSON, BOTH, session, ("connection", "close")],
                 &call.to_string(),
             );
@@ -243,7 +240,7 @@ async fn a_reset_connection_cancels_its_call_and_pays_for_it() {
     };
     for n in 0..count {
         let message = call(n);
-        let bytes = post(at, &modern::fields(&message), &message.to_string());
+        let bytes = post(at, "/mcp", &modern::fields(&message), &message.to_string());
         let mut stream = TcpStream::connect(at).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         until("the call", seconds(10), async || {

@@ -256,3 +256,40 @@ async fn at_most_four_are_looked_at_at_once() {
     assert!((2..=4).contains(&most), "{most} at once");
     assert!(marked(&mark).is_empty(), "{:?}", marked(&mark));
 }
+
+/// Slow enough to be asked in the other era as well before it has answered in the first.
+#[tokio::test]
+async fn a_slow_server_of_one_era_is_well_and_no_incident() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chillgate.toml");
+    let slow = mock("a").flags(&["--eras", "legacy", "--slow-start", "6000"]);
+    std::fs::write(&file, slow.table("") + &free()).unwrap();
+    let (code, out, err) = at(&file, &[], folder.path()).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    let mut list = bare();
+    list.args(["incidents", "--json", "--all", "--config"])
+        .arg(&file)
+        .env("XDG_STATE_HOME", folder.path());
+    let listed = within("the list", seconds(10), list.output())
+        .await
+        .unwrap();
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_remedy_is_told_once() {
+    let broken = "[server.a]\ncommand = [\"sh\", \"-c\", \
+                  \"echo \\\"Error: Cannot find module 'foo'\\\" >&2; exit 1\"]\n";
+    let (code, all) = seen(&(broken.to_owned() + &free())).await;
+    assert_eq!(code, Some(1), "{all}");
+    let findings = all["servers"][0]["findings"].as_array().unwrap();
+    let failed = findings
+        .iter()
+        .find(|finding| finding["level"] == "fail")
+        .unwrap();
+    let (text, help) = (&failed["text"].as_str(), &failed["help"].as_str());
+    assert!(help.unwrap().contains("run `npm install`"), "{failed}");
+    assert!(!text.unwrap().contains("npm install"), "{failed}");
+    assert!(!text.unwrap().contains("what to do"), "{failed}");
+}

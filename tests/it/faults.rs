@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use chillgate_tests::gate::bare;
+use chillgate_tests::http::post;
 use chillgate_tests::pace::{p99, tail};
 use chillgate_tests::process::{peak, resident, send};
 use chillgate_tests::wait::{all, long, seconds, within};
@@ -91,7 +92,7 @@ async fn a_million_notifications_hold_nobody_up() {
     let notes = if long() { 1_000_000 } else { 200_000 };
     // Whoever is flooded only throws away what it reads: what reading costs a host is not measured.
     let given = json!({"name": "bad__notes", "arguments": {"count": notes}});
-    let mut flooded = posted(&gate, &host, &given).await;
+    let mut flooded = host.unread(&host.message("tools/call", Some(given))).await;
     let flooding = async {
         let (mut heard, mut end) = (0, Vec::new());
         let mut chunk = vec![0; 256 << 10];
@@ -229,31 +230,14 @@ async fn a_stopped_server_takes_a_bounded_backlog_and_nobody_elses_time() {
 }
 
 /// Posts a call and never reads what comes.
-async fn stopped_reader(gate: &Gate, host: &Host, text: &str) -> TcpStream {
+async fn stopped_reader(host: &Host, text: &str) -> TcpStream {
     let call = json!({"name": "good__echo", "arguments": {"message": text}});
-    posted(gate, host, &call).await
-}
-
-/// A call on a connection of its own; what comes is still to be read.
-async fn posted(gate: &Gate, host: &Host, call: &Value) -> TcpStream {
-    let body = host.message("tools/call", Some(call.clone())).to_string();
-    let head = format!(
-        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\nmcp-session-id: {}\r\n\
-         content-length: {}\r\n\r\n",
-        gate.front(),
-        host.session().unwrap(),
-        body.len()
-    );
-    let mut stream = TcpStream::connect(gate.front()).await.unwrap();
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(body.as_bytes()).await.unwrap();
-    stream
+    host.unread(&host.message("tools/call", Some(call))).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_large_calls_at_once_do_not_wait_for_one_who_does_not_read() {
-    let (gate, host) = pair("").await;
+    let (_gate, host) = pair("").await;
     let text = "y".repeat(if long() { 4 << 20 } else { 1 << 20 });
     let large = async || {
         let calls = (0..50).map(|_| async {
@@ -268,7 +252,7 @@ async fn fifty_large_calls_at_once_do_not_wait_for_one_who_does_not_read() {
     let mut ratios = Vec::new();
     for _ in 0..3 {
         let without = large().await;
-        let stopped = stopped_reader(&gate, &host, &text).await;
+        let stopped = stopped_reader(&host, &text).await;
         let with = large().await;
         drop(stopped);
         ratios.push(with.as_secs_f64() / without.as_secs_f64());
@@ -285,17 +269,7 @@ async fn a_host_that_reads_byte_by_byte_holds_nobody_up() {
     let held = resident(gate.pid());
     // Fifty messages of a MiB each on its stream.
     let call = json!({"name": "bad__blob", "arguments": {"bytes": 12 << 20}});
-    let body = host.message("tools/call", Some(call)).to_string();
-    let request = format!(
-        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
-         accept: text/event-stream, application/json\r\nmcp-session-id: {}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        gate.front(),
-        host.session().unwrap(),
-        body.len()
-    );
-    let mut slow = TcpStream::connect(gate.front()).await.unwrap();
-    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut slow = host.unread(&host.message("tools/call", Some(call))).await;
     let reading = async {
         let mut byte = [0];
         loop {
@@ -333,18 +307,14 @@ async fn a_flood_to_a_host_that_hardly_reads_is_dropped_and_not_kept() {
     let given = json!({"name": "notes", "arguments": {"count": 450_000},
         "_meta": {modern::LOG_LEVEL: "debug"}});
     let call = modern::message(&json!(1), "tools/call", given);
-    let body = call.to_string();
-    let mut request = format!(
-        "POST /server/bad/mcp HTTP/1.1\r\nhost: {}\r\n",
-        gate.front()
+    let request = post(
+        gate.front(),
+        "/server/bad/mcp",
+        &modern::fields(&call),
+        &call.to_string(),
     );
-    for (name, value) in modern::fields(&call) {
-        request.extend([name, ": ", value, "\r\n"]);
-    }
-    let length = body.len().to_string();
-    request.extend(["content-length: ", &length, "\r\n\r\n", &body]);
     let mut slow = TcpStream::connect(gate.front()).await.unwrap();
-    slow.write_all(request.as_bytes()).await.unwrap();
+    slow.write_all(&request).await.unwrap();
     let reading = async {
         let mut byte = [0];
         loop {

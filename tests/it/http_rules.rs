@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use chillgate_tests::http::{Answer, raw, request, statuses};
+use chillgate_tests::http::{self, Answer, raw, request, statuses};
 use chillgate_tests::schema::HANDSHAKE;
 use chillgate_tests::wait::{seconds, within};
 use chillgate_tests::{Gate, Host, until};
@@ -459,13 +459,14 @@ async fn a_half_closed_connection_still_gets_its_answer() {
     let session = host.session().unwrap().to_owned();
     for n in 0..50 {
         let body = json!({"jsonrpc": "2.0", "id": n, "method": "ping"}).to_string();
-        let text = format!(
-            "POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
-             Mcp-Session-Id: {session}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            gate.front(),
-            body.len()
-        );
-        let said = half_closed(gate.front(), text.as_bytes()).await;
+        let fields = [
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("mcp-session-id", &session),
+            ("connection", "close"),
+        ];
+        let bytes = http::post(gate.front(), "/mcp", &fields, &body);
+        let said = half_closed(gate.front(), &bytes).await;
         assert_eq!(
             statuses(&said),
             [200],

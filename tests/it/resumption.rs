@@ -248,16 +248,7 @@ async fn a_stream_that_was_taken_over_leaves_no_connection_behind() {
     let before = open();
     let mut left = Vec::new();
     for number in 1..=10 {
-        let body = steps(&host, "t", 30).to_string();
-        let head = format!(
-            "POST /mcp HTTP/1.1\r\nhost: {}\r\naccept: application/json, text/event-stream\r\n\
-             content-type: application/json\r\nmcp-session-id: {}\r\ncontent-length: {}\r\n\r\n{body}",
-            gate.front(),
-            host.session().unwrap(),
-            body.len(),
-        );
-        let mut stream = TcpStream::connect(gate.front()).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut stream = host.unread(&steps(&host, "t", 30)).await;
         let mut came = Vec::new();
         while !came.windows(6).any(|part| part == b"step 1") {
             assert!(stream.read_buf(&mut came).await.unwrap() > 0);

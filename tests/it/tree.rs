@@ -266,17 +266,7 @@ async fn a_slow_reader_gets_its_whole_answer_while_the_gate_stops() {
     let gate = Gate::with(&mock("a").table("")).start().await;
     let host = gate.host().open().await;
     let call = json!({"name": "blob", "arguments": {"bytes": 4_000_000}});
-    let call = host.message("tools/call", Some(call)).to_string();
-    let text = format!(
-        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\nmcp-session-id: {}\r\n\
-         content-length: {}\r\n\r\n{call}",
-        gate.front(),
-        host.session().unwrap(),
-        call.len()
-    );
-    let mut link = tokio::net::TcpStream::connect(gate.front()).await.unwrap();
-    link.write_all(text.as_bytes()).await.unwrap();
+    let mut link = host.unread(&host.message("tools/call", Some(call))).await;
     let mut piece = vec![0; 64 << 10];
     let mut read = 0;
     let mut told = false;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::http::{Answer, Connection, collect};
+use crate::http::{self, Answer, Connection, collect};
 use crate::judge;
 use crate::sse::Events;
 use crate::wait::within;
@@ -327,19 +327,24 @@ impl Host {
     /// # Panics
     /// When the front does not take the connection.
     pub async fn reset(&self, message: &Value, after: Duration) {
+        let stream = self.unread(message).await;
+        tokio::time::sleep(after).await;
+        stream.set_zero_linger().expect("a TCP socket");
+    }
+
+    /// Posts on a connection of its own; what comes is still to be read.
+    ///
+    /// # Panics
+    /// When the front does not take the connection.
+    pub async fn unread(&self, message: &Value) -> TcpStream {
+        let headers = self.headers();
         let body = message.to_string();
-        let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", self.path, self.address);
-        for (name, value) in &self.headers() {
-            head.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
-        }
-        let length = body.len().to_string();
-        head.extend(["content-length: ", &length, "\r\n\r\n", &body]);
+        let bytes = http::post(self.address, &self.path, &borrow(&headers), &body);
         let mut stream = TcpStream::connect(self.address)
             .await
             .expect("a connection");
-        stream.write_all(head.as_bytes()).await.expect("it reads");
-        tokio::time::sleep(after).await;
-        stream.set_zero_linger().expect("a TCP socket");
+        stream.write_all(&bytes).await.expect("it reads");
+        stream
     }
 
     /// The GET stream, where messages arrive that answer no request.

@@ -167,6 +167,17 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     request(address, "GET", path, &[], Bytes::new()).await
 }
 
+/// The bytes of a POST with these headers, for who writes them in pieces or reads no answer.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let mut text = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\n");
+    for (name, value) in headers {
+        text.extend([name, ": ", value, "\r\n"]);
+    }
+    let length = body.len().to_string();
+    text.extend(["content-length: ", &length, "\r\n\r\n", body]);
+    text.into_bytes()
+}
+
 /// Writes bytes as they are and reads until the peer closes or falls silent for `quiet`.
 ///
 /// # Panics

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use chillgate_wire::Era;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -66,8 +67,9 @@ pub(super) async fn examine(
         findings.push(Finding::ok(format!("is at {}", remote.url)));
     }
     let asked = match era {
-        ServerEra::Auto => vec![ServerEra::Legacy, ServerEra::Modern],
-        era => vec![era],
+        ServerEra::Auto => vec![Era::Legacy, Era::Modern],
+        ServerEra::Legacy => vec![Era::Legacy],
+        ServerEra::Modern => vec![Era::Modern],
     };
     let (mut best, mut first_cause, mut eras) = (None::<Seen>, None, Vec::new());
     for era in asked {
@@ -79,7 +81,8 @@ pub(super) async fn examine(
         let seen = visit(
             config,
             name,
-            in_era(server, era, limit),
+            within(server, limit),
+            era,
             limit,
             overheard,
             incidents,
@@ -87,10 +90,9 @@ pub(super) async fn examine(
         .await;
         match &seen.greeting {
             Ok(_) => {
-                eras.push(if era == ServerEra::Modern {
-                    "modern"
-                } else {
-                    "legacy"
+                eras.push(match era {
+                    Era::Legacy => "legacy",
+                    Era::Modern => "modern",
                 });
                 best = best.or(Some(seen));
             }
@@ -111,7 +113,13 @@ pub(super) async fn examine(
         (None, cause) => {
             let cause = cause.unwrap_or_default();
             let known = incidents.current(name.as_str());
-            let known = known.and_then(|known| Some(known.remedy.as_ref()?.text.clone()));
+            let known = known.map(|known| known.sentence()).unwrap_or_default();
+            // The cause ends with it; here it is the help.
+            let cause = cause.replacen(&known, "", 1);
+            let known = known
+                .trim_start_matches("; ")
+                .trim_start_matches("what to do: ");
+            let known = (!known.is_empty()).then(|| known.to_owned());
             let help: Vec<String> = [known, by_hand(server)].into_iter().flatten().collect();
             let help = (!help.is_empty()).then(|| help.join("; or "));
             findings.push(Finding::fail(cause, help));
@@ -144,13 +152,13 @@ fn finished(
     }
 }
 
-/// The server spoken to in one era, and waited for so long.
-fn in_era(server: &Server, era: ServerEra, limit: Duration) -> Server {
+/// The server, waited for so long.
+fn within(server: &Server, limit: Duration) -> Server {
     let mut server = server.clone();
     match &mut server {
         Server::Builtin(_) | Server::Ops => {}
-        Server::Command(child) => (child.era, child.start_timeout) = (era, limit),
-        Server::Remote(remote) => (remote.era, remote.start_timeout) = (era, limit),
+        Server::Command(child) => child.start_timeout = limit,
+        Server::Remote(remote) => remote.start_timeout = limit,
     }
     server
 }

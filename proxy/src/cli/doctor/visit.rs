@@ -52,11 +52,12 @@ pub(super) struct Seen {
     pub(super) end: Duration,
 }
 
-/// Visits `server` for a first answer within `limit`.
+/// Visits `server` for a first answer within `limit`, in one era if it may speak either.
 pub(super) async fn visit(
     config: &Config,
     name: &ServerName,
     server: Server,
+    era: Era,
     limit: Duration,
     overheard: &Overheard,
     incidents: &Incidents,
@@ -69,6 +70,7 @@ pub(super) async fn visit(
         metrics,
         tasks,
         drain: Drain::default(),
+        only: Some(era),
     };
     let alone = Config {
         limits: config.limits.clone(),
