@@ -30,6 +30,10 @@ pub mod stdio;
 pub mod streamable_http;
 pub mod tasking;
 
+/// How long a server that is asked whether it is modern may be silent before it is tried in the
+/// other era as well. It is still listened to: slow starters take longer.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// What the gate knows about an admitted call besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Passage {

@@ -56,6 +56,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Incident {
     /// The server.
     pub server: Arc<str>,
+    /// Whose process it was, where each agent's gets something of its own.
+    pub agent: Option<Arc<str>>,
     /// When it failed.
     pub phase: Phase,
     /// What chillgate says about it.
@@ -174,8 +176,8 @@ struct State {
 /// What this process knows of a server.
 #[derive(Default)]
 struct Local {
-    /// The last failure since it was last well.
-    current: Option<Arc<Recognised>>,
+    /// The last failure since it was last well, and whose.
+    current: Option<(Option<Arc<str>>, Arc<Recognised>)>,
     /// Patterns of the outage that goes on, and when each was last seen.
     ongoing: BTreeMap<String, Moment>,
     findings: Vec<Finding>,
@@ -299,16 +301,34 @@ impl Incidents {
         local.is_some_and(|local| local.refused.contains(&era))
     }
 
-    /// The server has started well: what had failed is behind it, by a remedy or by itself. Returns
-    /// the checks of findings that are void by that.
-    pub fn worked(&self, server: &str, facts: Option<&Facts>) -> Vec<&'static str> {
+    /// The server has started well: what had failed is behind it, by a remedy or by itself; that of
+    /// one agent says nothing of what another's fails by. Returns the checks of findings that are
+    /// void by that.
+    pub fn worked(
+        &self,
+        server: &str,
+        agent: Option<&str>,
+        facts: Option<&Facts>,
+    ) -> Vec<&'static str> {
         let now = Moment::now();
         let (void, patterns) = {
             let mut state = locked(&self.0.shared.state);
             let local = state.servers.remove(server).unwrap_or_default();
             let void = local.findings.iter().map(|finding| finding.check).collect();
+            let is_behind = |whose: Option<&str>| whose.is_none() || whose == agent;
+            if let Some((whose, _)) = &local.current
+                && !is_behind(whose.as_deref())
+            {
+                let left = Local {
+                    current: local.current,
+                    ongoing: local.ongoing,
+                    ..Local::default()
+                };
+                state.servers.insert(server.to_owned(), left);
+            }
             let open = state.book.patterns.values();
             let open = open.filter(|it| it.server == server && it.recovery.is_none());
+            let open = open.filter(|it| is_behind(it.agent.as_deref()));
             let open: Vec<_> = open.map(|it| (it.id.clone(), it.attempts)).collect();
             (void, open)
         };
@@ -327,11 +347,9 @@ impl Incidents {
 
     /// The last failure of a server that has not been well since, in this process.
     pub fn current(&self, server: &str) -> Option<Arc<Recognised>> {
-        locked(&self.0.shared.state)
-            .servers
-            .get(server)?
-            .current
-            .clone()
+        let state = locked(&self.0.shared.state);
+        let current = state.servers.get(server)?.current.as_ref();
+        current.map(|(_, known)| known.clone())
     }
 
     /// All patterns: those not behind us first, then the latest first.

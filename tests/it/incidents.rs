@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use chillgate_tests::gate::{Builder, bare, serve};
-use chillgate_tests::http::get;
+use chillgate_tests::http::{get, request};
 use chillgate_tests::process::free_port;
 use chillgate_tests::server::toml_list;
 use chillgate_tests::wait::{long, seconds, within};
-use chillgate_tests::{Gate, until};
+use chillgate_tests::{Gate, modern, until};
 use serde_json::{Value, json};
 
 use crate::MOCK;
@@ -315,6 +315,93 @@ async fn a_remedy_that_worked_is_credited() {
     assert_eq!(incidents(folder.path(), &[]).await, "");
     incidents(folder.path(), &["--forget", id]).await;
     assert_eq!(listed(folder.path()).await.len(), 0);
+}
+
+/// The table of a server that has a port for as long as it runs.
+fn holding(port: u16, flags: &str) -> String {
+    let script = format!(
+        "import os, socket, sys\n\
+         it = socket.socket()\n\
+         it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+         try: it.bind(('127.0.0.1', {port}))\n\
+         except OSError: sys.exit('Error: listen EADDRINUSE: address already in use 127.0.0.1:{port}')\n\
+         it.listen()\n\
+         it.set_inheritable(True)\n\
+         os.execv('{MOCK}', ['{MOCK}'] + '{flags}'.split())"
+    );
+    format!("[server.a]\nisolation = \"shared\"\ncommand = [\"python3\", \"-c\", {script:?}]\n")
+}
+
+/// The era of such a server is found out by one process after the other.
+#[tokio::test]
+async fn a_server_that_takes_a_port_is_not_started_on_top_of_itself() {
+    for flags in ["", "--ignore-eof", "--eras modern --ignore-eof"] {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = gate(&holding(free_port(), flags), folder.path());
+        let gate = gate.start().await;
+        let old = async {
+            let host = gate.host().open().await;
+            host.call("echo", json!({"message": "old"})).await
+        };
+        let call = json!({"name": "echo", "arguments": {"message": "new"}});
+        let call = modern::message(&json!(1), "tools/call", call);
+        let new = async {
+            request(
+                gate.front(),
+                "POST",
+                "/mcp",
+                &modern::fields(&call),
+                call.to_string(),
+            )
+            .await
+        };
+        let (old, new) = within("both", seconds(20), async { tokio::join!(old, new) }).await;
+        assert_eq!(old.tool_text(), "old", "{flags}");
+        assert!(
+            new.text().contains(r#""text":"new""#),
+            "{flags}: {}",
+            new.text()
+        );
+        let failed = logged(&gate, "EADDRINUSE", "a");
+        assert_eq!(failed, None, "{flags}");
+        drop(gate.stop().await);
+        assert_eq!(
+            incidents(folder.path(), &["--all", "--json"]).await.trim(),
+            "[]",
+            "{flags}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_was_freed_for_the_server_that_has_it_now_is_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port();
+    let table = holding(taken, "");
+    let gate = gate(&table, folder.path()).start().await;
+    let host = gate.host().open().await;
+    let error = host.call("echo", json!({})).await;
+    let remedy = &error.answer()["error"]["data"]["incident"]["remedy"]["id"];
+    assert_eq!(remedy, "port-in-use");
+    drop(listener);
+    until("the server", seconds(15), async || {
+        let reply = host.call("echo", json!({"message": "up"})).await;
+        reply.answer()["result"].is_object().then_some(())
+    })
+    .await;
+    drop(gate.stop().await);
+    let one = listed(folder.path()).await.remove("a").unwrap();
+    assert_eq!(
+        one["recovery"]["changed"],
+        json!(["what `port` looks at"]),
+        "{one}"
+    );
+    assert_eq!(
+        (&one["worked"], &one["passed"]),
+        (&json!(1), &json!(0)),
+        "{one}"
+    );
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use chillgate_tests::process::{mark, marked};
 use chillgate_tests::wait::{all, seconds};
 use chillgate_tests::{Gate, Host, modern, until};
 
-use crate::mock;
+use crate::{incidents, mock};
 
 async fn agent(gate: &Gate, name: &str) -> Host {
     gate.host().header("x-agent-id", name).open().await
@@ -260,4 +260,70 @@ async fn an_agents_process_ends_with_its_last_session_and_not_before() {
     // Another comes soon: it is still there.
     assert_eq!(pid(&gate.host().open().await).await, first);
     assert!(!marked(&mark).is_empty());
+}
+
+#[tokio::test]
+async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts() {
+    let state = tempfile::tempdir().unwrap();
+    let table = mock("a")
+        .table("isolation = \"agent\"\nagent-env = { TOKEN = \"file:@DIR@/{agent}.token\" }");
+    let gate = incidents::gate(&table, state.path())
+        .top("[identity]\nheader = \"x-agent-id\"\n")
+        .file("alice.token", "of-alice\n")
+        .start()
+        .await;
+    let mallory = agent(&gate, "mallory").await;
+    mallory.call("pid", json!({})).await.answer();
+    let alice = agent(&gate, "alice").await;
+    pid(&alice).await;
+    let left = async || {
+        let known = incidents::listed(state.path()).await;
+        let it = known.get("a")?.clone();
+        it["agent"].is_string().then_some(it)
+    };
+    let it = until("the incident", seconds(5), left).await;
+    assert_eq!(
+        (&it["agent"], &it["resolved"]),
+        (&json!("mallory"), &json!(false)),
+        "{it}"
+    );
+    let text = incidents::incidents(state.path(), &[]).await;
+    assert!(text.contains("a of agent mallory"), "{text}");
+    // It is once mallory's own starts.
+    std::fs::write(gate.folder().join("mallory.token"), "late\n").expect("written");
+    until("mallory's process", seconds(10), async || {
+        let reply = mallory.call("pid", json!({})).await;
+        reply.answer()["result"].is_object().then_some(())
+    })
+    .await;
+    until("it is behind", seconds(5), async || {
+        let it = left().await?;
+        (it["resolved"] == true).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_agents_process_says_before_it_is_ready_is_told_to_that_agent_alone() {
+    // Speaks to its agent, and never answers.
+    let table = "[server.a]\ncommand = [\"sh\", \"-c\", \"echo noise of {agent}; exec sleep 60\"]\n\
+                 isolation = \"agent\"\nstart-timeout = \"2s\"\nera = \"legacy\"\n";
+    let gate = Gate::with(table)
+        .top("[identity]\nheader = \"x-agent-id\"\n")
+        .start()
+        .await;
+    let names = ["alice", "bob", "carol"];
+    let told = all(names.map(async |name| {
+        let host = agent(&gate, name).await;
+        let reply = host.call("pid", json!({})).await;
+        reply.answer()["error"]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }))
+    .await;
+    for (name, told) in names.iter().zip(&told) {
+        assert!(told.contains(&format!("noise of {name}")), "{told}");
+        assert_eq!(told.matches("noise of").count(), 1, "{told}");
+    }
 }

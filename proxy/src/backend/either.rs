@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::backend::greeting::Greeting;
-use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, State};
+use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, SILENCE, State};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::map::Map;
@@ -85,9 +85,6 @@ impl Known {
 const AGAIN: Duration = Duration::from_mins(10);
 /// After so long, where finding out came to nothing.
 const SOON: Duration = Duration::from_mins(1);
-/// How long a server that is asked whether it is modern may be silent before it is tried in the
-/// other era as well. It is still listened to: slow starters take longer.
-const SILENCE: Duration = Duration::from_secs(5);
 
 impl Either {
     /// The server in both eras.

@@ -96,12 +96,12 @@ impl Opener for ModernHttp {
         Ok(pipe)
     }
 
-    fn silent(&self, terms: &Terms, cause: String) -> String {
+    fn silent(&self, terms: &Terms, _audience: &Arc<Audience>, cause: String) -> String {
         let cause = format!("{cause}; `start-timeout` allows more");
         self.reach.failed(terms, &cause).0
     }
 
-    fn ready(&self, terms: &Terms) {
+    fn ready(&self, terms: &Terms, _audience: &Arc<Audience>) {
         self.reach.answered(terms);
     }
 }

@@ -33,6 +33,7 @@ mod sleep;
 mod slot;
 mod tasks;
 mod told;
+mod turns;
 mod watch;
 
 use again::Repeatable;
@@ -63,15 +64,15 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
     }
 
     /// A server that was opened did not get ready: what to say of it, given what is known.
-    fn silent(&self, _terms: &Terms, cause: String) -> String {
+    fn silent(&self, _terms: &Terms, _audience: &Arc<Audience>, cause: String) -> String {
         cause
     }
 
     /// A server that was opened does not speak the era.
-    fn refused(&self, _terms: &Terms, _cause: &str) {}
+    fn refused(&self, _terms: &Terms, _audience: &Arc<Audience>, _cause: &str) {}
 
     /// A server that was opened is ready.
-    fn ready(&self, _terms: &Terms) {}
+    fn ready(&self, _terms: &Terms, _audience: &Arc<Audience>) {}
 
     /// Changes a request for this server alone, e.g. to say who asks.
     fn stamp(&self, _edit: &mut Edit<'_>, _session: &Session, _passage: Passage) {}
@@ -207,7 +208,7 @@ impl Pipes {
         };
         if let Ok(greeting) = Greeting::read(&answer) {
             pipe.greet(greeting);
-            self.got_ready(&slot);
+            self.got_ready(&slot, &pipe);
         } else {
             // Whoever comes next begins with a server that has refused nobody yet.
             locked(&slot.pipe).take();

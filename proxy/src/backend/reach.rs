@@ -64,6 +64,7 @@ impl Reach {
         }
         let (known, is_change) = terms.incidents.note_change(Incident {
             server: terms.server.clone(),
+            agent: None,
             phase: Phase::Remote,
             cause: cause.clone(),
             status: None,
@@ -87,7 +88,7 @@ impl Reach {
         if self.is_failing.swap(false, Ordering::Relaxed) || is_first {
             terms
                 .incidents
-                .worked(&terms.server, Some(&self.facts(terms)));
+                .worked(&terms.server, None, Some(&self.facts(terms)));
         }
     }
 

@@ -36,15 +36,23 @@ pub struct Child {
 struct Starts {
     /// One of them has got ready.
     has_worked: AtomicBool,
-    /// The last ones that have not been greeted yet.
+    /// Those that are not ready yet.
     starting: Mutex<Vec<Start>>,
-    last: Mutex<Option<Arc<Facts>>>,
 }
 
 #[derive(Debug)]
 struct Start {
+    /// Whom it is for: two that are started at the same time are told apart by that.
+    audience: Weak<Audience>,
     pipe: Weak<Pipe>,
     words: Words,
+    origin: Origin,
+}
+
+/// Whose process it is, where each agent's gets something of its own, and what it was started with.
+#[derive(Clone, Debug, Default)]
+struct Origin {
+    agent: Option<Arc<str>>,
     facts: Option<Arc<Facts>>,
 }
 
@@ -54,7 +62,7 @@ struct Failure {
     cause: String,
     status: Option<Status>,
     words: Vec<String>,
-    facts: Option<Arc<Facts>>,
+    origin: Origin,
 }
 
 impl Failure {
@@ -67,7 +75,7 @@ impl Failure {
 
     /// What is said of it: without the server's secrets.
     fn told(&self) -> String {
-        match &self.facts {
+        match &self.origin.facts {
             Some(facts) => facts.secrets().mask(&self.cause),
             None => self.cause.clone(),
         }
@@ -84,11 +92,12 @@ impl Failure {
         let cause = self.told();
         let known = incidents.note(Incident {
             server: server.clone(),
+            agent: self.origin.agent,
             phase,
             cause: self.cause,
             status: self.status,
             words: self.words,
-            facts: self.facts,
+            facts: self.origin.facts,
             at: Moment::now(),
         });
         metrics.incident(server, known.label());
@@ -118,8 +127,9 @@ impl Child {
         let found = launch
             .and_then(|launch| supervisor::look_for(&launch).map_err(|error| error.to_string()));
         found.map_err(|cause| {
+            let agent = None;
             let failure = Failure {
-                facts,
+                origin: Origin { agent, facts },
                 ..Failure::of(cause)
             };
             failure
@@ -176,22 +186,37 @@ impl Child {
     }
 
     /// What the process of a start that came to nothing has said and done.
-    fn silence(&self, mut cause: String) -> Failure {
-        let starting = locked(&self.starts.starting);
-        let ungreeted = |start: &Start| {
-            let pipe = start.pipe.upgrade()?;
-            pipe.greeting().is_none().then_some(pipe)
-        };
-        let mut last = starting.iter().rev();
-        let Some((start, pipe)) = last.find_map(|start| Some((start, ungreeted(start)?))) else {
+    fn silence(&self, audience: &Arc<Audience>, mut cause: String) -> Failure {
+        let Some(start) = self.starts.take(audience) else {
             return Failure::of(cause);
         };
-        cause += &strange(&pipe);
+        if let Some(pipe) = start.pipe.upgrade() {
+            cause += &strange(&pipe);
+        }
         Failure {
             words: start.words.lines(),
-            facts: start.facts.clone(),
+            origin: start.origin,
             ..Failure::of(cause)
         }
+    }
+}
+
+impl Starts {
+    fn put(&self, start: Start) {
+        let mut starting = locked(&self.starting);
+        // Nobody waits for the one before.
+        starting.retain(|other| {
+            other.audience.strong_count() > 0 && !other.audience.ptr_eq(&start.audience)
+        });
+        starting.push(start);
+    }
+
+    /// The start of a process for these sessions.
+    fn take(&self, audience: &Arc<Audience>) -> Option<Start> {
+        let mut starting = locked(&self.starting);
+        let is_its = |start: &Start| start.audience.as_ptr() == Arc::as_ptr(audience);
+        let found = starting.iter().position(is_its)?;
+        Some(starting.swap_remove(found))
     }
 }
 
@@ -219,11 +244,11 @@ const BOTH: Duration = Duration::from_millis(100);
 const KILLED: Status = Status::Signal(9);
 
 /// A server was told to end and did not.
-fn had_to_be_killed(terms: &Terms, facts: Option<Arc<Facts>>) {
+fn had_to_be_killed(terms: &Terms, origin: Origin) {
     let cause = "it ended neither with its input nor on SIGTERM within 3 s, and was killed";
     let failure = Failure {
         status: Some(KILLED),
-        facts,
+        origin,
         ..Failure::of(cause.to_owned())
     };
     let (cause, known) = failure.note(&terms.server, Phase::Stop, &terms.incidents, &terms.metrics);
@@ -290,20 +315,31 @@ impl Opener for Child {
         };
         // Reads files, which may be somewhere slow.
         let (this, named) = (self.clone(), terms.clone());
-        let agent = agent.map(str::to_owned);
+        let agent = agent.map(Arc::<str>::from);
+        let whose = agent.clone().filter(|_| self.server.is_by_agent());
         let preparing = tokio::task::spawn_blocking(move || {
             let launch = this.launch(&named.server, agent.as_deref())?;
             let facts = named.incidents.facts(launch.clone());
-            Ok((launch, Some(Arc::new(facts))))
+            Ok((launch, Arc::new(facts)))
         });
         let prepared = preparing
             .await
             .unwrap_or_else(|error| Err(error.to_string()));
-        let (launch, facts) = prepared.map_err(|cause| spawning(Failure::of(cause)))?;
+        let mut origin = Origin {
+            agent: whose,
+            facts: None,
+        };
+        let (launch, facts) = prepared.map_err(|cause| {
+            spawning(Failure {
+                origin: origin.clone(),
+                ..Failure::of(cause)
+            })
+        })?;
+        origin.facts = Some(facts);
         let spawned = supervisor::spawn(launch, &terms.metrics).await;
         let mut process = spawned.map_err(|error| {
             spawning(Failure {
-                facts: facts.clone(),
+                origin: origin.clone(),
                 ..Failure::of(error.to_string())
             })
         })?;
@@ -312,19 +348,12 @@ impl Opener for Child {
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_process(process.pid());
         debug!(server = %terms.server, pid = process.pid(), "Started the server.");
-        locked(&self.starts.last).clone_from(&facts);
-        {
-            let mut starting = locked(&self.starts.starting);
-            starting.retain(|start| {
-                let pipe = start.pipe.upgrade();
-                pipe.is_some_and(|pipe| pipe.greeting().is_none())
-            });
-            starting.push(Start {
-                pipe: Arc::downgrade(&pipe),
-                words: process.words(),
-                facts: facts.clone(),
-            });
-        }
+        self.starts.put(Start {
+            audience: Arc::downgrade(pipe.audience()),
+            pipe: Arc::downgrade(&pipe),
+            words: process.words(),
+            origin: origin.clone(),
+        });
         let (owned, terms) = (pipe.clone(), terms.clone());
         let (server, starts) = (self.server.clone(), self.starts.clone());
         tasks.spawn(async move {
@@ -337,7 +366,7 @@ impl Opener for Child {
                 why.clone_from(hung);
             } else if asked_to {
                 if status == KILLED {
-                    had_to_be_killed(&terms, facts);
+                    had_to_be_killed(&terms, origin);
                 }
                 return owned.finish(why);
             }
@@ -354,7 +383,7 @@ impl Opener for Child {
                 cause: why,
                 status: Some(status),
                 words,
-                facts,
+                origin,
             };
             let (why, known) = if Self::is_probe(&server, &starts, &terms) {
                 (failure.told(), None)
@@ -372,10 +401,10 @@ impl Opener for Child {
         Ok(pipe)
     }
 
-    fn silent(&self, terms: &Terms, cause: String) -> String {
-        let failure = self.silence(format!(
-            "{cause}; is it an MCP server that speaks stdio? `start-timeout` allows more"
-        ));
+    fn silent(&self, terms: &Terms, audience: &Arc<Audience>, cause: String) -> String {
+        let cause =
+            format!("{cause}; is it an MCP server that speaks stdio? `start-timeout` allows more");
+        let failure = self.silence(audience, cause);
         if Self::is_probe(&self.server, &self.starts, terms) {
             return failure.told();
         }
@@ -388,17 +417,18 @@ impl Opener for Child {
         noted.0
     }
 
-    fn refused(&self, terms: &Terms, cause: &str) {
+    fn refused(&self, terms: &Terms, audience: &Arc<Audience>, cause: &str) {
         // One era is enough for a server, where it may choose.
         let other = match terms.era {
             Era::Legacy => Era::Modern,
             Era::Modern => Era::Legacy,
         };
         terms.incidents.refuses(&terms.server, terms.era);
+        let start = self.starts.take(audience);
         let is_last = terms.incidents.has_refused(&terms.server, other);
         if self.server.era != ServerEra::Auto || is_last {
             let failure = Failure {
-                facts: locked(&self.starts.last).clone(),
+                origin: start.map(|start| start.origin).unwrap_or_default(),
                 ..Failure::of(cause.to_owned())
             };
             failure.note(
@@ -410,10 +440,12 @@ impl Opener for Child {
         }
     }
 
-    fn ready(&self, terms: &Terms) {
+    fn ready(&self, terms: &Terms, audience: &Arc<Audience>) {
         self.starts.has_worked.store(true, Ordering::Relaxed);
-        let facts = locked(&self.starts.last).clone();
-        for check in terms.incidents.worked(&terms.server, facts.as_deref()) {
+        let start = self.starts.take(audience);
+        let Origin { agent, facts } = start.map(|start| start.origin).unwrap_or_default();
+        let incidents = &terms.incidents;
+        for check in incidents.worked(&terms.server, agent.as_deref(), facts.as_deref()) {
             terms.metrics.preflight(&terms.server, check, 0);
         }
     }

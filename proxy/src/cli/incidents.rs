@@ -111,9 +111,12 @@ fn write_text(out: &mut String, pattern: &Pattern, kept: &Kept, now: Moment) -> 
         "" => String::new(),
         ended => format!(", {ended}"),
     };
+    let agent = pattern.agent.as_deref();
+    let whose = agent.map(|agent| format!(" of agent {agent}"));
+    let whose = whose.unwrap_or_default();
     writeln!(
         out,
-        "{id}  {server}  {} at {}{ended}",
+        "{id}  {server}{whose}  {} at {}{ended}",
         times(pattern.count),
         pattern.phase.as_str()
     )?;

@@ -44,6 +44,9 @@ pub struct Pattern {
     pub id: String,
     /// The server.
     pub server: String,
+    /// Whose process it was the last time, where each agent's gets something of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// When it fails.
     pub phase: Phase,
     /// How it ends, in words; empty if it does not.
@@ -148,6 +151,8 @@ pub struct Failure {
     pub id: String,
     /// The server.
     pub server: String,
+    /// Whose process it was.
+    pub agent: Option<String>,
     /// When it failed.
     pub phase: Phase,
     /// How it ended.
@@ -214,6 +219,7 @@ impl Book {
         let pattern = pattern.or_insert_with(|| Pattern {
             id: failure.id.clone(),
             server: failure.server.clone(),
+            agent: None,
             phase: failure.phase,
             ended: failure.ended.clone(),
             what: String::new(),
@@ -254,6 +260,7 @@ impl Book {
         pattern.attempts += 1;
         pattern.first_seen = pattern.first_seen.min(at);
         pattern.last_seen = pattern.last_seen.max(at);
+        pattern.agent.clone_from(&failure.agent);
         pattern.what.clone_from(&failure.what);
         pattern.check = failure
             .remedy
@@ -371,6 +378,7 @@ mod tests {
         Event::Failed(Box::new(Failure {
             id: id.to_owned(),
             server: "a".to_owned(),
+            agent: None,
             phase: Phase::Start,
             ended: "exit code 1".to_owned(),
             what: "Error: x".to_owned(),

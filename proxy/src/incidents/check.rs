@@ -85,6 +85,18 @@ impl Check {
         }
         Ok(())
     }
+
+    /// The same once the server runs, which may itself have the port by now.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn run_beside(&self, launch: &Launch) -> Result<(), String> {
+        let rest = Self {
+            port: None,
+            ..self.clone()
+        };
+        rest.run(launch)
+    }
 }
 
 /// A path as the server would take it.

@@ -193,6 +193,7 @@ mod tests {
         Event::Failed(Box::new(Failure {
             id: id.to_owned(),
             server: "a".to_owned(),
+            agent: None,
             phase: Phase::Start,
             ended: String::new(),
             what: "x".to_owned(),

@@ -89,6 +89,7 @@ impl Incidents {
         let failure = |is_new_outage| Failure {
             id: id.clone(),
             server: incident.server.to_string(),
+            agent: incident.agent.as_ref().map(ToString::to_string),
             phase: incident.phase,
             ended,
             what,
@@ -111,7 +112,7 @@ impl Incidents {
         self.0
             .shared
             .put_down(vec![Event::Failed(Box::new(failure(is_new_outage)))]);
-        let recognised = self.recognised(&incident.server, &id, before);
+        let recognised = self.recognised(&incident, &id, before);
         match (check, incident.facts) {
             (Some(check), Some(facts)) => {
                 let launch = facts.launch.clone();
@@ -139,7 +140,7 @@ impl Incidents {
         (was_well || !goes_on, before)
     }
 
-    fn recognised(&self, server: &str, id: &str, before: Option<Moment>) -> Recognised {
+    fn recognised(&self, incident: &Incident, id: &str, before: Option<Moment>) -> Recognised {
         let mut state = locked(&self.0.shared.state);
         let pattern = state.book.patterns.get(id);
         let remedy = pattern
@@ -163,8 +164,9 @@ impl Incidents {
             remedy,
             is_new: before.is_none(),
         };
-        if let Some(local) = state.servers.get_mut(server) {
-            local.current = Some(Arc::new(recognised.clone()));
+        if let Some(local) = state.servers.get_mut(&*incident.server) {
+            let known = Arc::new(recognised.clone());
+            local.current = Some((incident.agent.clone(), known));
         }
         recognised
     }

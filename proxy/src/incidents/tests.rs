@@ -30,6 +30,7 @@ fn incident(incidents: &Incidents, phase: Phase, words: &str, env: &[(&str, &str
     };
     Incident {
         server: "files".into(),
+        agent: None,
         phase,
         cause: "it closed its output (exit code 1)".to_owned(),
         status: Some(Status::Code(1)),
@@ -85,7 +86,11 @@ fn a_failure_is_recognised_by_the_next_process() {
 fn a_remedy_that_worked_is_credited_and_one_that_was_not_needed_is_not() {
     let incidents = Incidents::default();
     note(&incidents, Phase::Start, NEEDS, &[]);
-    incidents.worked("files", Some(&facts(&incidents, &[("TOKEN_OF_MINE", "x")])));
+    incidents.worked(
+        "files",
+        None,
+        Some(&facts(&incidents, &[("TOKEN_OF_MINE", "x")])),
+    );
     incidents.flush();
     let pattern = &incidents.patterns()[0];
     assert_eq!((pattern.worked, pattern.passed), (1, 0));
@@ -104,7 +109,7 @@ fn a_remedy_that_worked_is_credited_and_one_that_was_not_needed_is_not() {
         "Error: connect ECONNREFUSED 127.0.0.1:1",
         &[],
     );
-    other.worked("files", Some(&facts(&other, &[])));
+    other.worked("files", None, Some(&facts(&other, &[])));
     other.flush();
     assert_eq!(
         (other.patterns()[0].worked, other.patterns()[0].passed),
@@ -149,7 +154,7 @@ fn preflight_says_what_still_stands_in_the_way() {
     let mut gone = launch(&[]);
     gone.name = "other".to_owned();
     assert_eq!(third.preflight(&[third.candidate(gone)]), []);
-    assert_eq!(second.worked("files", None), Vec::<&str>::new());
+    assert_eq!(second.worked("files", None, None), Vec::<&str>::new());
 }
 
 #[test]
@@ -204,6 +209,7 @@ fn ten_thousand_different_failures_stay_within_the_bounds() {
         let failure = Failure {
             id: format!("{n:08x}"),
             server: "files".to_owned(),
+            agent: None,
             phase: Phase::Start,
             ended: String::new(),
             what: line.clone(),
@@ -281,7 +287,7 @@ fn the_users_own_remedies_can_change_while_it_runs() {
 fn a_failure_in_service_is_an_outage_each_time() {
     let incidents = Incidents::default();
     note(&incidents, Phase::Run, "boom", &[]);
-    incidents.worked("files", Some(&facts(&incidents, &[])));
+    incidents.worked("files", None, Some(&facts(&incidents, &[])));
     incidents.flush();
     assert_eq!(note(&incidents, Phase::Run, "boom", &[]).count, 2);
     // It came back at once: it was not over.
@@ -307,7 +313,7 @@ fn what_is_behind_a_server_is_not_told_before_its_next_start() {
     let second = Incidents::default();
     note(&second, Phase::Start, "Error: no luck today", &[]);
     assert_eq!(look(&second)[0].check, "unchanged");
-    second.worked("files", Some(&facts(&second, &[])));
+    second.worked("files", None, Some(&facts(&second, &[])));
     second.flush();
     assert_eq!(look(&second), []);
 }

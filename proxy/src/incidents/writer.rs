@@ -115,7 +115,7 @@ fn recover(shared: &Shared, recovered: Recovered) {
         };
         let mut changed = recovered.environment.changes_since(&pattern.environment);
         if let Some(check) = pattern.check.filter(|_| pattern.check_failed)
-            && check.run(&recovered.launch).is_ok()
+            && check.run_beside(&recovered.launch).is_ok()
         {
             changed.push(format!("what `{}` looks at", check.kind()));
         }

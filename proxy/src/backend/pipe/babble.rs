@@ -64,6 +64,7 @@ impl Pipe {
         );
         let known = self.incidents.note(Incident {
             server: self.server.clone(),
+            agent: None,
             phase: Phase::Run,
             cause: cause.clone(),
             status: None,

@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::Pipes;
 use super::slot::{Slot, Tries, Wait};
+use super::turns::Turn;
 use super::watch::HUNG;
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
@@ -91,19 +92,21 @@ impl Pipes {
             }
             _ => Arc::new(Audience::shared()),
         };
-        let starting = self.start(slot, audience, owner.as_deref(), greet);
+        let turn = self.0.care.turns.take(self.0.terms.era).await;
+        let starting = self.start(slot, audience.clone(), owner.as_deref(), greet, &turn);
         let opened = tokio::select! {
             opened = tokio::time::timeout(self.0.start_timeout, starting) => {
                 opened.unwrap_or_else(|_| {
                     let span = self.0.start_timeout.as_secs();
                     let cause = format!("it did not answer within {span} s");
-                    Err(Trouble::Down(self.0.opener.silent(&self.0.terms, cause)))
+                    Err(Trouble::Down(self.0.opener.silent(&self.0.terms, &audience, cause)))
                 })
             }
             () = self.0.stopping.cancelled() => {
                 Err(Trouble::Down("it was stopped while it started".to_owned()))
             }
         };
+        drop(turn);
         let server = &self.0.terms.server;
         match opened {
             Ok(pipe) => {
@@ -123,7 +126,7 @@ impl Pipes {
                     });
                 }
                 if pipe.greeting().is_some() {
-                    self.got_ready(slot);
+                    self.got_ready(slot, &pipe);
                 }
                 if is_asleep {
                     self.0.terms.metrics.child_woke(server, asked.elapsed());
@@ -143,7 +146,7 @@ impl Pipes {
                 Trouble::Unspoken(cause) => {
                     slot.unspoken(&mut tries, &cause);
                     debug!(%server, %cause, "The server speaks another era.");
-                    self.0.opener.refused(&self.0.terms, &cause);
+                    self.0.opener.refused(&self.0.terms, &audience, &cause);
                     self.unspoken(cause)
                 }
                 Trouble::Down(mut trouble) => {
@@ -165,9 +168,10 @@ impl Pipes {
     }
 
     /// A server has said what it is.
-    pub(super) fn got_ready(&self, slot: &Slot) {
+    pub(super) fn got_ready(&self, slot: &Slot, pipe: &Arc<Pipe>) {
         slot.ready();
-        self.0.opener.ready(&self.0.terms);
+        self.0.care.turns.ready(self.0.terms.era, pipe);
+        self.0.opener.ready(&self.0.terms, pipe.audience());
         info!(server = %self.0.terms.server, "The server is ready.");
     }
 
@@ -193,6 +197,7 @@ impl Pipes {
         audience: Arc<Audience>,
         owner: Option<&Session>,
         greet: bool,
+        turn: &Turn<'_>,
     ) -> Result<Arc<Pipe>, Trouble> {
         let agent = slot.agent.as_deref();
         let pipe = self
@@ -201,6 +206,7 @@ impl Pipes {
             .open(&self.0.terms, audience, agent, &self.0.tasks)
             .await
             .map_err(Trouble::Down)?;
+        turn.is_for(&pipe);
         let closing = CloseOnDrop(Some(pipe.clone()));
         if self.0.terms.era == Era::Modern {
             self.discover_first(&pipe).await?;
@@ -253,7 +259,7 @@ impl Pipes {
 
 /// So long is waited for the process before to go; it has been told, or has ended, and is killed
 /// before that.
-const FAREWELL: Duration = Duration::from_secs(6);
+pub(super) const FAREWELL: Duration = Duration::from_secs(6);
 
 /// How long a call waits for the next try by itself.
 const PATIENCE: Duration = Duration::from_secs(1);

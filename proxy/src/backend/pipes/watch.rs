@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::Pipes;
 use super::lease::SPARE;
 use super::slot::{Slot, Starts, Wait};
+use super::turns::Turns;
 use crate::backend::State;
 use crate::backend::greeting::{self, META_OF_THE_GATE};
 use crate::backend::pipe::Pipe;
@@ -34,6 +35,8 @@ pub struct Care {
     pub by_agent: bool,
     /// Starts that failed, of this server in all eras.
     pub starts: Arc<Starts>,
+    /// Its processes that start, in all eras.
+    pub turns: Arc<Turns>,
 }
 
 /// Longest and shortest time between two looks.
