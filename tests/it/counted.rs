@@ -2,6 +2,8 @@
 //!
 //! It stands apart because a leak shows in numbers only: processes, descriptors, memory.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use serde_json::json;
@@ -154,6 +156,51 @@ async fn a_killed_keeper_takes_its_server_with_it_and_the_next_call_works() {
         (!left.map(|it| it.pid).any(|pid| before.contains(&pid))).then_some(())
     })
     .await;
+}
+
+/// Neither its session nor its environment says where it came from.
+#[tokio::test]
+async fn what_a_server_hides_before_it_kills_its_keeper_is_ended_too() {
+    let mark = mark();
+    let script = format!(
+        "setsid -f env -i sh -c 'sleep 300; : {mark}'; sleep 0.2; kill -9 $PPID; sleep 300"
+    );
+    let table = format!(
+        "[server.a]\nera = \"legacy\"\ncommand = {}\n",
+        toml_list(&["sh", "-c", &script])
+    );
+    let gate = Gate::with(&table).start().await;
+    let host = gate.host().open().await;
+    assert!(host.call("echo", json!({})).await.code().is_some());
+    let hidden = || {
+        let all = marked(&mark).into_iter();
+        all.filter(|it| !it.line.contains("setsid")).count()
+    };
+    // It is started again and does the same; what the one before has hidden is gone by then.
+    for _ in 0..20 {
+        assert!(hidden() <= 2, "{:?}", marked(&mark));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let pid = gate.pid();
+    let buried = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let stats = all.filter_map(|it| std::fs::read_to_string(it.path().join("stat")).ok());
+        let own = stats.filter(|stat| stat.contains(&format!(") Z {pid} ")));
+        own.collect::<Vec<_>>()
+    };
+    assert!(
+        gate.log()
+            .iter()
+            .any(|it| it.contains("The keeper was killed")),
+        "{:?}",
+        gate.log()
+    );
+    until("all are buried", seconds(5), async || {
+        buried().is_empty().then_some(())
+    })
+    .await;
+    gate.stop().await;
+    nobody(&mark, 5).await;
 }
 
 #[tokio::test]

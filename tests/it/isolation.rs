@@ -304,6 +304,30 @@ async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts()
 }
 
 #[tokio::test]
+async fn a_name_that_is_refused_is_no_failure_of_the_server() {
+    let state = tempfile::tempdir().unwrap();
+    let table = mock("a")
+        .table("isolation = \"agent\"\nagent-env = { TOKEN = \"file:@DIR@/{agent}.token\" }");
+    let gate = incidents::gate(&table, state.path())
+        .top("[identity]\nheader = \"x-agent-id\"\n")
+        .file("alice.token", "of-alice\n")
+        .start()
+        .await;
+    for number in 0..20 {
+        let sly = agent(&gate, &format!("../{number}")).await;
+        let reply = sly.call("env", json!({})).await;
+        let why = reply.answer()["error"]["message"].to_string();
+        assert!(why.contains("cannot have one of its own"), "{why}");
+    }
+    let state_of = incidents::ready(&gate, "a").await["state"].clone();
+    assert!(state_of != "down" && state_of != "crash-loop", "{state_of}");
+    let alice = agent(&gate, "alice").await;
+    pid(&alice).await;
+    drop(gate.stop().await);
+    assert!(incidents::listed(state.path()).await.is_empty());
+}
+
+#[tokio::test]
 async fn what_an_agents_process_says_before_it_is_ready_is_told_to_that_agent_alone() {
     // Speaks to its agent, and never answers.
     let table = "[server.a]\ncommand = [\"sh\", \"-c\", \"echo noise of {agent}; exec sleep 60\"]\n\

@@ -63,6 +63,14 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether an agent of this name can have a process with something of its own.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn may_be_for(&self, _agent: &str) -> Result<(), String> {
+        Ok(())
+    }
+
     /// A server that was opened did not get ready: what to say of it, given what is known.
     fn silent(&self, _terms: &Terms, _audience: &Arc<Audience>, cause: String) -> String {
         cause

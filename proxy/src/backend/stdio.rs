@@ -263,8 +263,10 @@ async fn carry(
     pipe: &Pipe,
     reading: impl Future<Output = String>,
     writing: impl Future<Output = std::io::Result<()>>,
+    gone: impl Future<Output = Status>,
 ) -> (String, bool) {
     let mut reading = std::pin::pin!(reading);
+    let mut gone = std::pin::pin!(gone);
     let mut writing = std::pin::pin!(writing);
     let (mut written, mut closing) = (false, false);
     let mut farewell = std::pin::pin!(tokio::time::sleep(Duration::MAX));
@@ -272,6 +274,11 @@ async fn carry(
         tokio::select! {
             biased;
             why = &mut reading => return (why, closing),
+            // What is left of its output is soon read; who holds it open besides is none of it.
+            _ = &mut gone => {
+                let ended = tokio::time::timeout(FAREWELL, &mut reading).await;
+                return (ended.unwrap_or_else(|_| "it ended".to_owned()), closing);
+            }
             // Written out and closed: the server sees the end of its input.
             done = &mut writing, if !written => match done {
                 Ok(()) => written = true,
@@ -357,7 +364,8 @@ impl Opener for Child {
         let (owned, terms) = (pipe.clone(), terms.clone());
         let (server, starts) = (self.server.clone(), self.starts.clone());
         tasks.spawn(async move {
-            let (mut why, asked_to) = carry(&owned, owned.read(stdout), writing).await;
+            let (mut why, asked_to) =
+                carry(&owned, owned.read(stdout), writing, process.wait()).await;
             let status = process.stop().await;
             owned.bury();
             // One that hung has been told to end, and that it hung is what went wrong.
@@ -399,6 +407,18 @@ impl Opener for Child {
             owned.finish_as(why, Some(status.to_string().into()));
         });
         Ok(pipe)
+    }
+
+    fn may_be_for(&self, agent: &str) -> Result<(), String> {
+        for (name, text) in &self.server.agent_env {
+            let text = SecretText::of_agent(text, agent);
+            text.map_err(|cause| format!("`agent-env` {name}: {cause}"))?;
+        }
+        let words = self.server.command.iter().map(String::as_str);
+        for text in words.chain(self.server.agent_folder()) {
+            for_agent(text, agent)?;
+        }
+        Ok(())
     }
 
     fn silent(&self, terms: &Terms, audience: &Arc<Audience>, cause: String) -> String {

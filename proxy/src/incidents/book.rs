@@ -322,10 +322,27 @@ impl Book {
     /// Drops patterns until so many are left.
     fn make_room(&mut self, most: usize, now: Moment) {
         while self.patterns.len() > most {
-            let last = self.in_order(now).last().map(|pattern| pattern.id.clone());
-            let Some(last) = last else { return };
+            let Some(last) = self.least_useful(now).into_iter().next() else {
+                return;
+            };
             self.patterns.remove(&last);
         }
+    }
+
+    /// Ids in the order in which they go where there is too much. Each server keeps its first few
+    /// before another keeps its many: who can make one fail in a thousand ways must not make all
+    /// others forgotten.
+    fn least_useful(&self, now: Moment) -> Vec<String> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let ranked = self.in_order(now).into_iter().map(|pattern| {
+            let rank = counts.entry(&pattern.server).or_default();
+            *rank += 1;
+            (*rank, &pattern.id)
+        });
+        let mut ranked: Vec<(usize, &String)> = ranked.collect();
+        // Stable: within a rank the order stays.
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().rev().map(|(_, id)| id.clone()).collect()
     }
 
     /// Drops samples, and then patterns, until the text is at most so long. What is of most use
@@ -337,12 +354,7 @@ impl Book {
             serde_json::to_vec(pattern).map_or(0, |text| text.len()) + 16
         };
         let rest = serde_json::to_vec(&self.remedies).map_or(0, |text| text.len()) + 256;
-        let order: Vec<String> = self
-            .in_order(now)
-            .iter()
-            .rev()
-            .map(|it| it.id.clone())
-            .collect();
+        let order = self.least_useful(now);
         let mut total: usize = rest + self.patterns.values().map(size).sum::<usize>();
         for id in &order {
             if total <= most {
@@ -426,6 +438,19 @@ mod tests {
         assert_eq!((pattern.first_seen, pattern.last_seen), (at(1), at(9)));
         assert_eq!(pattern.samples.len(), 3);
         assert!(!pattern.is_resolved(at(100)));
+    }
+
+    #[test]
+    fn who_fails_in_a_thousand_ways_makes_nobody_else_forgotten() {
+        let mut book = book(&[failed("others", 1, true)]);
+        book.patterns.get_mut("others").expect("it is there").server = "b".to_owned();
+        for number in 0..PATTERNS as u64 * 2 {
+            book.apply(&failed(&format!("p{number}"), 2 + number, true));
+        }
+        assert_eq!(book.patterns.len(), PATTERNS);
+        assert!(book.patterns.contains_key("others"));
+        book.fit(16 << 10, at(5000));
+        assert!(book.patterns.len() < 50 && book.patterns.contains_key("others"));
     }
 
     #[test]

@@ -60,6 +60,17 @@ pub(crate) fn families(roots: &[Option<Pid>]) -> Vec<Vec<Kin>> {
     roots.iter().map(&mut family).collect()
 }
 
+/// Children of this process that are none of its keepers, with all below them: who began before
+/// `since` is left out.
+pub(crate) fn adopted(is_keeper: impl Fn(Pid) -> bool, since: u64) -> Vec<Kin> {
+    let me = getpid().as_raw_nonzero().get();
+    let mut strangers = table();
+    strangers.retain(|kin| kin.parent == me && kin.started >= since && !is_keeper(kin.pid));
+    let roots: Vec<_> = strangers.iter().map(|kin| Some(kin.pid)).collect();
+    strangers.extend(families(&roots).into_iter().flatten());
+    strangers
+}
+
 /// Everything in the session `leader` once made, even when the leader is gone.
 pub(crate) fn of_session(leader: Pid) -> Vec<Kin> {
     let mut found = table();

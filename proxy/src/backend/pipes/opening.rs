@@ -74,6 +74,11 @@ impl Pipes {
         if slot.is_over() {
             return Err(self.down("nobody waits for it any more"));
         }
+        if let Some(agent) = &slot.agent {
+            // Asked for what cannot be: no failure of the server, whoever asks and how often.
+            let may = self.0.opener.may_be_for(agent);
+            may.map_err(|cause| self.down(&cause))?;
+        }
         let before = locked(&slot.pipe).clone();
         if let Some(before) = &before {
             // Two at once would fight for the same port, lock or profile.

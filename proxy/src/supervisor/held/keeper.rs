@@ -4,14 +4,15 @@
 //! Starts the keeper, tells it to end, and steps in should it fail to. The spine of the supervisor
 //! knows this file and its sibling for Windows under one name.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tracing::warn;
 
@@ -19,6 +20,7 @@ use super::cgroup::Groups;
 pub(super) use super::prepare::Prepared;
 use super::register::{self, Entry, Register};
 use super::{Launch, Leftovers, SpawnError, Status, descriptors, exec, keep, life, native, tree};
+use crate::lock::locked;
 
 /// How long the keeper may take beyond its own grace.
 const MARGIN: Duration = Duration::from_millis(300);
@@ -46,6 +48,12 @@ pub(super) fn own_binary() -> &'static PathBuf {
 
 /// The register of running trees, if there is a folder for it.
 static REGISTER: OnceLock<Register> = OnceLock::new();
+
+/// The keepers that run: this process's other children were kept by one that was killed.
+static KEEPERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Whether this process becomes the parent of what a killed keeper leaves behind.
+static ADOPTS: OnceLock<()> = OnceLock::new();
 
 pub(super) fn remember_in(state: &Path) -> io::Result<Leftovers> {
     let (register, leftovers) = Register::open(state)?;
@@ -75,6 +83,8 @@ pub(super) struct Hold {
     memory: Option<usize>,
     groups: Option<Groups>,
     entry: Option<Entry>,
+    /// When the keeper started.
+    since: u64,
     ended: bool,
 }
 
@@ -86,11 +96,25 @@ impl Hold {
     ) -> Result<Self, SpawnError> {
         let register = REGISTER.get().map(|register| (register, register::mark()));
         let mark = register.as_ref().map(|(_, mark)| mark.as_str());
-        let child = keeper(launch, &prepared, mark)
-            .stdin(input)
-            .spawn()
-            .map_err(SpawnError::Keeper)?;
-        let pid = child.id().ok_or_else(SpawnError::without_pipes)?;
+        ADOPTS.get_or_init(|| {
+            if let Err(error) = native::adopt() {
+                warn!(%error, "What a killed keeper leaves behind is found by its session alone.");
+            }
+        });
+        let (child, pid) = {
+            // Held, so that nobody takes it for what a killed one has left.
+            let mut keepers = locked(&KEEPERS);
+            let child = keeper(launch, &prepared, mark)
+                .stdin(input)
+                .spawn()
+                .map_err(SpawnError::Keeper)?;
+            let pid = child.id().ok_or_else(SpawnError::without_pipes)?;
+            keepers.insert(pid);
+            (child, pid)
+        };
+        let since = pid_of(pid)
+            .and_then(native::find)
+            .map_or(0, |it| it.started);
         let entry = register.and_then(|(register, mark)| enter(register, pid, &mark, &launch.name));
         Ok(Self {
             pid,
@@ -98,6 +122,7 @@ impl Hold {
             memory: launch.limits.memory,
             groups: Some(prepared.groups),
             entry,
+            since,
             ended: false,
         })
     }
@@ -125,12 +150,13 @@ impl Hold {
             .as_ref()
             .map_or(true, |status| status.code().is_none())
         {
-            // Somebody killed the keeper itself: what it kept is still in its session.
+            // Somebody killed the keeper itself; what it kept is this process's to end.
             warn!(%server, pid = self.pid, "The keeper was killed; ending what it kept.");
             self.end_session().await;
         }
         let status = self.judge(ended.map_or(Status::Unknown, Status::from));
         self.entry = None;
+        locked(&KEEPERS).remove(&self.pid);
         self.ended = true;
         status
     }
@@ -168,31 +194,41 @@ impl Hold {
 
     fn keeper_id(&self) -> Option<Pid> {
         // None once it was waited for: the number may be somebody else's by then.
-        self.child
-            .id()
-            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+        self.child.id().and_then(pid_of)
     }
 
-    /// What is left of a keeper's family is known by its session, and by its mark if it has one.
+    /// What is left of a keeper's family is known by its session, by its mark if it has one, and, where
+    /// the system gives orphans to who is above, by being this process's child.
     async fn end_session(&self) {
-        let Some(leader) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+        let Some(leader) = pid_of(self.pid) else {
             return;
         };
         let marked = || self.entry.as_ref().map(Entry::marked).unwrap_or_default();
-        end_all(|| [tree::of_session(leader), marked()].concat()).await;
+        let adopted = || {
+            let keepers = locked(&KEEPERS);
+            tree::adopted(|pid| is_in(&keepers, pid), self.since)
+        };
+        end_all(|| [tree::of_session(leader), marked(), adopted()].concat()).await;
+        let keepers = locked(&KEEPERS);
+        for dead in native::dead_below(getpid()) {
+            if !is_in(&keepers, dead.pid) {
+                let _ = waitpid(Some(dead.pid), WaitOptions::NOHANG);
+            }
+        }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.ended {
+            locked(&KEEPERS).remove(&self.pid);
             self.tell();
         }
     }
 }
 
 fn enter(register: &Register, keeper: u32, mark: &str, server: &str) -> Option<Entry> {
-    let keeper = i32::try_from(keeper).ok().and_then(Pid::from_raw)?;
+    let keeper = pid_of(keeper)?;
     let entered = register.enter(keeper, mark, server);
     entered
         .inspect_err(|error| warn!(%server, %error, "The running server cannot be registered."))
@@ -234,6 +270,14 @@ fn watched() -> String {
     life.map_or_else(|| me.to_string(), |life| format!("{me}:{}", life.number()))
 }
 
+fn is_in(keepers: &BTreeSet<u32>, pid: Pid) -> bool {
+    keepers.iter().any(|keeper| pid_of(*keeper) == Some(pid))
+}
+
+fn pid_of(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
 /// Kills until nobody is found: one may have forked while the table was read.
 async fn end_all(find: impl Fn() -> Vec<tree::Kin>) {
     for _ in 0..SWEEPS {
@@ -250,10 +294,7 @@ async fn end_all(find: impl Fn() -> Vec<tree::Kin>) {
 
 /// For each keeper: what each process below it holds in memory, and its time on processors.
 pub(super) fn taken(keepers: &[u32]) -> Vec<Vec<(u64, Duration)>> {
-    let roots: Vec<Option<Pid>> = keepers
-        .iter()
-        .map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
-        .collect();
+    let roots: Vec<Option<Pid>> = keepers.iter().map(|pid| pid_of(*pid)).collect();
     let ids = |family: Vec<tree::Kin>| family.iter().map(|kin| kin.pid).collect::<Vec<_>>();
     let families = tree::families(&roots).into_iter().map(ids);
     families.map(|family| native::taken(&family)).collect()

@@ -108,25 +108,33 @@ pub(in crate::supervisor) fn find(pid: Pid) -> Option<Kin> {
 
 /// Every process there is, zombies left out.
 pub(in crate::supervisor) fn table() -> Vec<Kin> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            entry
-                .file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit)
-        })
-        .filter_map(|entry| fs::read(entry.path().join("stat")).ok())
-        .filter_map(|stat| parse(&stat))
-        .collect()
+    stats().filter_map(|stat| parse(&stat)).collect()
 }
 
-/// `pid (comm) state ppid pgrp session …`; `comm` is anything, brackets and spaces included.
+/// Children of `parent` that are dead, and not buried.
+pub(in crate::supervisor) fn dead_below(parent: Pid) -> Vec<Kin> {
+    let parent = parent.as_raw_nonzero().get();
+    let all = stats().filter_map(|stat| parse_any(&stat));
+    let dead = all.filter(|(kin, is_dead)| *is_dead && kin.parent == parent);
+    dead.map(|(kin, _)| kin).collect()
+}
+
+fn stats() -> impl Iterator<Item = Vec<u8>> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_process = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+    entries
+        .filter(move |entry| is_process(entry.file_name().as_encoded_bytes()))
+        .filter_map(|entry| fs::read(entry.path().join("stat")).ok())
+}
+
 fn parse(stat: &[u8]) -> Option<Kin> {
+    let (kin, is_dead) = parse_any(stat)?;
+    (!is_dead).then_some(kin)
+}
+
+/// `pid (comm) state ppid pgrp session …`; `comm` is anything, brackets and spaces included. Whether
+/// it is dead besides.
+fn parse_any(stat: &[u8]) -> Option<(Kin, bool)> {
     let close = memchr::memrchr(b')', stat)?;
     let open = memchr::memchr(b'(', stat)?;
     let pid = std::str::from_utf8(stat.get(..open)?)
@@ -136,20 +144,18 @@ fn parse(stat: &[u8]) -> Option<Kin> {
         .ok()?;
     let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
-        return None;
-    }
+    let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
     // Field 22 of proc(5): fifteen lie between it and the session, field 6.
     let started = fields.nth(15)?.parse().ok()?;
-    Some(Kin {
+    let kin = Kin {
         pid: Pid::from_raw(pid)?,
         parent,
         session,
         started,
-    })
+    };
+    Some((kin, is_dead))
 }
 
 /// What each of these holds in memory, and how long it has run on a processor; who is gone is left

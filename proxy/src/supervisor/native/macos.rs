@@ -92,6 +92,11 @@ pub(in crate::supervisor) fn table() -> Vec<Kin> {
     system.processes().values().filter_map(kin).collect()
 }
 
+/// Nobody: what loses its parent here becomes a child of the first process.
+pub(in crate::supervisor) fn dead_below(_: Pid) -> Vec<Kin> {
+    Vec::new()
+}
+
 /// What each of these holds in memory, and how long it has run on a processor; who is gone is left
 /// out.
 pub(in crate::supervisor) fn taken(pids: &[Pid]) -> Vec<(u64, Duration)> {
