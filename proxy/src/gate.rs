@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, warn};
 
-use crate::backend::{BackendError, Passage};
+use crate::backend::{BackendError, Passage, State};
 use crate::budget::Budget;
 use crate::config::Limits;
 use crate::drain::Drain;
@@ -39,6 +39,10 @@ use handles::Handles;
 use inbound::Inbound;
 pub use refusal::{Answer, Refusal};
 use suspended::Suspended;
+
+/// So long is waited for what the start of a server comes to that a call waits for, beyond the
+/// call's own time: both end at the same moment unless somebody has set one of them.
+const VERDICT: Duration = Duration::from_secs(1);
 
 /// Everything a front needs; cheap to clone.
 #[derive(Clone, Debug)]
@@ -226,15 +230,25 @@ impl Gate {
     ) -> Result<Envelope, Refusal> {
         let passage = Passage { held: pass.held() };
         let calling = std::pin::pin!(async {
-            let calling = route.backend.call(exchange, &route.request, passage);
-            tokio::select! {
+            let mut calling = route.backend.call(exchange, &route.request, passage);
+            let after = tokio::select! {
                 biased;
-                answer = calling => answer.map_err(Refusal::Server),
-                why = exchange.until_ended() => Err(Refusal::Ended(why)),
-                after = exchange.until_overdue(bounds(route, pass, &snapshot.config.limits)) => {
-                    Err(Refusal::Overdue { server: route.call.server.clone(), after })
-                }
+                answer = &mut calling => return answer.map_err(Refusal::Server),
+                why = exchange.until_ended() => return Err(Refusal::Ended(why)),
+                after = exchange.until_overdue(bounds(route, pass, &snapshot.config.limits)) => after,
+            };
+            // What its start comes to says more than that it took long.
+            if route.backend.state() != State::Ready
+                && let Ok(answer) = tokio::time::timeout(VERDICT, calling).await
+            {
+                return answer.map_err(Refusal::Server);
             }
+            let (server, state) = (route.call.server.clone(), route.backend.state());
+            Err(Refusal::Overdue {
+                server,
+                after,
+                state,
+            })
         });
         // The conventions of OpenTelemetry for MCP; made only where somebody listens.
         let span = debug_span!(
@@ -268,8 +282,16 @@ impl Gate {
             Err(Refusal::Server(_)) => Outcome::ServerDown,
             Err(_) => Outcome::RpcError(chillgate_wire::code::INTERNAL_ERROR),
         };
-        if let Err(Refusal::Server(error)) = answer {
-            warn!(server = %route.call.server, cause = %error, "A call failed at its server.");
+        let server = &route.call.server;
+        match answer {
+            Err(Refusal::Server(error)) => {
+                warn!(%server, cause = %error, "A call failed at its server.");
+            }
+            Err(Refusal::Overdue { after, state, .. }) => {
+                let (after, state) = (after.as_secs_f64(), state.word());
+                warn!(%server, tool = route.call.tool(), after, state, "A call was not answered in time.");
+            }
+            _ => {}
         }
         let bytes = answer
             .as_ref()

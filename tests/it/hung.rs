@@ -160,3 +160,43 @@ async fn without_a_probe_nobody_looks() {
     let ready = get(gate.health(), "/readyz").await;
     assert_eq!(ready.status, 200);
 }
+
+#[tokio::test]
+async fn a_server_that_never_gets_ready_is_told_as_that_and_not_as_a_slow_call() {
+    let silent = mock("silent").flags(&["--silent"]);
+    let slow = mock("slow").flags(&["--slow-start", "20000"]);
+    let tables =
+        silent.table("era = \"legacy\"\nstart-timeout = \"2s\"") + &slow.table("era = \"legacy\"");
+    let gate = Gate::with(&tables)
+        .top("[limits]\ncall-idle = \"2s\"\n")
+        .start()
+        .await;
+    let host = gate.host().open().await;
+    let told = async |tool: &str| {
+        let reply = host.call(tool, json!({})).await;
+        let error = &reply.answer()["error"];
+        (
+            error["message"].to_string(),
+            error["data"]["type"].to_string(),
+        )
+    };
+    let (silent, _) = told("silent__echo").await;
+    assert!(
+        silent.contains("is it an MCP server that speaks stdio?"),
+        "{silent}"
+    );
+    let (slow, kind) = told("slow__echo").await;
+    assert!(
+        slow.contains("did not get ready within 2.0 s and is still being started"),
+        "{slow}"
+    );
+    assert!(kind.contains("timeout"), "{kind}");
+    let logged = gate.log();
+    let said = logged
+        .iter()
+        .find(|it| it.contains("A call was not answered in time."));
+    assert!(
+        said.is_some_and(|it| it.contains("slow") && it.contains("starting")),
+        "{logged:?}"
+    );
+}

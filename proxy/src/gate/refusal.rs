@@ -11,7 +11,7 @@ use chillgate_wire::{Envelope, Limits, code, json, message};
 use http::StatusCode;
 use serde_json::{Value, json as value};
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, State};
 use crate::exchange::{Ended, Exchange};
 use crate::session::Full;
 
@@ -35,6 +35,8 @@ pub enum Refusal {
         server: Arc<str>,
         /// For how long.
         after: Duration,
+        /// How the server is by then.
+        state: State,
     },
     /// There is no room.
     Full(Full),
@@ -195,14 +197,27 @@ impl Refusal {
                 "chillgate is stopping; try again in a few seconds".to_owned(),
                 Some(kind("draining")),
             ),
-            Self::Overdue { server, after } => {
+            Self::Overdue {
+                server,
+                after,
+                state,
+            } => {
                 let mut data = kind("timeout");
                 data["server"] = (**server).into();
-                let text = format!(
-                    "server `{server}` did not answer within {:.1} s; the call was cancelled there. \
-                     A timeout policy can allow more",
-                    after.as_secs_f64()
-                );
+                let after = after.as_secs_f64();
+                let text = match state {
+                    State::Starting => format!(
+                        "server `{server}` did not get ready within {after:.1} s and is still being \
+                         started; try again in a while, or see what `chillgate doctor` finds"
+                    ),
+                    State::Broken(cause) | State::Looping(cause) => {
+                        format!("server `{server}` did not answer within {after:.1} s: {cause}")
+                    }
+                    State::OnDemand | State::Ready | State::Asleep => format!(
+                        "server `{server}` did not answer within {after:.1} s; the call was cancelled \
+                         there. A timeout policy can allow more"
+                    ),
+                };
                 (code::TIMEOUT, text, Some(data))
             }
             Self::Full(full) => {
