@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -197,14 +198,8 @@ fn parse_keys(keys: &BTreeMap<String, String>) -> Result<Vec<Key>, String> {
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
+    let hash = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
+    hash.try_into().ok()
 }
 
 #[cfg(test)]
@@ -213,9 +208,7 @@ mod tests {
 
     fn hash(key: &str) -> String {
         let digest = Sha256::digest(key.as_bytes());
-        digest.iter().fold("sha256:".to_owned(), |text, byte| {
-            format!("{text}{byte:02x}")
-        })
+        format!("sha256:{}", HEXLOWER_PERMISSIVE.encode(&digest))
     }
 
     fn identities(header: Option<&str>, fixed: Option<&str>, keyed: bool) -> Identities {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use bytes::Bytes;
 use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
+use data_encoding::HEXLOWER;
 
 use crate::config::{Limits, Prefix};
 use crate::era::{rounds, server};
@@ -635,11 +636,5 @@ impl Drop for Listening {
 
 /// 128 random bits as 32 hexadecimal digits: visible ASCII, unguessable (MCP transports).
 pub(crate) fn random_id() -> String {
-    crate::random::bytes::<16>()
-        .iter()
-        .fold(String::with_capacity(32), |mut id, byte| {
-            use std::fmt::Write;
-            let _ = write!(id, "{byte:02x}");
-            id
-        })
+    HEXLOWER.encode(&crate::random::bytes::<16>())
 }

@@ -3,9 +3,9 @@
 //! The configuration holds only the hash. Neither is stored anywhere: who loses the key makes a
 //! new one.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::KeyArgs;
@@ -25,8 +25,8 @@ fn key(agent: &str, random: &[u8; BYTES]) -> Answer {
         let message = format!("{agent:?} cannot be an agent with a key");
         return Answer::cannot(&message, Some("chillgate key agent-a"));
     }
-    let key = format!("cg_{}", hex(random));
-    let hash = hex(&Sha256::digest(key.as_bytes()));
+    let key = format!("cg_{}", HEXLOWER.encode(random));
+    let hash = HEXLOWER.encode(&Sha256::digest(key.as_bytes()));
     let name = toml_edit::Key::new(agent);
     Answer {
         out: format!("{key}\n{name} = \"sha256:{hash}\"\n"),
@@ -36,15 +36,6 @@ fn key(agent: &str, random: &[u8; BYTES]) -> Answer {
         ),
         code: FINE,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::book::Book;
-use super::environment::hex;
 use super::moment::Moment;
 use crate::platform::{OpenOptionsExt as _, give_to_owner, sync_folder};
 
@@ -49,7 +49,7 @@ impl Default for Kept {
     fn default() -> Self {
         Self {
             format: FORMAT,
-            salt: hex(&crate::random::bytes::<16>(), 16),
+            salt: HEXLOWER.encode(&crate::random::bytes::<16>()),
             book: Book::default(),
         }
     }

@@ -6,11 +6,11 @@
 
 use std::sync::LazyLock;
 
+use data_encoding::HEXLOWER;
 use regex_lite::Regex;
 use sha2::{Digest as _, Sha256};
 
 use super::Phase;
-use super::environment::hex;
 
 /// The longest line that is kept, in bytes.
 const LONGEST: usize = 240;
@@ -112,7 +112,7 @@ pub fn id(server: &str, phase: Phase, ended: &str, line: &str) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part.as_bytes());
     }
-    hex(&hash.finalize(), 4)
+    HEXLOWER.encode(&hash.finalize()[..4])
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::sync::OnceLock;
 
 use chillgate_wire::json;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -32,27 +33,15 @@ fn tag(who: &str, list: &str, text: &[u8]) -> [u8; 32] {
 pub fn seal(session: &str, list: &str, places: &[(String, String)]) -> String {
     let text = serde_json::to_vec(places).unwrap_or_default();
     let tag = tag(session, list, &text);
-    tag[..TAG]
-        .iter()
-        .chain(&text)
-        .fold(String::new(), |mut sealed, byte| {
-            use std::fmt::Write;
-            let _ = write!(sealed, "{byte:02x}");
-            sealed
-        })
+    HEXLOWER.encode(&[&tag[..TAG], &text].concat())
 }
 
 /// Opens a cursor that this process has sealed for this session and list.
 pub fn open(session: &str, list: &str, sealed: &str) -> Option<Vec<(String, String)>> {
-    let hex = sealed.as_bytes();
-    if !hex.len().is_multiple_of(2) || hex.len() > 64 << 10 {
+    if sealed.len() > 64 << 10 {
         return None;
     }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let bytes: Vec<u8> = hex
-        .chunks_exact(2)
-        .map(|pair| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8))
-        .collect::<Option<_>>()?;
+    let bytes = HEXLOWER.decode(sealed.as_bytes()).ok()?;
     let (seal, text) = bytes.split_at_checked(TAG)?;
     let right = tag(session, list, text);
     if !bool::from(seal.ct_eq(&right[..TAG])) {

@@ -7,11 +7,11 @@
 //! environment ([`MARK`]), and by the session of what has it. It ends processes of trees that were
 //! registered and no others.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal};
 
@@ -53,11 +53,7 @@ impl Entry {
 
 /// A fresh mark.
 pub(super) fn mark() -> String {
-    let mut text = String::new();
-    for byte in crate::random::bytes::<16>() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    HEXLOWER.encode(&crate::random::bytes::<16>())
 }
 
 impl Register {
@@ -84,10 +80,7 @@ impl Register {
     /// Notes a tree: its keeper, which is its session's leader, and its mark.
     pub(super) fn enter(&self, keeper: Pid, mark: &str, server: &str) -> io::Result<Entry> {
         let started = native::find(keeper).map_or(0, |kin| kin.started);
-        let server: String = server
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-            .collect();
+        let server = super::plain(server);
         let name = format!("{}.{started}.{mark}.{server}", keeper.as_raw_nonzero());
         let path = self.folder.join(name);
         File::create(&path)?;

@@ -4,6 +4,7 @@
 
 use std::os::fd::AsFd;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Everything in it, at most so much; an error goes on after the file's name.
@@ -42,7 +43,7 @@ pub(super) fn hash_all(file: &impl AsFd) -> Result<String, String> {
     let mut chunk = vec![0; 64 << 10];
     loop {
         match rustix::io::read(file, chunk.as_mut_slice()) {
-            Ok(0) => return Ok(hexadecimal(&digest.finalize())),
+            Ok(0) => return Ok(HEXLOWER.encode(&digest.finalize())),
             Ok(count) => digest.update(chunk.get(..count).unwrap_or_default()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("cannot be read: {error}")),
@@ -52,15 +53,5 @@ pub(super) fn hash_all(file: &impl AsFd) -> Result<String, String> {
 
 /// Sixty-four hexadecimal digits.
 pub(super) fn hash(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    use std::fmt::Write as _;
-    digest
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
