@@ -32,15 +32,18 @@ mod audience;
 mod babble;
 pub mod cache;
 mod ear;
+mod ending;
 mod guards;
 mod heard;
 pub mod seen;
+mod work;
 
 pub use audience::Audience;
 use babble::Babble;
 use cache::Cache;
 use ear::Ear;
 pub use ear::{Listening, Unheard};
+use ending::End;
 use guards::{Awaited, Waits};
 pub use guards::{Beside, Taken};
 use seen::Seen;
@@ -102,17 +105,6 @@ struct Pending {
     answer: oneshot::Sender<Result<Envelope, BackendError>>,
     exchange: Option<Arc<Exchange>>,
     ear: Option<Ear>,
-}
-
-/// How a pipe ended.
-#[derive(Debug)]
-struct End {
-    why: String,
-    /// How the process ended.
-    status: Option<Arc<str>>,
-    at: Instant,
-    /// Nobody has asked the server to.
-    by_itself: bool,
 }
 
 /// So many bytes of one server are heard in one go.
@@ -366,70 +358,6 @@ impl Pipe {
         self.greeting.get()
     }
 
-    /// Whether the server still reads and writes.
-    pub fn is_open(&self) -> bool {
-        self.end.get().is_none()
-    }
-
-    /// The server seems to be another one than was greeted: whoever comes next greets it anew, and
-    /// what runs may finish.
-    pub fn wear(&self) {
-        self.worn.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether new requests may take it.
-    pub fn is_fit(&self) -> bool {
-        self.is_open() && !self.worn.load(Ordering::Relaxed) && !self.line.is_closed()
-    }
-
-    /// Closes it if it is worn and nothing runs on it any more.
-    pub fn close_if_worn(&self) {
-        if self.worn.load(Ordering::Relaxed) && self.running() == 0 {
-            self.close();
-        }
-    }
-
-    /// Requests that wait for their answer; a subscription is none.
-    pub fn running(&self) -> usize {
-        let pending = locked(&self.pending);
-        pending.values().filter(|one| one.ear.is_none()).count()
-    }
-
-    /// Whether nothing runs on it, and nobody is about to ask it something.
-    pub fn is_at_rest(&self) -> bool {
-        self.users.load(Ordering::Relaxed) == 0 && self.running() == 0
-    }
-
-    /// How many requests of hosts there have been.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
-    }
-
-    /// How many lines the server has written.
-    pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
-    }
-
-    /// How many notifications the server has sent.
-    pub fn notes(&self) -> u64 {
-        self.notes.load(Ordering::Relaxed)
-    }
-
-    /// How many requests of hosts ran out of time before the server answered them.
-    pub fn given_up(&self) -> u64 {
-        self.given_up.load(Ordering::Relaxed)
-    }
-
-    /// It was asked for a task, or made one, which outlives the call.
-    pub fn note_task(&self) {
-        self.has_tasks.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it may work on something that no call waits for.
-    pub fn has_tasks(&self) -> bool {
-        self.has_tasks.load(Ordering::Relaxed)
-    }
-
     /// The pipe in the hands of somebody who is about to ask the server something.
     pub fn take(self: &Arc<Self>) -> Taken {
         self.users.fetch_add(1, Ordering::Relaxed);
@@ -484,116 +412,9 @@ impl Pipe {
         why
     }
 
-    /// The server is gone: everybody who waits hears why.
-    pub fn finish(&self, why: String) {
-        self.finish_as(why, None);
-    }
-
-    /// The same, where it is known how its process ended.
-    pub fn finish_as(&self, why: String, status: Option<Arc<str>>) {
-        let by_itself = !self.was_told.load(Ordering::Relaxed);
-        let at = Instant::now();
-        let _ = self.end.set(End {
-            why,
-            status,
-            at,
-            by_itself,
-        });
-        self.line.close();
-        self.slots.close();
-        locked(&self.pending).clear();
-        self.ended.notify_waiters();
-        if self.process().is_none() {
-            self.gone.cancel();
-        }
-    }
-
-    /// The process that was behind it is gone, with all below it.
-    pub fn bury(&self) {
-        self.gone.cancel();
-    }
-
-    /// Resolves when what takes its place disturbs nobody: at once, unless the process behind it is
-    /// on its way out.
-    pub async fn until_gone(&self) {
-        if !self.is_open() || self.line.is_closed() {
-            self.gone.cancelled().await;
-        }
-    }
-
-    /// Lets no more requests in and closes the server's input, which asks it to end.
-    pub fn close(&self) {
-        self.was_told.store(true, Ordering::Relaxed);
-        self.line.close();
-        self.closing.notify_one();
-    }
-
-    /// The server is of no use any more: everybody who waits hears why, and it is ended.
-    pub fn give_up(&self, why: String) {
-        self.finish(why);
-        self.close();
-    }
-
-    /// Resolves when somebody has closed the pipe. For the one task that owns what is behind it.
-    pub async fn until_closed(&self) {
-        while !self.line.is_closed() {
-            self.closing.notified().await;
-        }
-    }
-
-    /// Why the server is gone, if it is.
-    pub fn end(&self) -> Option<&str> {
-        self.end.get().map(|end| end.why.as_str())
-    }
-
-    /// When and why the server ended by itself, if it did.
-    pub fn fallen(&self) -> Option<(Instant, String)> {
-        let end = self.end.get().filter(|end| end.by_itself)?;
-        Some((end.at, end.why.clone()))
-    }
-
-    /// Resolves when the server is gone.
-    pub async fn until_ended(&self) {
-        loop {
-            let ended = self.ended.notified();
-            if self.end.get().is_some() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
     /// The first line of its output that was no message, if there was one.
     pub fn strange(&self) -> Option<&str> {
         self.strange.get().map(String::as_str)
-    }
-
-    /// How many requests wait for an answer.
-    pub fn in_flight(&self) -> usize {
-        locked(&self.pending).len()
-    }
-
-    /// The server is gone, and has not seen the request: it may be put to the next one.
-    fn unsent(&self) -> BackendError {
-        let mut lost = self.lost();
-        if let BackendError::Lost { retryable, .. } = &mut lost {
-            *retryable = true;
-        }
-        lost
-    }
-
-    fn lost(&self) -> BackendError {
-        let cause = self
-            .end()
-            .unwrap_or("it no longer reads its input")
-            .to_owned();
-        BackendError::Lost {
-            server: self.server.clone(),
-            cause,
-            ended: self.end.get().and_then(|end| end.status.clone()),
-            retryable: false,
-            known: self.incidents.current(&self.server),
-        }
     }
 
     fn expect(
