@@ -16,15 +16,17 @@ use chillgate_wire::{Envelope, Era, Id, Revision, json};
 use data_encoding::HEXLOWER;
 
 use crate::config::{Limits, Prefix};
-use crate::era::{rounds, server};
+use crate::era::server;
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
 use crate::line::Line;
 use crate::lock::locked;
 use crate::map::Map;
 use crate::route::catalog::Learned;
 
+mod asking;
 mod finished;
 mod heeds;
+mod listening;
 mod questions;
 mod register;
 pub mod replay;
@@ -33,6 +35,7 @@ mod tasks;
 use finished::Finished;
 pub use heeds::Heeded;
 use heeds::Heeds;
+pub use listening::Listening;
 pub use questions::Asker;
 use questions::Questions;
 pub use register::{Agent, Aside, Full, Place, Sessions};
@@ -440,130 +443,11 @@ impl Session {
         self.tell(message)
     }
 
-    /// A server asks the host something. The question travels under an id of chillgate's own.
-    pub fn ask(
-        &self,
-        asker: Arc<dyn Asker>,
-        question: &Envelope,
-        related: Option<&Arc<Exchange>>,
-    ) -> Result<(), Refused> {
-        if self.era == Era::Modern {
-            return self.ask_in_the_outcome(asker, question, related);
-        }
-        let (number, message) = self.questions.open(asker, question, related)?;
-        let sent = self.tell_about(related, message);
-        if sent.is_err() {
-            self.questions.close(number);
-        }
-        sent
-    }
-
-    /// A modern host hears a question as the outcome of the call that it was asked for. One that
-    /// may belong to no call, or to another, ends none.
-    fn ask_in_the_outcome(
-        &self,
-        asker: Arc<dyn Asker>,
-        question: &Envelope,
-        related: Option<&Arc<Exchange>>,
-    ) -> Result<(), Refused> {
-        let exchange = related.filter(|exchange| exchange.is_askable());
-        let exchange = exchange.ok_or(Refused)?;
-        if self.is_lacking(question, exchange)? {
-            return Err(Refused);
-        }
-        let (number, _) = self.questions.open(asker, question, Some(exchange))?;
-        let added = exchange.inputs.add(rounds::input(number, question));
-        if added.is_err() {
-            self.questions.close(number);
-        }
-        added
-    }
-
-    /// Whether the host has not declared what it takes to be asked this; then its call has come to
-    /// that. An error: no modern host can be asked it.
-    pub fn is_lacking(&self, question: &Envelope, exchange: &Exchange) -> Result<bool, Refused> {
-        let lacking = rounds::lacking(question, self.capabilities()).map_err(|_| Refused)?;
-        let is_lacking = lacking.is_some();
-        if let Some(lacking) = lacking {
-            exchange.inputs.lacks(lacking);
-        }
-        Ok(is_lacking)
-    }
-
-    /// Why a question was not put to the host, for the server that asked.
-    pub fn why_unasked(&self) -> &'static str {
-        match self.era {
-            Era::Legacy => "the host has too many open questions or does not read them",
-            Era::Modern => {
-                "the host cannot be asked this: it has not declared the capability, or it is not \
-                 clear which of its calls the question belongs to"
-            }
-        }
-    }
-
-    /// The server no longer wants to know: `notifications/cancelled` goes on to the host under
-    /// the id that the host knows.
-    pub fn withdraw(&self, id: &Id, note: &Envelope) {
-        let Some(number) = self.questions.number_of(id) else {
-            return;
-        };
-        let question = self.questions.close(number);
-        if self.era == Era::Modern {
-            if let Some(exchange) = question.and_then(|question| question.exchange) {
-                exchange.inputs.withdraw(number);
-            }
-            return;
-        }
-        let related = question.and_then(|question| question.exchange);
-        let lexeme = Id::number(number);
-        let mut edit = note.edit();
-        edit.set(&["params", "requestId"], lexeme.as_bytes());
-        let _ = self.tell_about(related.as_ref(), edit.finish());
-    }
-
-    /// The host answers a question. `false`: nobody asked.
-    pub async fn answer(&self, answer: &Envelope) -> bool {
-        self.use_now();
-        let number = answer.id().and_then(|id| id.as_number());
-        let Some(question) = number.and_then(|number| self.questions.close(number)) else {
-            return false;
-        };
-        let answer = answer.with_id(question.id.as_bytes());
-        question.asker.answer(answer).await;
-        true
-    }
-
-    /// The host reports progress on a question. `false`: nobody asked for it.
-    pub async fn progress(&self, note: &Envelope) -> bool {
-        let number = note
-            .get(&["params", "progressToken"])
-            .and_then(|token| Id::from_lexeme(token)?.as_number());
-        let found = number.and_then(|number| self.questions.progress(number));
-        let Some((asker, token)) = found else {
-            return false;
-        };
-        let mut edit = note.edit();
-        edit.set(&["params", "progressToken"], token.to_vec());
-        asker.answer(edit.finish()).await;
-        true
-    }
-
     /// Whether anything goes on in it, or might at any moment.
     fn is_used(&self) -> bool {
         // A line stays as long as its host, which may speak for many modern sessions in turn.
         let has_line = self.line.is_some() && self.era == Era::Legacy;
         has_line || self.in_flight() > 0 || self.listening.load(Ordering::Relaxed)
-    }
-
-    /// A stream for messages that belong to no request opens. The newest takes over.
-    pub fn listen(self: &Arc<Self>) -> Listening {
-        self.listening.store(true, Ordering::Relaxed);
-        let turn = self.listeners.fetch_add(1, Ordering::Relaxed) + 1;
-        self.outbox.nudge();
-        Listening {
-            session: self.clone(),
-            turn,
-        }
     }
 
     /// A host of the session wants to hear of these resources.
@@ -597,40 +481,6 @@ impl Session {
         self.questions.clear();
         self.replays.clear();
         self.outbox.close();
-    }
-}
-
-/// The right to read a session's outbox, until a newer stream takes over.
-#[derive(Debug)]
-pub struct Listening {
-    session: Arc<Session>,
-    turn: u64,
-}
-
-impl Listening {
-    /// The next message; `None` when the session is over or a newer stream has taken over.
-    pub async fn next(&self) -> Option<Envelope> {
-        loop {
-            if self.session.listeners.load(Ordering::Relaxed) != self.turn {
-                return None;
-            }
-            match self.session.outbox.next_or_nudge().await {
-                Some(Some(message)) => {
-                    self.session.use_now();
-                    return Some(message);
-                }
-                Some(None) => {}
-                None => return None,
-            }
-        }
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        if self.session.listeners.load(Ordering::Relaxed) == self.turn {
-            self.session.listening.store(false, Ordering::Relaxed);
-        }
     }
 }
 

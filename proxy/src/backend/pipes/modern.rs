@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use chillgate_wire::{Envelope, code, json, message};
 
-use super::{Asked, Pipes, Trouble, tasks};
+use super::opening::Trouble;
+use super::{Asked, Pipes, tasks};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Pipe, cache};

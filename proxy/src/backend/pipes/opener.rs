@@ -1,0 +1,56 @@
+//! What makes the far end of a pipe exist, and hears how that went: the seam between pipes and what
+//! is behind them.
+//!
+//! Apart because each kind of server is one implementation of it. Nothing is decided here.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chillgate_wire::Edit;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Passage;
+use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::session::Session;
+
+/// Makes the far end of a pipe exist.
+#[async_trait]
+pub trait Opener: Send + Sync + std::fmt::Debug {
+    /// Starts or connects the server; a task of the opener's carries the bytes until the pipe is
+    /// closed or the server ends, and then calls [`Pipe::finish`]. `agent`: whose it will be, where
+    /// it is one agent's alone.
+    async fn open(
+        &self,
+        terms: &Terms,
+        audience: Arc<Audience>,
+        agent: Option<&str>,
+        tasks: &TaskTracker,
+    ) -> Result<Arc<Pipe>, String>;
+
+    /// Whether its calls end within bounds of the server's own: then silence ends none of them.
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
+    /// Whether an agent of this name can have a process with something of its own.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn may_be_for(&self, _agent: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// A server that was opened did not get ready: what to say of it, given what is known.
+    fn silent(&self, _terms: &Terms, _audience: &Arc<Audience>, cause: String) -> String {
+        cause
+    }
+
+    /// A server that was opened does not speak the era.
+    fn refused(&self, _terms: &Terms, _audience: &Arc<Audience>, _cause: &str) {}
+
+    /// A server that was opened is ready.
+    fn ready(&self, _terms: &Terms, _audience: &Arc<Audience>) {}
+
+    /// Changes a request for this server alone, e.g. to say who asks.
+    fn stamp(&self, _edit: &mut Edit<'_>, _session: &Session, _passage: Passage) {}
+}
