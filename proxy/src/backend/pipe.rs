@@ -34,6 +34,7 @@ pub mod cache;
 mod ear;
 mod guards;
 mod heard;
+mod origin;
 pub mod seen;
 
 pub use audience::Audience;
@@ -43,6 +44,7 @@ use ear::Ear;
 pub use ear::{Listening, Unheard};
 use guards::{Awaited, Waits};
 pub use guards::{Beside, Taken};
+pub use origin::Origin;
 use seen::Seen;
 
 /// A connection to one running server.
@@ -56,6 +58,7 @@ pub struct Pipe {
     slots: Semaphore,
     waiting: AtomicUsize,
     process: OnceLock<u32>,
+    origin: OnceLock<Origin>,
     audience: Arc<Audience>,
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
@@ -161,6 +164,7 @@ impl Pipe {
             slots: Semaphore::new(terms.in_flight),
             waiting: AtomicUsize::new(0),
             process: OnceLock::new(),
+            origin: OnceLock::new(),
             audience,
             holder: Mutex::default(),
             beside: AtomicUsize::new(0),

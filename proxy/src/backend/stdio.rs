@@ -13,11 +13,11 @@ use chillgate_wire::Era;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::backend::pipe::{Audience, Origin, Pipe, Terms};
 use crate::backend::pipes::Opener;
 use crate::config::secret::{AGENT, SecretText, for_agent};
 use crate::config::{CommandServer, ServerEra};
-use crate::incidents::{Candidate, Facts, Incident, Incidents, Moment, Phase, Recognised, Secrets};
+use crate::incidents::{Candidate, Incident, Incidents, Moment, Phase, Recognised, Secrets};
 use crate::line::Line;
 use crate::lock::locked;
 use crate::platform::DirBuilderExt as _;
@@ -49,13 +49,6 @@ struct Start {
     origin: Origin,
 }
 
-/// Whose process it is, where each agent's gets something of its own, and what it was started with.
-#[derive(Clone, Debug, Default)]
-struct Origin {
-    agent: Option<Arc<str>>,
-    facts: Option<Arc<Facts>>,
-}
-
 /// A failure in the words of this file.
 #[derive(Default)]
 struct Failure {
@@ -75,10 +68,7 @@ impl Failure {
 
     /// What is said of it: without the server's secrets.
     fn told(&self) -> String {
-        match &self.origin.facts {
-            Some(facts) => facts.secrets().mask(&self.cause),
-            None => self.cause.clone(),
-        }
+        self.origin.masked(&self.cause)
     }
 
     /// Puts it down; the cause with what is known about it.
@@ -347,6 +337,7 @@ impl Opener for Child {
         let (line, writing) = Line::new(stdin);
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_process(process.pid());
+        pipe.note_origin(origin.clone());
         debug!(server = %terms.server, pid = process.pid(), "Started the server.");
         self.starts.put(Start {
             audience: Arc::downgrade(pipe.audience()),

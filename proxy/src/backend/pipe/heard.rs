@@ -17,7 +17,7 @@ use crate::lock::locked;
 use crate::session::Asker;
 
 /// So much of a line that is no message is kept, in bytes.
-const STRANGE: usize = 120;
+pub(super) const STRANGE: usize = 120;
 
 impl Pipe {
     /// Takes in one message of the server.
@@ -73,14 +73,12 @@ impl Pipe {
             Ok(said) => Some(said),
             Err(fault) => {
                 // Kept for whoever has to say why nothing else came.
-                self.strange.get_or_init(|| {
-                    let shown = kept.get(..STRANGE).unwrap_or(&kept);
-                    String::from_utf8_lossy(shown).into_owned()
-                });
+                self.strange
+                    .get_or_init(|| self.origin().masked_head(&kept, STRANGE));
                 debug!(server = %self.server, %fault, "Dropped a line that is no message.");
                 self.metrics
                     .child_protocol_error(&self.server, fault.kind.as_str());
-                self.note_stray();
+                self.note_stray(&kept);
                 None
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chillgate_wire::{Envelope, code, json, message};
 
+use super::opening::refusal;
 use super::{Asked, Pipes, Trouble, tasks};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
@@ -31,7 +32,7 @@ impl Pipes {
             answer = pipe.request_own("server/discover", &params).await?;
         }
         let greeting = Greeting::discovered(&self.0.terms.server, &answer);
-        pipe.greet(greeting.map_err(Trouble::Unspoken)?);
+        pipe.greet(greeting.map_err(|cause| refusal(pipe, &cause))?);
         self.hear_from(pipe);
         Ok(())
     }

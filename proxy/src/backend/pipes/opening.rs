@@ -213,7 +213,7 @@ impl Pipes {
         } else if greet {
             let params = owner.map_or_else(greeting::params_of_the_gate, greeting::params_of);
             let answer = pipe.request_own("initialize", &params).await?;
-            pipe.greet(Greeting::read(&answer).map_err(Trouble::Unspoken)?);
+            pipe.greet(Greeting::read(&answer).map_err(|cause| refusal(&pipe, &cause))?);
             pipe.notify_own("notifications/initialized", b"{}").await?;
         }
         closing.keep();
@@ -256,6 +256,14 @@ impl Pipes {
         let _ = tokio::time::timeout(self.0.start_timeout, telling).await;
     }
 }
+
+/// A refusal in the server's own words, without what it was given in confidence.
+pub(super) fn refusal(pipe: &Pipe, cause: &str) -> Trouble {
+    Trouble::Unspoken(pipe.origin().masked_head(cause.as_bytes(), LONGEST))
+}
+
+/// So much of a refusal is told, in bytes.
+const LONGEST: usize = 1 << 10;
 
 /// So long is waited for the process before to go; it has been told, or has ended, and is killed
 /// before that.
