@@ -92,8 +92,12 @@ pub struct Pipe {
     /// Nothing is left of what was behind it.
     gone: CancellationToken,
     closing: Notify,
+    /// It has answered a request of a host.
+    has_served: AtomicBool,
     /// The first line of its output that was no message.
     strange: OnceLock<String>,
+    /// The first answer to what nobody asked, while its first words were waited for.
+    unasked: OnceLock<String>,
     babble: Babble,
     limits: WireLimits,
     metrics: Arc<Metrics>,
@@ -187,7 +191,9 @@ impl Pipe {
             ended: Notify::new(),
             gone: CancellationToken::new(),
             closing: Notify::new(),
+            has_served: AtomicBool::new(false),
             strange: OnceLock::new(),
+            unasked: OnceLock::new(),
             babble: Babble::default(),
             limits: terms.limits,
             metrics: terms.metrics.clone(),
@@ -570,6 +576,16 @@ impl Pipe {
     /// The first line of its output that was no message, if there was one.
     pub fn strange(&self) -> Option<&str> {
         self.strange.get().map(String::as_str)
+    }
+
+    /// The first answer to what nobody asked, while its first words were waited for.
+    pub fn unasked(&self) -> Option<&str> {
+        self.unasked.get().map(String::as_str)
+    }
+
+    /// Whether it has answered a request of a host.
+    pub fn has_served(&self) -> bool {
+        self.has_served.load(Ordering::Relaxed)
     }
 
     /// How many requests wait for an answer.

@@ -19,6 +19,7 @@ use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, State
 use crate::config::Isolation;
 use crate::era::server::{discovered, rediscovered, to_legacy};
 use crate::exchange::Exchange;
+use crate::incidents::Refusal;
 use crate::lock::locked;
 use crate::session::{Scope, Session};
 
@@ -68,8 +69,15 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
         cause
     }
 
-    /// A server that was opened does not speak the era.
-    fn refused(&self, _terms: &Terms, _audience: &Arc<Audience>, _cause: &str) {}
+    /// A server that was opened answered with what is no answer: what to say of it.
+    fn wrong(&self, _terms: &Terms, _audience: &Arc<Audience>, cause: String) -> String {
+        cause
+    }
+
+    /// A server that was opened refused the first words: what to say of it.
+    fn refused(&self, _terms: &Terms, _audience: &Arc<Audience>, refusal: &Refusal) -> String {
+        refusal.cause.clone()
+    }
 
     /// A server that was opened is ready.
     fn ready(&self, _terms: &Terms, _audience: &Arc<Audience>) {}

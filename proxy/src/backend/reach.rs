@@ -68,6 +68,8 @@ impl Reach {
             phase: Phase::Remote,
             cause: cause.clone(),
             status: None,
+            by_gate: false,
+            has_served: false,
             words: Vec::new(),
             facts: Some(Arc::new(facts)),
             at: Moment::now(),

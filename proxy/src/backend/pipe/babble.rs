@@ -71,6 +71,8 @@ impl Pipe {
             phase: Phase::Run,
             cause: cause.clone(),
             status: None,
+            by_gate: false,
+            has_served: self.has_served(),
             words: Vec::new(),
             facts: origin.facts,
             at: Moment::now(),

@@ -32,7 +32,7 @@ impl Pipes {
             answer = pipe.request_own("server/discover", &params).await?;
         }
         let greeting = Greeting::discovered(&self.0.terms.server, &answer);
-        pipe.greet(greeting.map_err(|cause| refusal(pipe, &cause))?);
+        pipe.greet(greeting.map_err(|it| refusal(pipe, &it))?);
         self.hear_from(pipe);
         Ok(())
     }

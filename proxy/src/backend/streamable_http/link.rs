@@ -303,8 +303,8 @@ impl Link {
             Err(error) => return Err(remote.broken(error)),
         };
         let greeting = Greeting::read(&answer);
-        let masked = |cause: String| remote.reach.origin(&remote.terms).masked(&cause);
-        self.agree(&greeting.map_err(|cause| remote.unspoken(masked(cause)))?);
+        let masked = |cause: &str| remote.reach.origin(&remote.terms).masked(cause);
+        self.agree(&greeting.map_err(|refusal| remote.unspoken(masked(&refusal.cause)))?);
         let note = remote.parse(message::notification("notifications/initialized", None))?;
         self.post(remote, &note).await?;
         remote.now(State::Ready);
