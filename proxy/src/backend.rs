@@ -222,7 +222,7 @@ pub enum BackendError {
         cause: String,
     },
     /// It was reached and refused the first words of this era; nothing was carried out.
-    #[error("server `{server}` does not speak this era of MCP: {cause}")]
+    #[error("server `{server}` is not available: {cause}")]
     Unspoken {
         /// Its name.
         server: Arc<str>,

@@ -64,12 +64,25 @@ pub struct Incident {
     pub cause: String,
     /// How the process ended, if it did.
     pub status: Option<Status>,
+    /// It was chillgate that ended it: then the way it ended says nothing.
+    pub by_gate: bool,
+    /// The process had answered a host's request.
+    pub has_served: bool,
     /// The last lines of stderr.
     pub words: Vec<String>,
     /// What it was started with, where it is a process.
     pub facts: Option<Arc<Facts>>,
     /// When that was.
     pub at: Moment,
+}
+
+/// How a server has refused the first words of an era.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it said, without secrets.
+    pub cause: String,
+    /// It refused the era alone, as a server of another one does; else something is wrong.
+    pub is_of_era: bool,
 }
 
 /// What is known of one start of a server.
@@ -182,7 +195,7 @@ struct Local {
     ongoing: BTreeMap<String, Moment>,
     findings: Vec<Finding>,
     /// The eras that it has refused since it was last well.
-    refused: Vec<Era>,
+    refused: Vec<(Era, Refusal)>,
 }
 
 impl Shared {
@@ -284,21 +297,24 @@ impl Incidents {
         }
     }
 
-    /// A server has refused an era.
-    pub fn refuses(&self, server: &str, era: Era) {
+    /// A server has refused an era. Whether it is the first time since it was last well.
+    pub fn refuses(&self, server: &str, era: Era, refusal: &Refusal) -> bool {
         let mut state = locked(&self.0.shared.state);
         let local = state.servers.entry(server.to_owned()).or_default();
-        if !local.refused.contains(&era) {
-            local.refused.push(era);
-        }
+        let count = local.refused.len();
+        local.refused.retain(|(other, _)| *other != era);
+        let is_new = local.refused.len() == count;
+        local.refused.push((era, refusal.clone()));
+        is_new
     }
 
-    /// Whether a server has refused this era and has not been well since: then the other one is all
-    /// that is left.
-    pub fn has_refused(&self, server: &str, era: Era) -> bool {
+    /// How a server has refused this era, if it has and has not been well since: then the other one
+    /// is all that is left.
+    pub fn refusal(&self, server: &str, era: Era) -> Option<Refusal> {
         let state = locked(&self.0.shared.state);
-        let local = state.servers.get(server);
-        local.is_some_and(|local| local.refused.contains(&era))
+        let mut refused = state.servers.get(server)?.refused.iter();
+        let found = refused.find(|(other, _)| *other == era);
+        found.map(|(_, refusal)| refusal.clone())
     }
 
     /// The server has started well: what had failed is behind it, by a remedy or by itself; that of
@@ -325,6 +341,21 @@ impl Incidents {
                     ..Local::default()
                 };
                 state.servers.insert(server.to_owned(), left);
+            } else {
+                // That it starts is no proof of what had failed in service.
+                let in_service = |id: &String| {
+                    let pattern = state.book.patterns.get(id);
+                    pattern.is_some_and(|pattern| pattern.phase == Phase::Run)
+                };
+                let mut ongoing = local.ongoing;
+                ongoing.retain(|id, _| in_service(id));
+                if !ongoing.is_empty() {
+                    let left = Local {
+                        ongoing,
+                        ..Local::default()
+                    };
+                    state.servers.insert(server.to_owned(), left);
+                }
             }
             let open = state.book.patterns.values();
             let open = open.filter(|it| it.server == server && it.recovery.is_none());

@@ -27,6 +27,7 @@ mod endpoints;
 mod eras;
 mod examples;
 mod faults;
+mod first_words;
 mod forged;
 mod handles;
 mod harness;

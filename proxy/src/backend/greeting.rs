@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chillgate_wire::{Envelope, Era, Revision, code, json, meta};
 
 use crate::era::tasks;
+use crate::incidents::Refusal;
 use crate::session::Session;
 
 /// What a server said of itself.
@@ -25,20 +26,42 @@ pub struct Greeting {
 
 impl Greeting {
     /// Reads the answer to `initialize`.
-    pub fn read(answer: &Envelope) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// Why nothing can be begun with it, in the server's own words: to be masked before it is told.
+    pub fn read(answer: &Envelope) -> Result<Self, Refusal> {
         let Some(result) = answer.result() else {
             let error = answer.error().unwrap_or_default();
-            return Err(format!(
-                "it refused to initialize: {}",
-                String::from_utf8_lossy(error)
-            ));
+            return Err(Refusal {
+                cause: format!("it refused to initialize: {}", plain(error)),
+                is_of_era: is_of_era(error),
+            });
         };
+        let wrong = |cause: String, is_of_era| Refusal { cause, is_of_era };
         let revision = json::member(result, "protocolVersion")
             .and_then(|at| json::text(&result[at]))
-            .ok_or("its initialize result names no protocolVersion")?
+            .ok_or_else(|| {
+                wrong(
+                    "its initialize result names no protocolVersion".to_owned(),
+                    false,
+                )
+            })?
             .into_owned();
-        if Revision::known(&revision).is_some_and(|revision| revision.era() == Era::Modern) {
-            return Err(format!("it settled on {revision}, which has no handshake"));
+        match Revision::known(&revision).map(Revision::era) {
+            Some(Era::Legacy) => {}
+            Some(Era::Modern) => {
+                let cause = format!("it settled on {revision}, which has no handshake");
+                return Err(wrong(cause, true));
+            }
+            None => {
+                let known = Revision::LEGACY.map(Revision::as_str).join(", ");
+                let shown = revision.get(..revision.floor_char_boundary(SHOWN));
+                let cause = format!(
+                    "it settled on the revision {:?}, which chillgate does not know; it knows {known}",
+                    shown.unwrap_or_default()
+                );
+                return Err(wrong(cause, false));
+            }
         }
         Ok(Self {
             logging: json::path(result, &["capabilities", "logging"]).is_some(),
@@ -61,25 +84,29 @@ impl Greeting {
     ///
     /// # Errors
     /// The server does not speak the modern era, in whichever words it says so.
-    pub fn discovered(server: &str, answer: &Envelope) -> Result<Self, String> {
+    pub fn discovered(server: &str, answer: &Envelope) -> Result<Self, Refusal> {
         let Some(own) = answer.result() else {
             let error = answer.error().unwrap_or_default();
             let supported = json::path(error, &["data", "supported"]).map(|at| &error[at]);
             let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
-            return Err(match (code, supported) {
+            let cause = match (code, supported) {
                 (Some(code::UNSUPPORTED_PROTOCOL_VERSION), Some(supported)) => format!(
                     "it speaks {} only",
                     String::from_utf8_lossy(supported).replace('"', "")
                 ),
-                _ => format!(
-                    "it refused server/discover: {}",
-                    String::from_utf8_lossy(error)
-                ),
+                _ => format!("it refused server/discover: {}", plain(error)),
+            };
+            return Err(Refusal {
+                cause,
+                is_of_era: is_of_era(error),
             });
         };
         let versions = json::member(own, "supportedVersions").map(|at| &own[at]);
         if !versions.is_some_and(has_modern) {
-            return Err("its discover result lists no revision of the modern era".to_owned());
+            return Err(Refusal {
+                cause: "its discover result lists no revision of the modern era".to_owned(),
+                is_of_era: true,
+            });
         }
         let result = in_legacy_words(server, answer);
         Ok(Self {
@@ -119,6 +146,28 @@ impl Greeting {
         result.extend_from_slice(&said[at.end..]);
         result.into()
     }
+}
+
+/// So much of a revision that nobody knows is shown, in bytes.
+const SHOWN: usize = 40;
+
+/// An error without the detours of its spelling (`\u0041`), so that what must be masked is found.
+fn plain(error: &[u8]) -> String {
+    let value = serde_json::from_slice::<serde_json::Value>(error);
+    let plain = value.map(|value| value.to_string());
+    plain.unwrap_or_else(|_| String::from_utf8_lossy(error).into_owned())
+}
+
+/// Whether an error says no more than that a server knows these first words, or this revision, not.
+fn is_of_era(error: &[u8]) -> bool {
+    let code = json::member(error, "code").and_then(|at| json::integer(&error[at]));
+    let text = json::member(error, "message").and_then(|at| json::text(&error[at]));
+    let is_told = text.is_some_and(|text| {
+        let text = text.to_ascii_lowercase();
+        text.contains("protocol version") || text.contains("protocolversion")
+    });
+    let named = [code::METHOD_NOT_FOUND, code::UNSUPPORTED_PROTOCOL_VERSION];
+    code.is_some_and(|code| named.contains(&code)) || is_told
 }
 
 /// Whether a list of revisions has one of the modern era.

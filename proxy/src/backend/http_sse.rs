@@ -80,6 +80,7 @@ impl Opener for HttpSse {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let pipe = Pipe::new(terms, line, audience);
+        pipe.note_origin(self.reach.origin(terms));
         let (owned, http) = (pipe.clone(), self.http.clone());
         let (reach, terms) = (self.reach.clone(), terms.clone());
         tasks.spawn(async move {

@@ -71,6 +71,7 @@ impl Opener for ModernHttp {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let pipe = Pipe::new(terms, line, audience);
+        pipe.note_origin(self.reach.origin(terms));
         let posts = Arc::new(Posts {
             http: self.http.clone(),
             reach: self.reach.clone(),

@@ -35,6 +35,7 @@ mod ear;
 mod ending;
 mod guards;
 mod heard;
+mod origin;
 pub mod seen;
 mod work;
 
@@ -46,6 +47,7 @@ pub use ear::{Listening, Unheard};
 use ending::End;
 use guards::{Awaited, Waits};
 pub use guards::{Beside, Taken};
+pub use origin::Origin;
 use seen::Seen;
 
 /// A connection to one running server.
@@ -59,6 +61,7 @@ pub struct Pipe {
     slots: Semaphore,
     waiting: AtomicUsize,
     process: OnceLock<u32>,
+    origin: OnceLock<Origin>,
     audience: Arc<Audience>,
     /// The only call that the server may ask its host about, where there is such a one.
     holder: Mutex<Weak<Exchange>>,
@@ -92,8 +95,12 @@ pub struct Pipe {
     /// Nothing is left of what was behind it.
     gone: CancellationToken,
     closing: Notify,
+    /// It has answered a request of a host.
+    has_served: AtomicBool,
     /// The first line of its output that was no message.
     strange: OnceLock<String>,
+    /// The first answer to what nobody asked, while its first words were waited for.
+    unasked: OnceLock<String>,
     babble: Babble,
     limits: WireLimits,
     metrics: Arc<Metrics>,
@@ -153,6 +160,7 @@ impl Pipe {
             slots: Semaphore::new(terms.in_flight),
             waiting: AtomicUsize::new(0),
             process: OnceLock::new(),
+            origin: OnceLock::new(),
             audience,
             holder: Mutex::default(),
             beside: AtomicUsize::new(0),
@@ -175,7 +183,9 @@ impl Pipe {
             ended: Notify::new(),
             gone: CancellationToken::new(),
             closing: Notify::new(),
+            has_served: AtomicBool::new(false),
             strange: OnceLock::new(),
+            unasked: OnceLock::new(),
             babble: Babble::default(),
             limits: terms.limits,
             metrics: terms.metrics.clone(),
@@ -415,6 +425,16 @@ impl Pipe {
     /// The first line of its output that was no message, if there was one.
     pub fn strange(&self) -> Option<&str> {
         self.strange.get().map(String::as_str)
+    }
+
+    /// The first answer to what nobody asked, while its first words were waited for.
+    pub fn unasked(&self) -> Option<&str> {
+        self.unasked.get().map(String::as_str)
+    }
+
+    /// Whether it has answered a request of a host.
+    pub fn has_served(&self) -> bool {
+        self.has_served.load(Ordering::Relaxed)
     }
 
     fn expect(

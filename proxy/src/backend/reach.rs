@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use secrecy::ExposeSecret;
 use tracing::warn;
 
-use crate::backend::pipe::Terms;
+use crate::backend::pipe::{Origin, Terms};
 use crate::config::secret::SecretText;
 use crate::config::{RemoteServer, ServerEra};
 use crate::incidents::{Facts, Incident, Moment, Phase, Recognised};
@@ -68,6 +68,8 @@ impl Reach {
             phase: Phase::Remote,
             cause: cause.clone(),
             status: None,
+            by_gate: false,
+            has_served: false,
             words: Vec::new(),
             facts: Some(Arc::new(facts)),
             at: Moment::now(),
@@ -96,6 +98,14 @@ impl Reach {
     pub fn answered_again(&self, terms: &Terms) {
         if self.is_failing.load(Ordering::Relaxed) {
             self.answered(terms);
+        }
+    }
+
+    /// What a pipe to it must know.
+    pub fn origin(&self, terms: &Terms) -> Origin {
+        Origin {
+            agent: None,
+            facts: Some(Arc::new(self.facts(terms))),
         }
     }
 

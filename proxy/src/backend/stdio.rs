@@ -13,15 +13,17 @@ use chillgate_wire::Era;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::backend::pipe::{Audience, Origin, Pipe, Terms};
 use crate::backend::pipes::Opener;
 use crate::config::secret::{AGENT, SecretText, for_agent};
 use crate::config::{CommandServer, ServerEra};
-use crate::incidents::{Candidate, Facts, Incident, Incidents, Moment, Phase, Recognised, Secrets};
+use crate::incidents::{
+    Candidate, Incident, Incidents, Moment, Phase, Recognised, Refusal, Secrets,
+};
 use crate::line::Line;
 use crate::lock::locked;
 use crate::platform::DirBuilderExt as _;
-use crate::supervisor::{self, Launch, Status, Words, environment};
+use crate::supervisor::{self, Launch, SpawnError, Status, Words, environment};
 use crate::telemetry::metrics::Metrics;
 
 /// Starts a process for each pipe.
@@ -49,13 +51,6 @@ struct Start {
     origin: Origin,
 }
 
-/// Whose process it is, where each agent's gets something of its own, and what it was started with.
-#[derive(Clone, Debug, Default)]
-struct Origin {
-    agent: Option<Arc<str>>,
-    facts: Option<Arc<Facts>>,
-}
-
 /// A failure in the words of this file.
 #[derive(Default)]
 struct Failure {
@@ -63,6 +58,10 @@ struct Failure {
     status: Option<Status>,
     words: Vec<String>,
     origin: Origin,
+    /// It was chillgate that ended it.
+    by_gate: bool,
+    /// It had answered a host's request.
+    has_served: bool,
 }
 
 impl Failure {
@@ -75,10 +74,7 @@ impl Failure {
 
     /// What is said of it: without the server's secrets.
     fn told(&self) -> String {
-        match &self.origin.facts {
-            Some(facts) => facts.secrets().mask(&self.cause),
-            None => self.cause.clone(),
-        }
+        self.origin.masked(&self.cause)
     }
 
     /// Puts it down; the cause with what is known about it.
@@ -96,6 +92,8 @@ impl Failure {
             phase,
             cause: self.cause,
             status: self.status,
+            by_gate: self.by_gate,
+            has_served: self.has_served,
             words: self.words,
             facts: self.origin.facts,
             at: Moment::now(),
@@ -124,8 +122,8 @@ impl Child {
             .as_ref()
             .ok()
             .map(|launch| Arc::new(incidents.facts(launch.clone())));
-        let found = launch
-            .and_then(|launch| supervisor::look_for(&launch).map_err(|error| error.to_string()));
+        let found =
+            launch.and_then(|launch| supervisor::look_for(&launch).map_err(|error| fact(&error)));
         found.map_err(|cause| {
             let agent = None;
             let failure = Failure {
@@ -182,7 +180,40 @@ impl Child {
         server.era == ServerEra::Auto
             && terms.era == Era::Modern
             && !starts.has_worked.load(Ordering::Relaxed)
-            && !terms.incidents.has_refused(&terms.server, Era::Legacy)
+            && terms
+                .incidents
+                .refusal(&terms.server, Era::Legacy)
+                .is_none()
+    }
+
+    /// What has failed: where the older era was refused for a reason that has nothing to do with
+    /// eras, that reason, whatever came of the try in the newer one.
+    fn truth(&self, terms: &Terms, failure: Failure) -> Failure {
+        let before = match (self.server.era, terms.era) {
+            (ServerEra::Auto, Era::Modern) => terms.incidents.refusal(&terms.server, Era::Legacy),
+            _ => None,
+        };
+        match before.filter(|refusal| !refusal.is_of_era) {
+            Some(refusal) => Failure {
+                origin: failure.origin,
+                ..Failure::of(refusal.cause)
+            },
+            None => failure,
+        }
+    }
+
+    /// Puts down that a start came to nothing; the cause with what is known about it. A mere try of
+    /// an era is not put down.
+    fn note(&self, terms: &Terms, phase: Phase, failure: Failure) -> (String, Option<Recognised>) {
+        if Self::is_probe(&self.server, &self.starts, terms) {
+            return (failure.told(), None);
+        }
+        let failure = match phase {
+            Phase::Run => failure,
+            _ => self.truth(terms, failure),
+        };
+        let (told, known) = failure.note(&terms.server, phase, &terms.incidents, &terms.metrics);
+        (told, Some(known))
     }
 
     /// What the process of a start that came to nothing has said and done.
@@ -191,6 +222,9 @@ impl Child {
             return Failure::of(cause);
         };
         if let Some(pipe) = start.pipe.upgrade() {
+            if let Some(unasked) = pipe.unasked() {
+                cause = format!("{cause}; {unasked}");
+            }
             cause += &strange(&pipe);
         }
         Failure {
@@ -237,11 +271,37 @@ fn strange(pipe: &Pipe) -> String {
     line.unwrap_or_default()
 }
 
+/// Why there is no process, without the advice where a remedy has the same.
+fn fact(error: &SpawnError) -> String {
+    let text = error.to_string();
+    match (error, text.rsplit_once("; ")) {
+        (
+            SpawnError::NotFound { .. }
+            | SpawnError::Missing(_)
+            | SpawnError::NotExecutable(_)
+            | SpawnError::Directory(_),
+            Some((fact, _)),
+        ) => fact.to_owned(),
+        _ => text,
+    }
+}
+
+/// How long a server may take to end by itself once it has closed its output.
+const OWN_END: Duration = Duration::from_millis(400);
+
 /// How long the end of a server's output is waited for once its input has failed.
 const BOTH: Duration = Duration::from_millis(100);
 
 /// How a process ends that heard neither the end of its input nor SIGTERM.
 const KILLED: Status = Status::Signal(9);
+
+/// Whether a process may have ended like this because chillgate told it to.
+fn is_of_gate(status: Status) -> bool {
+    matches!(
+        status,
+        Status::Code(0) | Status::Signal(9 | 15) | Status::Keeper(9) | Status::Unknown
+    )
+}
 
 /// A server was told to end and did not.
 fn had_to_be_killed(terms: &Terms, origin: Origin) {
@@ -249,6 +309,7 @@ fn had_to_be_killed(terms: &Terms, origin: Origin) {
     let failure = Failure {
         status: Some(KILLED),
         origin,
+        by_gate: true,
         ..Failure::of(cause.to_owned())
     };
     let (cause, known) = failure.note(&terms.server, Phase::Stop, &terms.incidents, &terms.metrics);
@@ -307,19 +368,7 @@ impl Opener for Child {
         agent: Option<&str>,
         tasks: &TaskTracker,
     ) -> Result<Arc<Pipe>, String> {
-        let spawning = |failure: Failure| {
-            if Self::is_probe(&self.server, &self.starts, terms) {
-                return failure.told();
-            }
-            failure
-                .note(
-                    &terms.server,
-                    Phase::Spawn,
-                    &terms.incidents,
-                    &terms.metrics,
-                )
-                .0
-        };
+        let spawning = |failure| self.note(terms, Phase::Spawn, failure).0;
         // Reads files, which may be somewhere slow.
         let (this, named) = (self.clone(), terms.clone());
         let agent = agent.map(Arc::<str>::from);
@@ -347,13 +396,14 @@ impl Opener for Child {
         let mut process = spawned.map_err(|error| {
             spawning(Failure {
                 origin: origin.clone(),
-                ..Failure::of(error.to_string())
+                ..Failure::of(fact(&error))
             })
         })?;
         let (stdin, stdout) = process.take_pipes().ok_or("its pipes are missing")?;
         let (line, writing) = Line::new(stdin);
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_process(process.pid());
+        pipe.note_origin(origin.clone());
         debug!(server = %terms.server, pid = process.pid(), "Started the server.");
         self.starts.put(Start {
             audience: Arc::downgrade(pipe.audience()),
@@ -362,10 +412,14 @@ impl Opener for Child {
             origin: origin.clone(),
         });
         let (owned, terms) = (pipe.clone(), terms.clone());
-        let (server, starts) = (self.server.clone(), self.starts.clone());
+        let this = self.clone();
         tasks.spawn(async move {
-            let (mut why, asked_to) =
-                carry(&owned, owned.read(stdout), writing, process.wait()).await;
+            let mut writing = Box::pin(writing);
+            let carried = carry(&owned, owned.read(stdout), writing.as_mut(), process.wait());
+            let (mut why, asked_to) = carried.await;
+            // Its input stays open meanwhile: the end of that tells it to end as well.
+            let by_gate = asked_to || tokio::time::timeout(OWN_END, process.wait()).await.is_err();
+            drop(writing);
             let status = process.stop().await;
             owned.bury();
             // One that hung has been told to end, and that it hung is what went wrong.
@@ -373,10 +427,12 @@ impl Opener for Child {
             if let Some(hung) = &hung {
                 why.clone_from(hung);
             } else if asked_to {
-                if status == KILLED {
+                if matches!(status, KILLED | Status::Keeper(9)) {
                     had_to_be_killed(&terms, origin);
                 }
                 return owned.finish(why);
+            } else if by_gate && is_of_gate(status) {
+                why += " and did not end, so that chillgate ended it";
             }
             let words = process.last_words();
             why = format!("{why} ({status})");
@@ -392,14 +448,11 @@ impl Opener for Child {
                 status: Some(status),
                 words,
                 origin,
+                by_gate: hung.is_some() || by_gate && is_of_gate(status),
+                has_served: owned.has_served(),
             };
-            let (why, known) = if Self::is_probe(&server, &starts, &terms) {
-                (failure.told(), None)
-            } else {
-                let phase = if is_greeted { Phase::Run } else { Phase::Start };
-                let noted = failure.note(&terms.server, phase, &terms.incidents, &terms.metrics);
-                (noted.0, Some(noted.1))
-            };
+            let phase = if is_greeted { Phase::Run } else { Phase::Start };
+            let (why, known) = this.note(&terms, phase, failure);
             let incident = known.as_ref().map(|known| known.id.as_str());
             let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
             let remedy = remedy.map(|remedy| remedy.id.as_str());
@@ -422,42 +475,54 @@ impl Opener for Child {
     }
 
     fn silent(&self, terms: &Terms, audience: &Arc<Audience>, cause: String) -> String {
-        let cause =
-            format!("{cause}; is it an MCP server that speaks stdio? `start-timeout` allows more");
         let failure = self.silence(audience, cause);
-        if Self::is_probe(&self.server, &self.starts, terms) {
-            return failure.told();
-        }
-        let noted = failure.note(
-            &terms.server,
-            Phase::Start,
-            &terms.incidents,
-            &terms.metrics,
-        );
-        noted.0
+        self.note(terms, Phase::Start, failure).0
     }
 
-    fn refused(&self, terms: &Terms, audience: &Arc<Audience>, cause: &str) {
-        // One era is enough for a server, where it may choose.
+    fn wrong(&self, terms: &Terms, audience: &Arc<Audience>, cause: String) -> String {
+        let failure = self.silence(audience, cause);
+        self.note(terms, Phase::Start, failure).0
+    }
+
+    fn refused(&self, terms: &Terms, audience: &Arc<Audience>, refusal: &Refusal) -> String {
         let other = match terms.era {
             Era::Legacy => Era::Modern,
             Era::Modern => Era::Legacy,
         };
-        terms.incidents.refuses(&terms.server, terms.era);
+        let is_new = terms.incidents.refuses(&terms.server, terms.era, refusal);
         let start = self.starts.take(audience);
-        let is_last = terms.incidents.has_refused(&terms.server, other);
-        if self.server.era != ServerEra::Auto || is_last {
-            let failure = Failure {
-                origin: start.map(|start| start.origin).unwrap_or_default(),
-                ..Failure::of(cause.to_owned())
-            };
-            failure.note(
+        let theirs = match self.server.era {
+            ServerEra::Auto => match terms.incidents.refusal(&terms.server, other) {
+                Some(theirs) => Some(theirs),
+                // One era is enough for a server, where it may choose.
+                None => return refusal.cause.clone(),
+            },
+            _ => None,
+        };
+        // Of two refusals one tells what is wrong, and that one alone is a failure: the one that
+        // speaks of something else than eras, and of two alike the older era's.
+        let theirs = theirs.filter(|theirs| match terms.era {
+            Era::Legacy => refusal.is_of_era && !theirs.is_of_era,
+            Era::Modern => refusal.is_of_era || !theirs.is_of_era,
+        });
+        if theirs.is_some() && !is_new {
+            let cause = theirs.map(|theirs| theirs.cause).unwrap_or_default();
+            let known = terms.incidents.current(&terms.server);
+            return cause + &known.map(|known| known.sentence()).unwrap_or_default();
+        }
+        let cause = theirs.map_or_else(|| refusal.cause.clone(), |theirs| theirs.cause);
+        let failure = Failure {
+            origin: start.map(|start| start.origin).unwrap_or_default(),
+            ..Failure::of(cause)
+        };
+        failure
+            .note(
                 &terms.server,
                 Phase::Start,
                 &terms.incidents,
                 &terms.metrics,
-            );
-        }
+            )
+            .0
     }
 
     fn ready(&self, terms: &Terms, audience: &Arc<Audience>) {

@@ -80,9 +80,14 @@ impl Environment {
         }
     }
 
-    /// What is different since `earlier`, each in a word or two. Two that know nothing are alike.
+    /// What is different since `earlier`, each in a word or two. Of one that knows nothing nobody can
+    /// say what has changed since.
     pub fn changes_since(&self, earlier: &Self) -> Vec<String> {
         let mut changed = Vec::new();
+        let nothing = Self::default();
+        if *self == nothing || *earlier == nothing {
+            return changed;
+        }
         for (what, now, then) in [
             ("the program", &self.program, &earlier.program),
             ("the command", &self.command, &earlier.command),
@@ -174,6 +179,14 @@ mod tests {
         );
         let kept = serde_json::to_string(&now).expect("it can be written");
         assert!(!kept.contains("planted"), "{kept}");
+    }
+
+    #[test]
+    fn where_nothing_is_known_nothing_has_changed() {
+        let known = Environment::of(&launch(&[("A", "1")], &["sh"]), "s");
+        let nothing = Environment::default();
+        assert_eq!(known.changes_since(&nothing), Vec::<String>::new());
+        assert_eq!(nothing.changes_since(&known), Vec::<String>::new());
     }
 
     #[test]

@@ -105,6 +105,21 @@ pub fn clipped(text: &str) -> &str {
         .unwrap_or(text)
 }
 
+/// A text as it is shown: cut behind a word where it is too long, and it is said that it is cut.
+pub fn shown(text: &str) -> String {
+    let head = clipped(text);
+    if head.len() == text.len() {
+        return head.to_owned();
+    }
+    let room = head.floor_char_boundary(LONGEST - '…'.len_utf8());
+    let head = head.get(..room).unwrap_or(head);
+    // What has no spaces is cut where it must be.
+    let word = head.rfind(char::is_whitespace);
+    let word = word.filter(|end| *end > LONGEST / 2);
+    let head = word.and_then(|end| head.get(..end)).unwrap_or(head);
+    format!("{}…", head.trim_end())
+}
+
 /// The name of a pattern: eight hexadecimal digits that stay the same from run to run.
 pub fn id(server: &str, phase: Phase, ended: &str, line: &str) -> String {
     let mut hash = Sha256::new();
@@ -197,6 +212,22 @@ mod tests {
         );
         assert_eq!(normalised("npm error code E404"), "npm error code E404");
         assert_eq!(normalised(&"치".repeat(500)).len(), LONGEST);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_behind_a_word_and_says_so() {
+        assert_eq!(shown("Error: short"), "Error: short");
+        let text = "several words ".repeat(30);
+        let cut = shown(&text);
+        assert!(cut.len() <= LONGEST && cut.len() > LONGEST / 2, "{cut}");
+        let words = cut.strip_suffix('…').expect("it is cut");
+        assert!(
+            words.ends_with("several") || words.ends_with("words"),
+            "{cut}"
+        );
+        assert!(text.starts_with(words));
+        let solid = shown(&"치".repeat(200));
+        assert!(solid.len() <= LONGEST && solid.ends_with("치…"), "{solid}");
     }
 
     #[test]

@@ -34,11 +34,11 @@ impl Read {
         let secrets = incident.facts.as_ref().map_or(&none, |it| it.secrets());
         let cause = secrets.mask(&incident.cause);
         let words = secrets.mask_lines(&incident.words);
-        let what = fingerprint::telling_line(&words).unwrap_or(&cause);
-        let what = fingerprint::clipped(what).to_owned();
+        let telling = fingerprint::telling_line(&words).unwrap_or(&cause);
+        let what = fingerprint::shown(telling);
         let ended = incident.status.map(|status| status.to_string());
         let ended = ended.unwrap_or_default();
-        let line = fingerprint::normalised(&what);
+        let line = fingerprint::normalised(fingerprint::clipped(telling));
         let id = fingerprint::id(&incident.server, incident.phase, &ended, &line);
         Self {
             incident,
@@ -80,7 +80,7 @@ impl Incidents {
         let advice = rules.find(Seen {
             server: &incident.server,
             phase: incident.phase,
-            status: incident.status,
+            status: incident.status.filter(|_| !incident.by_gate),
             text: &format!("{cause}\n{}", words.join("\n")),
         });
         let check = advice.as_ref().and_then(|advice| advice.check.clone());
@@ -102,10 +102,8 @@ impl Incidents {
                 .unwrap_or_default(),
             sample: Sample {
                 at: incident.at,
-                cause: fingerprint::clipped(&cause).to_owned(),
-                words: last_words
-                    .map(|line| fingerprint::clipped(line).to_owned())
-                    .collect(),
+                cause: fingerprint::shown(&cause),
+                words: last_words.map(|line| fingerprint::shown(line)).collect(),
             },
         };
         let (is_new_outage, before) = self.begin(&incident, &id);
@@ -135,8 +133,13 @@ impl Incidents {
             local.ongoing.pop_first();
         }
         let goes_on = last.is_some_and(|last| incident.at < last.plus(SETTLED));
-        // A process that ended in service, or had to be killed, had been well.
-        let was_well = matches!(incident.phase, Phase::Run | Phase::Stop);
+        // A process that served and then ended, or had to be killed, had been well; one that only
+        // started had not.
+        let was_well = match incident.phase {
+            Phase::Run => incident.has_served,
+            Phase::Stop => true,
+            Phase::Spawn | Phase::Start | Phase::Remote => false,
+        };
         (was_well || !goes_on, before)
     }
 

@@ -19,7 +19,7 @@ pub struct Secrets(Vec<String>);
 impl Secrets {
     /// These values, and each longer line of those that have several. A value that is the path of
     /// something here is none, nor is a number of at most five digits, such as a port: what broke is
-    /// often named by it.
+    /// often named by it. A value that JSON spells otherwise is there in that spelling as well.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<String> = values
             .into_iter()
@@ -27,7 +27,7 @@ impl Secrets {
             .flat_map(|value| value.lines().chain([value]))
             .map(str::trim)
             .filter(|part| part.len() >= SHORTEST && !is_small_number(part))
-            .map(str::to_owned)
+            .flat_map(|part| [part.to_owned(), as_json(part)])
             .collect();
         // The longest first, so that no rest of one is left by another.
         all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
@@ -74,6 +74,13 @@ impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secrets({})", self.0.len())
     }
+}
+
+/// As it stands within a string of JSON.
+fn as_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    let inner = quoted.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    inner.unwrap_or_default().to_owned()
 }
 
 fn is_small_number(text: &str) -> bool {
@@ -132,6 +139,13 @@ mod tests {
             !lines.join("\n").contains("MIIE") && lines.contains(&"end".to_owned()),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn a_value_is_masked_in_the_spelling_of_json_as_well() {
+        let secrets = Secrets::new(["pa\"ss\\word-of-mine"]);
+        let said = r#"{"message":"no pa\"ss\\word-of-mine"}"#;
+        assert_eq!(secrets.mask(said), r#"{"message":"no [redacted]"}"#);
     }
 
     #[test]

@@ -34,6 +34,8 @@ fn incident(incidents: &Incidents, phase: Phase, words: &str, env: &[(&str, &str
         phase,
         cause: "it closed its output (exit code 1)".to_owned(),
         status: Some(Status::Code(1)),
+        by_gate: false,
+        has_served: true,
         words: words.lines().map(str::to_owned).collect(),
         facts: Some(Arc::new(incidents.facts(launch))),
         at: Moment::now(),
@@ -330,5 +332,38 @@ fn each_end_of_what_had_been_well_is_an_outage_of_its_own() {
         note(&incidents, phase, "Error: the same", &[]);
         let again = note(&incidents, phase, "Error: the same", &[]);
         assert_eq!(again.count, count, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_retry_that_fails_as_well_is_the_same_outage() {
+    let incidents = Incidents::default();
+    assert_eq!(note(&incidents, Phase::Run, "boom", &[]).count, 1);
+    // The one in its place starts well, and falls with the first call.
+    incidents.worked("files", None, Some(&facts(&incidents, &[])));
+    let again = Incident {
+        has_served: false,
+        ..incident(&incidents, Phase::Run, "boom", &[])
+    };
+    let again = incidents.note(again);
+    assert_eq!((again.count, again.sentence().as_str()), (1, ""));
+    assert_eq!(incidents.patterns()[0].attempts, 2);
+    // One that has served and falls is another.
+    incidents.worked("files", None, Some(&facts(&incidents, &[])));
+    assert_eq!(note(&incidents, Phase::Run, "boom", &[]).count, 2);
+}
+
+#[test]
+fn a_signal_of_chillgates_own_has_no_remedy() {
+    for (by_gate, remedy) in [(false, Some("terminated")), (true, None)] {
+        let incidents = Incidents::default();
+        let known = incidents.note(Incident {
+            status: Some(Status::Signal(15)),
+            by_gate,
+            ..incident(&incidents, Phase::Run, "", &[])
+        });
+        let found = known.remedy.as_ref().map(|remedy| remedy.id.as_str());
+        assert_eq!(found, remedy);
+        assert_eq!(incidents.patterns()[0].ended, "signal 15 (TERM)");
     }
 }

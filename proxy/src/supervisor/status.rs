@@ -15,6 +15,8 @@ pub enum Status {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
+    /// A signal ended the keeper above it, and with it the server.
+    Keeper(i32),
     /// It used up this much memory, which is its limit, and the kernel ended it.
     OutOfMemory(usize),
     /// It could not be waited for.
@@ -35,6 +37,9 @@ impl fmt::Display for Status {
                 Some(name) => write!(f, "signal {signal} ({name})"),
                 None => write!(f, "signal {signal}"),
             },
+            Self::Keeper(signal) => {
+                write!(f, "its keeper was ended by {}", Self::Signal(*signal))
+            }
             Self::OutOfMemory(limit) => {
                 let mib = limit >> 20;
                 write!(f, "out of memory: limit {mib} MiB (limits.memory)")
@@ -60,6 +65,8 @@ mod tests {
         assert_eq!(told(1 << 8), "exit code 1");
         assert_eq!(told(137 << 8), "signal 9 (KILL)");
         assert_eq!(told(15), "signal 15 (TERM)");
+        let keeper = Status::Keeper(9).to_string();
+        assert_eq!(keeper, "its keeper was ended by signal 9 (KILL)");
         let used_up = Status::OutOfMemory(512 << 20).to_string();
         assert_eq!(used_up, "out of memory: limit 512 MiB (limits.memory)");
         assert_eq!(told((128 + 35) << 8), "signal 35");

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Pipe;
+use super::heard::STRANGE;
 use crate::incidents::{Incident, Moment, Phase};
 use crate::lock::locked;
 
@@ -53,23 +54,27 @@ impl Babble {
 
 impl Pipe {
     /// The server has written a line that is no message.
-    pub(super) fn note_stray(&self) {
+    pub(super) fn note_stray(&self, line: &[u8]) {
         if !self.babble.goes_on() {
             return;
         }
-        let first = self.strange().unwrap_or_default();
+        // One of the flood: the first stray line may have been a banner.
+        let origin = self.origin();
+        let line = origin.masked_head(line, STRANGE);
         let cause = format!(
             "it wrote more than {MANY} lines a minute on its standard output that are no messages of \
-             MCP, such as {first:?}"
+             MCP, such as {line:?}"
         );
         let known = self.incidents.note(Incident {
             server: self.server.clone(),
-            agent: None,
+            agent: origin.agent,
             phase: Phase::Run,
             cause: cause.clone(),
             status: None,
+            by_gate: false,
+            has_served: self.has_served(),
             words: Vec::new(),
-            facts: None,
+            facts: origin.facts,
             at: Moment::now(),
         });
         self.metrics.incident(&self.server, known.label());

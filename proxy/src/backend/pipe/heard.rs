@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Era, Id, Kind, code, message, meta};
+use chillgate_wire::{Envelope, Era, Id, Kind, code, json, message, meta};
 use tracing::debug;
 
-use super::{Audience, Pipe};
+use super::{Audience, Pending, Pipe};
 use crate::backend::BackendError;
 use crate::backend::said::hand_on;
 use crate::exchange::{Exchange, Refused};
@@ -17,7 +17,7 @@ use crate::lock::locked;
 use crate::session::Asker;
 
 /// So much of a line that is no message is kept, in bytes.
-const STRANGE: usize = 120;
+pub(super) const STRANGE: usize = 120;
 
 impl Pipe {
     /// Takes in one message of the server.
@@ -32,9 +32,38 @@ impl Pipe {
             Kind::Response | Kind::Error => self.hear_answer(said),
             Kind::Notification if self.era == Era::Modern => self.hear_modern(said, None),
             Kind::Notification => self.hear_note(said),
+            Kind::Request if self.is_echo(&said) => {}
             Kind::Request if self.era == Era::Modern => self.hear_forbidden(),
             Kind::Request => self.hear_question(&said),
         }
+    }
+
+    /// Chillgate's own first words come back: what is there repeats what it reads.
+    fn is_echo(&self, said: &Envelope) -> bool {
+        matches!(said.method(), Some("initialize" | "server/discover"))
+            && said
+                .id()
+                .and_then(|id| id.as_number())
+                .is_some_and(|number| {
+                    self.fail_own(number, "it repeats what it is sent".to_owned())
+                })
+    }
+
+    /// An own request gets no answer, for this reason; false where there is none of that number.
+    fn fail_own(&self, number: u64, cause: String) -> bool {
+        let mut pending = locked(&self.pending);
+        let is_own = |one: &Pending| one.exchange.is_none() && one.ear.is_none();
+        if !pending.get(&number).is_some_and(is_own) {
+            return false;
+        }
+        let Some(pending) = pending.remove(&number) else {
+            return false;
+        };
+        let _ = pending.answer.send(Err(BackendError::Invalid {
+            server: self.server.clone(),
+            cause,
+        }));
+        true
     }
 
     /// Takes in one message that came in reply to the request of this number; whether it is the
@@ -73,14 +102,22 @@ impl Pipe {
             Ok(said) => Some(said),
             Err(fault) => {
                 // Kept for whoever has to say why nothing else came.
-                self.strange.get_or_init(|| {
-                    let shown = kept.get(..STRANGE).unwrap_or(&kept);
-                    String::from_utf8_lossy(shown).into_owned()
-                });
+                self.strange
+                    .get_or_init(|| self.origin().masked_head(&kept, STRANGE));
                 debug!(server = %self.server, %fault, "Dropped a line that is no message.");
                 self.metrics
                     .child_protocol_error(&self.server, fault.kind.as_str());
-                self.note_stray();
+                // An answer to chillgate's own question is one, however wrong: more will not come.
+                let answered = fault.id.as_ref().and_then(Id::as_number);
+                if let Some(number) = answered
+                    && json::member(&kept, "method").is_none()
+                {
+                    let shown = self.origin().masked_head(&kept, STRANGE);
+                    let cause =
+                        format!("it answered with what is no answer of MCP ({fault}): {shown}");
+                    self.fail_own(number, cause);
+                }
+                self.note_stray(&kept);
                 None
             }
         }
@@ -97,13 +134,32 @@ impl Pipe {
         let number = answer.id().and_then(|id| id.as_number());
         let pending = number.and_then(|number| locked(&self.pending).remove(&number));
         if let Some(pending) = pending {
+            if pending.exchange.is_some() {
+                self.has_served.store(true, Ordering::Relaxed);
+            }
             // A receiver that is gone has been cancelled: the answer is late and of no use.
             let _ = pending.answer.send(Ok(answer));
         } else {
             debug!(server = %self.server, id = ?answer.id(), "Dropped an answer nobody waits for.");
+            self.note_unasked(answer.id().as_ref());
             self.metrics
                 .child_protocol_error(&self.server, "unknown_id");
         }
+    }
+
+    /// Kept for whoever has to say why no answer came to the first words.
+    fn note_unasked(&self, id: Option<&Id>) {
+        let asked = locked(&self.pending).keys().min().copied();
+        let (Some(asked), None) = (asked, self.greeting()) else {
+            return;
+        };
+        self.unasked.get_or_init(|| {
+            let id = id.map_or(b"null".as_slice(), |id| id.as_bytes());
+            let id = self.origin().masked_head(id, STRANGE);
+            format!(
+                "it answered with the id {id}, with which nobody asked ({asked} was asked with)"
+            )
+        });
     }
 
     /// The answer was too large to be read, so its host hears that instead of nothing.
@@ -114,6 +170,9 @@ impl Pipe {
             "the server's answer is larger than {} bytes; `limits.message` allows more",
             self.limits.message
         );
+        if self.fail_own(number, text.clone()) {
+            return;
+        }
         let raw = message::error(
             Some(Id::number(number).as_bytes()),
             code::INTERNAL_ERROR,

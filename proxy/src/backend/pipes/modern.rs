@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chillgate_wire::{Envelope, code, json, message};
 
-use super::opening::Trouble;
+use super::opening::{Trouble, refusal};
 use super::{Asked, Pipes, tasks};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
@@ -32,7 +32,7 @@ impl Pipes {
             answer = pipe.request_own("server/discover", &params).await?;
         }
         let greeting = Greeting::discovered(&self.0.terms.server, &answer);
-        pipe.greet(greeting.map_err(Trouble::Unspoken)?);
+        pipe.greet(greeting.map_err(|it| refusal(pipe, &it))?);
         self.hear_from(pipe);
         Ok(())
     }

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::Passage;
 use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::incidents::Refusal;
 use crate::session::Session;
 
 /// Makes the far end of a pipe exist.
@@ -45,8 +46,15 @@ pub trait Opener: Send + Sync + std::fmt::Debug {
         cause
     }
 
-    /// A server that was opened does not speak the era.
-    fn refused(&self, _terms: &Terms, _audience: &Arc<Audience>, _cause: &str) {}
+    /// A server that was opened answered with what is no answer: what to say of it.
+    fn wrong(&self, _terms: &Terms, _audience: &Arc<Audience>, cause: String) -> String {
+        cause
+    }
+
+    /// A server that was opened refused the first words: what to say of it.
+    fn refused(&self, _terms: &Terms, _audience: &Arc<Audience>, refusal: &Refusal) -> String {
+        refusal.cause.clone()
+    }
 
     /// A server that was opened is ready.
     fn ready(&self, _terms: &Terms, _audience: &Arc<Audience>) {}

@@ -18,6 +18,7 @@ use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe};
 use crate::backend::said::level_params;
+use crate::incidents::Refusal;
 use crate::lock::locked;
 use crate::session::Session;
 
@@ -25,16 +26,22 @@ use crate::session::Session;
 pub(super) enum Trouble {
     /// The server could not be started, or did not answer.
     Down(String),
-    /// It answered that it does not speak this era.
-    Unspoken(String),
+    /// It answered that it does not speak this era, or does not want to.
+    Unspoken(Refusal),
+    /// It answered with what is no answer.
+    Wrong(String),
 }
 
 impl From<BackendError> for Trouble {
     fn from(error: BackendError) -> Self {
         Self::Down(match error {
-            BackendError::Unspoken { cause, .. } => return Self::Unspoken(cause),
+            BackendError::Unspoken { cause, .. } => {
+                let is_of_era = true;
+                return Self::Unspoken(Refusal { cause, is_of_era });
+            }
+            BackendError::Invalid { cause, .. } => return Self::Wrong(cause),
             BackendError::Down { cause, .. } | BackendError::Lost { cause, .. } => cause,
-            other => other.to_string(),
+            busy @ BackendError::Busy { .. } => busy.to_string(),
         })
     }
 }
@@ -113,6 +120,12 @@ impl Pipes {
         };
         drop(turn);
         let server = &self.0.terms.server;
+        let opened = opened.map_err(|trouble| match trouble {
+            Trouble::Wrong(cause) => {
+                Trouble::Down(self.0.opener.wrong(&self.0.terms, &audience, cause))
+            }
+            other => other,
+        });
         match opened {
             Ok(pipe) => {
                 if !slot.opened(&mut tries, &pipe) {
@@ -148,13 +161,14 @@ impl Pipes {
             }
             Err(trouble) => Err(match trouble {
                 // It runs, and may be spoken to in other words.
-                Trouble::Unspoken(cause) => {
+                Trouble::Unspoken(refusal) => {
+                    debug!(%server, cause = %refusal.cause, "The server speaks another era.");
+                    let terms = &self.0.terms;
+                    let cause = self.0.opener.refused(terms, &audience, &refusal);
                     slot.unspoken(&mut tries, &cause);
-                    debug!(%server, %cause, "The server speaks another era.");
-                    self.0.opener.refused(&self.0.terms, &audience, &cause);
                     self.unspoken(cause)
                 }
-                Trouble::Down(mut trouble) => {
+                Trouble::Down(mut trouble) | Trouble::Wrong(mut trouble) => {
                     let known = self.0.terms.incidents.current(server);
                     // A try in the other era says nothing of what is known.
                     let sentence = known.as_ref().map(|known| known.sentence());
@@ -218,7 +232,7 @@ impl Pipes {
         } else if greet {
             let params = owner.map_or_else(greeting::params_of_the_gate, greeting::params_of);
             let answer = pipe.request_own("initialize", &params).await?;
-            pipe.greet(Greeting::read(&answer).map_err(Trouble::Unspoken)?);
+            pipe.greet(Greeting::read(&answer).map_err(|it| refusal(&pipe, &it))?);
             pipe.notify_own("notifications/initialized", b"{}").await?;
         }
         closing.keep();
@@ -261,6 +275,18 @@ impl Pipes {
         let _ = tokio::time::timeout(self.0.start_timeout, telling).await;
     }
 }
+
+/// A refusal in the server's own words, without what it was given in confidence.
+pub(super) fn refusal(pipe: &Pipe, refusal: &Refusal) -> Trouble {
+    let cause = refusal.cause.as_bytes();
+    Trouble::Unspoken(Refusal {
+        cause: pipe.origin().masked_head(cause, LONGEST),
+        is_of_era: refusal.is_of_era,
+    })
+}
+
+/// So much of a refusal is told, in bytes.
+const LONGEST: usize = 1 << 10;
 
 /// So long is waited for the process before to go; it has been told, or has ended, and is killed
 /// before that.

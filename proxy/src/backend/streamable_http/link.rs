@@ -302,7 +302,9 @@ impl Link {
             Ok(Sent::NoSession) => return Err(remote.down("it refuses every session")),
             Err(error) => return Err(remote.broken(error)),
         };
-        self.agree(&Greeting::read(&answer).map_err(|cause| remote.unspoken(cause))?);
+        let greeting = Greeting::read(&answer);
+        let masked = |cause: &str| remote.reach.origin(&remote.terms).masked(cause);
+        self.agree(&greeting.map_err(|refusal| remote.unspoken(masked(&refusal.cause)))?);
         let note = remote.parse(message::notification("notifications/initialized", None))?;
         self.post(remote, &note).await?;
         remote.now(State::Ready);

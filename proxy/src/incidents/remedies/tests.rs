@@ -438,6 +438,31 @@ fn what_programs_say_meets_its_remedy() {
         ),
         (
             Run,
+            "it hung: it did not answer 3 probes in a row, each within 5.0 s (signal 15 (TERM))",
+            "hung",
+            "`probe`",
+        ),
+        (
+            Run,
+            "it closed its output and did not end, so that chillgate ended it (exit code 0)",
+            "closed-output",
+            "foreground",
+        ),
+        (
+            Run,
+            "it closed its output (its keeper was ended by signal 9 (KILL))",
+            "keeper-killed",
+            "pkill",
+        ),
+        (
+            Start,
+            "it refused to initialize: {\"code\":-32000,\"message\":\"the plan is over\"}",
+            "refuses-to-start",
+            "its words",
+        ),
+        (Start, "it speaks 2025-11-25 only", "other-era", "`era`"),
+        (
+            Run,
             "it wrote more than 100 lines a minute on its standard output that are no messages of MCP, such as \"tick\"",
             "babble",
             "console.error",

@@ -146,15 +146,19 @@ impl Hold {
     /// Waits until nothing of the tree is left. Can be cancelled and called again.
     pub(super) async fn wait(&mut self, server: &str) -> Status {
         let ended = self.child.wait().await;
-        if ended
+        let is_killed = ended
             .as_ref()
-            .map_or(true, |status| status.code().is_none())
-        {
+            .map_or(true, |status| status.code().is_none());
+        if is_killed {
             // Somebody killed the keeper itself; what it kept is this process's to end.
             warn!(%server, pid = self.pid, "The keeper was killed; ending what it kept.");
             self.end_session().await;
         }
-        let status = self.judge(ended.map_or(Status::Unknown, Status::from));
+        let status = match ended.map_or(Status::Unknown, Status::from) {
+            Status::Signal(signal) if is_killed => Status::Keeper(signal),
+            status => status,
+        };
+        let status = self.judge(status);
         self.entry = None;
         locked(&KEEPERS).remove(&self.pid);
         self.ended = true;
