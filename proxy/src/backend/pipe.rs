@@ -88,8 +88,6 @@ pub struct Pipe {
     given_up: AtomicU64,
     /// It works on something that no call waits for.
     has_tasks: AtomicBool,
-    /// The server writes nothing any more.
-    is_mute: AtomicBool,
     /// It was chillgate that ended it.
     was_told: AtomicBool,
     end: OnceLock<End>,
@@ -180,7 +178,6 @@ impl Pipe {
             notes: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             has_tasks: AtomicBool::new(false),
-            is_mute: AtomicBool::new(false),
             was_told: AtomicBool::new(false),
             end: OnceLock::new(),
             ended: Notify::new(),

@@ -36,7 +36,7 @@ impl Pipe {
 
     /// Whether new requests may take it.
     pub fn is_fit(&self) -> bool {
-        self.is_open() && !self.worn.load(Ordering::Relaxed) && !self.is_leaving()
+        self.is_open() && !self.worn.load(Ordering::Relaxed) && !self.line.is_closed()
     }
 
     /// Closes it if it is worn and nothing runs on it any more.
@@ -78,18 +78,9 @@ impl Pipe {
     /// Resolves when what takes its place disturbs nobody: at once, unless the process behind it is
     /// on its way out.
     pub async fn until_gone(&self) {
-        if !self.is_open() || self.is_leaving() {
+        if !self.is_open() || self.line.is_closed() {
             self.gone.cancelled().await;
         }
-    }
-
-    /// The server writes nothing any more, whether it has ended or is about to: no more requests.
-    pub fn mute(&self) {
-        self.is_mute.store(true, Ordering::Relaxed);
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.line.is_closed() || self.is_mute.load(Ordering::Relaxed)
     }
 
     /// Lets no more requests in and closes the server's input, which asks it to end.
@@ -97,6 +88,11 @@ impl Pipe {
         self.was_told.store(true, Ordering::Relaxed);
         self.line.close();
         self.closing.notify_one();
+    }
+
+    /// Lets no more requests in: nothing will come back. Whoever comes finds the next server.
+    pub fn shut(&self) {
+        self.line.close();
     }
 
     /// The server is of no use any more: everybody who waits hears why, and it is ended.
