@@ -538,6 +538,11 @@ impl Pipe {
         self.closing.notify_one();
     }
 
+    /// Lets no more requests in: nothing will come back. Whoever comes finds the next server.
+    pub fn shut(&self) {
+        self.line.close();
+    }
+
     /// The server is of no use any more: everybody who waits hears why, and it is ended.
     pub fn give_up(&self, why: String) {
         self.finish(why);

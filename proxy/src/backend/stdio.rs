@@ -410,6 +410,7 @@ impl Opener for Child {
             let mut writing = Box::pin(writing);
             let carried = carry(&owned, owned.read(stdout), writing.as_mut());
             let (mut why, asked_to) = carried.await;
+            owned.shut();
             // Its input stays open meanwhile: the end of that tells it to end as well.
             let by_gate = asked_to || tokio::time::timeout(OWN_END, process.wait()).await.is_err();
             drop(writing);
