@@ -104,6 +104,14 @@ impl TryFrom<String> for ServerName {
                 "`{name}` cannot be a server's name\nuse 1 to 64 of the characters a-z, 0-9 and `-`"
             ));
         }
+        if name.starts_with('-') {
+            // `--server -x` is read as an option that nobody knows.
+            let rest = name.trim_start_matches('-');
+            let right = if rest.is_empty() { "NAME" } else { rest };
+            return Err(format!(
+                "`{name}` cannot be a server's name: it begins with `-`, as options do\nwrite [server.{right}]"
+            ));
+        }
         Ok(Self(name))
     }
 }
