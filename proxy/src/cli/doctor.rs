@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::Global;
 use super::answer::{Answer, FINE, FOUND};
+use crate::config::ServerName;
 use crate::config::load::{Loaded, load};
-use crate::config::{ServerName, hint};
 use crate::incidents::Incidents;
-use crate::state;
+use crate::state::{self, Folder};
 
 mod finding;
 mod machine;
@@ -73,15 +73,7 @@ fn unknown(args: &DoctorArgs, loaded: &Loaded) -> Option<Answer> {
         .keys()
         .map(ServerName::as_str)
         .collect();
-    if names.contains(&wanted) {
-        return None;
-    }
-    let help = match hint::nearest(wanted, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the servers are {}", hint::list(names)),
-    };
-    let message = format!("there is no server {wanted:?}");
-    Some(Answer::cannot(&message, Some(&help)))
+    (!names.contains(&wanted)).then(|| Answer::no_server(wanted, &names))
 }
 
 async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answer {
@@ -91,7 +83,7 @@ async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answ
         only.is_none_or(|only| only == name.as_str())
     });
     // A look at a server is a start like any other: it is remembered, and what helped before is said.
-    let folder = state::folder(&config.state).ok().flatten();
+    let folder = state::folder(&config.state).ok().and_then(Folder::found);
     let incidents = Incidents::open(folder, &config.remedy);
     let looking =
         wanted.map(|(name, server)| server::examine(config, name, server, overheard, &incidents));

@@ -132,7 +132,7 @@ impl Operations {
         let folder = self.0.folder.get_or_init(|| {
             let gate = self.0.gate.get()?;
             let configured = gate.snapshot().config.state.clone();
-            crate::state::folder(&configured).ok().flatten()
+            crate::state::folder(&configured).ok()?.found()
         });
         let Some(folder) = folder else {
             return Value::Null;
