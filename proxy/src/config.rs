@@ -28,6 +28,7 @@ mod server;
 pub mod source;
 mod system;
 pub mod units;
+pub(crate) mod userinfo;
 
 pub use child::{CommandServer, Isolation, POOL, Probe};
 pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};

@@ -14,7 +14,7 @@ use super::finding::{Finding, Level, worst};
 use super::overheard::Overheard;
 use super::visit::{Seen, visit};
 use crate::backend::stdio::Child;
-use crate::config::{Config, Server, ServerEra, ServerName};
+use crate::config::{Config, Server, ServerEra, ServerName, userinfo};
 use crate::incidents::Incidents;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,7 +64,10 @@ pub(super) async fn examine(
         }
     }
     if let Server::Remote(remote) = server {
-        findings.push(Finding::ok(format!("is at {}", remote.url)));
+        findings.push(Finding::ok(format!(
+            "is at {}",
+            userinfo::masked(&remote.url)
+        )));
     }
     let asked = match era {
         ServerEra::Auto => vec![Era::Legacy, Era::Modern],
@@ -172,7 +175,7 @@ fn by_hand(server: &Server) -> Option<String> {
     match server {
         Server::Command(child) => Some(format!(
             "start it by hand and see what it says: {}",
-            for_shell(&child.command)
+            userinfo::masked(&for_shell(&child.command))
         )),
         Server::Remote(_) => {
             Some("see whether it runs, and whether `url` and `headers` are right".to_owned())
