@@ -325,7 +325,9 @@ async fn what_is_done_is_told_while_another_is_waited_for() {
     let first = within("the first block", seconds(20), lines.next_line()).await;
     assert_eq!(first.unwrap().unwrap(), "server a-quick: ok");
     assert!(
-        doctor.try_wait().unwrap().is_none(),
+        tokio::time::timeout(seconds(1), doctor.wait())
+            .await
+            .is_err(),
         "the other is not done"
     );
     let mut rest = String::new();

@@ -18,6 +18,8 @@ use tracing::warn;
 use super::cgroup::Groups;
 pub(super) use super::prepare::Prepared;
 use super::register::{self, Entry, Register};
+use super::scratch::{self, Scratch};
+use super::usage::Family;
 use super::{Launch, Leftovers, SpawnError, Status, descriptors, exec, keep, life, native, tree};
 
 /// How long the keeper may take beyond its own grace.
@@ -49,6 +51,8 @@ static REGISTER: OnceLock<Register> = OnceLock::new();
 
 pub(super) fn remember_in(state: &Path) -> io::Result<Leftovers> {
     let (register, leftovers) = Register::open(state)?;
+    // After the trees that used them.
+    scratch::settle(state)?;
     let _ = REGISTER.set(register);
     Ok(leftovers)
 }
@@ -75,13 +79,14 @@ pub(super) struct Hold {
     memory: Option<usize>,
     groups: Option<Groups>,
     entry: Option<Entry>,
+    scratch: Option<Scratch>,
     ended: bool,
 }
 
 impl Hold {
     pub(super) fn start(
         launch: &Launch,
-        prepared: Prepared,
+        mut prepared: Prepared,
         input: Stdio,
     ) -> Result<Self, SpawnError> {
         let register = REGISTER.get().map(|register| (register, register::mark()));
@@ -90,6 +95,9 @@ impl Hold {
             .stdin(input)
             .spawn()
             .map_err(SpawnError::Keeper)?;
+        if let Some(scratch) = &mut prepared.scratch {
+            scratch.keep();
+        }
         let pid = child.id().ok_or_else(SpawnError::without_pipes)?;
         let entry = register.and_then(|(register, mark)| enter(register, pid, &mark, &launch.name));
         Ok(Self {
@@ -98,6 +106,7 @@ impl Hold {
             memory: launch.limits.memory,
             groups: Some(prepared.groups),
             entry,
+            scratch: prepared.scratch,
             ended: false,
         })
     }
@@ -128,6 +137,7 @@ impl Hold {
             // Somebody killed the keeper itself: what it kept is still in its session.
             warn!(%server, pid = self.pid, "The keeper was killed; ending what it kept.");
             self.end_session().await;
+            self.clear_up().await;
         }
         let status = self.judge(ended.map_or(Status::Unknown, Status::from));
         self.entry = None;
@@ -173,6 +183,14 @@ impl Hold {
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
     }
 
+    /// What a keeper that was killed no longer removes.
+    async fn clear_up(&mut self) {
+        if let Some(scratch) = self.scratch.take() {
+            let removing = tokio::task::spawn_blocking(move || scratch::remove(scratch.path()));
+            let _ = removing.await;
+        }
+    }
+
     /// What is left of a keeper's family is known by its session, and by its mark if it has one.
     async fn end_session(&self) {
         let Some(leader) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
@@ -214,6 +232,10 @@ fn keeper(launch: &Launch, prepared: &Prepared, mark: Option<&str>) -> Command {
         .args(launch.command.iter().skip(1))
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .envs(prepared.scratch.iter().flat_map(|scratch| {
+            let folder = scratch.path();
+            scratch::VARIABLES.map(|variable| (variable, folder))
+        }))
         .envs(mark.map(|mark| (register::MARK, mark)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -248,15 +270,38 @@ async fn end_all(find: impl Fn() -> Vec<tree::Kin>) {
     }
 }
 
-/// For each keeper: what each process below it holds in memory, and its time on processors.
-pub(super) fn taken(keepers: &[u32]) -> Vec<Vec<(u64, Duration)>> {
+/// For each keeper: its server's process, what each process below it holds in memory, and its time on
+/// processors.
+pub(super) fn taken(keepers: &[u32]) -> Vec<Family> {
     let roots: Vec<Option<Pid>> = keepers
         .iter()
         .map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
         .collect();
     let ids = |family: Vec<tree::Kin>| family.iter().map(|kin| kin.pid).collect::<Vec<_>>();
-    let families = tree::families(&roots).into_iter().map(ids);
-    families.map(|family| native::taken(&family)).collect()
+    let families = tree::families(&roots).into_iter().zip(keepers);
+    families
+        .map(|(family, keeper)| {
+            let server = server_of(&family, *keeper);
+            let taken = native::taken(&ids(family));
+            Family { server, taken }
+        })
+        .collect()
+}
+
+/// The keeper's first child: whatever else is below it was adopted later. In a process namespace the
+/// shim stays in between.
+fn server_of(family: &[tree::Kin], keeper: u32) -> Option<u32> {
+    let first_below = |pid: u32| {
+        let below = family
+            .iter()
+            .filter(|kin| u32::try_from(kin.parent) == Ok(pid));
+        let first = below.min_by_key(|kin| (kin.started, kin.pid.as_raw_nonzero()))?;
+        u32::try_from(first.pid.as_raw_nonzero().get()).ok()
+    };
+    let first = first_below(keeper)?;
+    let line = std::fs::read(format!("/proc/{first}/cmdline")).unwrap_or_default();
+    let is_shim = line.split(|byte| *byte == 0).nth(1) == Some(exec::VERB.as_bytes());
+    Some(first_below(first).filter(|_| is_shim).unwrap_or(first))
 }
 
 /// The keeper hands a signal on the way a shell does, as 128 + its number.
