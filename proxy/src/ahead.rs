@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::backend::stdio::Child;
-use crate::backend::{Backend, State, start_ahead};
+use crate::backend::{Backend, State};
 use crate::config::Server;
 use crate::incidents::Finding;
 use crate::snapshot::{Fixtures, Snapshot};
@@ -82,26 +82,16 @@ impl Ahead {
             warn!("What went wrong before could not be looked at in time.");
             Vec::new()
         });
-        for finding in &found {
-            warn!(server = %finding.server, check = finding.check, incident = %finding.incident,
-                remedy = finding.remedy.as_deref(), cause = %finding.says, advice = finding.advice.as_deref(),
-                held_back = finding.failing, "Found what made the server fail before.");
-        }
+        found.iter().for_each(tell);
         for one in self.kept {
             // One that is held back has somebody who looks at it.
             if fixtures.incidents.held_back(&one.name).is_none() {
-                let drain = fixtures.drain.clone();
-                fixtures.tasks.spawn(start_ahead(one.server, drain));
+                fixtures.tasks.spawn(one.start(fixtures.clone(), false));
             }
         }
         for one in self.fresh {
             let is_held = fixtures.incidents.held_back(&one.name).is_some();
-            let (own, drain) = (fixtures.clone(), fixtures.drain.clone());
-            if is_held {
-                fixtures.tasks.spawn(one.hold(own));
-            } else {
-                fixtures.tasks.spawn(start_ahead(one.server, drain));
-            }
+            fixtures.tasks.spawn(one.start(fixtures.clone(), is_held));
         }
     }
 }
@@ -111,31 +101,87 @@ impl One {
         Some((self.name.clone(), self.child.clone()?))
     }
 
-    /// Looks again until what keeps the server from starting is gone, and starts it then.
-    async fn hold(self, fixtures: Fixtures) {
+    /// Starts the server, as often as it takes; the pauses between two tries are its own matter. Held
+    /// back from the beginning, or once it has failed by what a look would find again.
+    async fn start(self, fixtures: Fixtures, mut is_held: bool) {
+        let mut pause = SOON;
+        loop {
+            if is_held {
+                if !self.hold(&fixtures).await {
+                    return;
+                }
+                pause = SOON;
+            }
+            let Some(server) = self.server.upgrade() else {
+                return;
+            };
+            server.warm().await;
+            if !matches!(server.state(), State::Broken(_) | State::Looping(_)) {
+                return;
+            }
+            // Whoever drops it in the meantime has the last one.
+            drop(server);
+            is_held = self.would_fail_again(&fixtures).await;
+            if !is_held {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = fixtures.drain.until_refusing() => return,
+                }
+                pause = (pause * 2).min(SELDOM);
+            }
+        }
+    }
+
+    /// Whether what it has just failed by is still there to be seen.
+    async fn would_fail_again(&self, fixtures: &Fixtures) -> bool {
+        let is_known = !fixtures.incidents.findings(&self.name).is_empty();
+        let found = look(self.child().into_iter().collect(), fixtures).await;
+        let found = found.unwrap_or_default();
+        if let Some(finding) = found.iter().find(|finding| finding.failing) {
+            tell(finding);
+            return true;
+        }
+        // That nothing has changed in this moment says nothing.
+        if !is_known {
+            for check in fixtures.incidents.void(&self.name) {
+                fixtures.metrics.preflight(&self.name, check, 0);
+            }
+        }
+        false
+    }
+
+    /// Looks again until what keeps the server from starting is gone. False where there is nothing to
+    /// start any more.
+    async fn hold(&self, fixtures: &Fixtures) -> bool {
         let mut pause = SOON;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = fixtures.drain.until_refusing() => return,
+                () = fixtures.drain.until_refusing() => return false,
             }
             pause = (pause * 2).min(SELDOM);
             let Some(server) = self.server.upgrade() else {
-                return;
+                return false;
             };
             // A call has started it.
             if matches!(server.state(), State::Ready | State::Asleep) {
-                return;
+                return false;
             }
             drop(server);
-            let found = look(self.child().into_iter().collect(), &fixtures).await;
+            let found = look(self.child().into_iter().collect(), fixtures).await;
             if found.is_some_and(|found| !found.iter().any(|finding| finding.failing)) {
                 break;
             }
         }
         info!(server = %self.name, "What kept the server from starting is gone; starting it.");
-        start_ahead(self.server, fixtures.drain).await;
+        true
     }
+}
+
+fn tell(finding: &Finding) {
+    warn!(server = %finding.server, check = finding.check, incident = %finding.incident,
+        remedy = finding.remedy.as_deref(), cause = %finding.says, advice = finding.advice.as_deref(),
+        held_back = finding.failing, "Found what made the server fail before.");
 }
 
 /// What is found of these servers now, which metrics say from now on; nothing where it takes too

@@ -128,6 +128,10 @@ impl App {
             }
         };
         let folder = state::folder(&loaded.config.state).map_err(|it| format!("error: {it}"))?;
+        if let Some((cause, help)) = folder.trouble() {
+            warn!(%cause, %help, "Incidents are remembered by this process only.");
+        }
+        let folder = folder.found();
         if let Some(folder) = &folder {
             settle(folder, &metrics);
         }

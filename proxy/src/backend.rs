@@ -5,14 +5,13 @@
 //! writes to a host itself.
 
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_wire::Envelope;
 
-use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::incidents::Recognised;
 use crate::session::Session;
@@ -104,26 +103,6 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Ends everything, waiting for children to go.
     async fn stop(&self) {}
-}
-
-/// Starts a server before anybody calls it, as often as it takes; the pauses are its own matter.
-pub async fn start_ahead(server: Weak<dyn Backend>, drain: Drain) {
-    const MOST: Duration = Duration::from_secs(30);
-    let mut pause = Duration::from_millis(500);
-    loop {
-        let Some(now) = server.upgrade() else { return };
-        now.warm().await;
-        if !matches!(now.state(), State::Broken(_) | State::Looping(_)) {
-            return;
-        }
-        // Whoever drops it in the meantime has the last one.
-        drop(now);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = drain.until_refusing() => return,
-        }
-        pause = (pause * 2).min(MOST);
-    }
 }
 
 /// A server that has been opened for a session.

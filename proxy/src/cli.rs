@@ -308,7 +308,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Answer> {
 fn server_name(text: &str) -> Result<String, String> {
     match ServerName::try_from(text.to_owned()) {
         Ok(name) => Ok(name.as_str().to_owned()),
-        Err(_) => Err("1 to 64 of the characters a-z, 0-9 and `-`".to_owned()),
+        Err(_) => {
+            Err("1 to 64 of the characters a-z, 0-9 and `-`, which is never the first".to_owned())
+        }
     }
 }
 

@@ -28,6 +28,7 @@ mod server;
 pub mod source;
 mod system;
 pub mod units;
+pub(crate) mod userinfo;
 
 pub use child::{CommandServer, Isolation, POOL, Probe};
 pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
@@ -102,6 +103,14 @@ impl TryFrom<String> for ServerName {
         if name.is_empty() || name.len() > 64 || !name.chars().all(legal) {
             return Err(format!(
                 "`{name}` cannot be a server's name\nuse 1 to 64 of the characters a-z, 0-9 and `-`"
+            ));
+        }
+        if name.starts_with('-') {
+            // `--server -x` is read as an option that nobody knows.
+            let rest = name.trim_start_matches('-');
+            let right = if rest.is_empty() { "NAME" } else { rest };
+            return Err(format!(
+                "`{name}` cannot be a server's name: it begins with `-`, as options do\nwrite [server.{right}]"
             ));
         }
         Ok(Self(name))

@@ -4,7 +4,7 @@
 //! rename, Kubernetes swaps a symlink). What fails changes nothing: the one before goes on. This
 //! is the only place that publishes a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ use crate::telemetry::metrics::Reload as Outcome;
 
 /// Editors write in several steps; a change is read once it has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(150);
+/// A file that is replaced is back after so long; one that is not is gone.
+const SWAP: Duration = Duration::from_secs(1);
 /// What still runs on servers that are gone may go on for so long.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -44,6 +46,8 @@ pub struct Reloader {
     audit: Option<Arc<Audit>>,
     notices: Notices,
     seen: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    /// Files whose absence was told.
+    gone: BTreeSet<PathBuf>,
     first: Arc<Config>,
 }
 
@@ -72,6 +76,7 @@ impl Reloader {
             audit,
             notices,
             seen,
+            gone: BTreeSet::new(),
             first,
         }
     }
@@ -97,6 +102,9 @@ impl Reloader {
                     while changes.try_recv().is_ok() {}
                     if self.has_changed() {
                         self.reload();
+                    } else if !self.missing().is_empty() {
+                        tokio::time::sleep(SWAP).await;
+                        self.tell_missing();
                     }
                 }
             }
@@ -163,6 +171,21 @@ impl Reloader {
             }
         }
         changed
+    }
+
+    /// Files that were there, are not, and nobody was told.
+    fn missing(&mut self) -> Vec<PathBuf> {
+        self.gone.retain(|path| !path.exists());
+        let known = self.seen.iter().filter(|(_, seen)| seen.is_some());
+        let missing = known.filter(|(path, _)| !path.exists() && !self.gone.contains(*path));
+        missing.map(|(path, _)| path.clone()).collect()
+    }
+
+    fn tell_missing(&mut self) {
+        for path in self.missing() {
+            warn!(file = %path.display(), "A file of the configuration is gone; what it said before goes on until it is back.");
+            self.gone.insert(path);
+        }
     }
 
     fn reload(&mut self) {
@@ -232,6 +255,7 @@ impl Reloader {
                 }
             }
         }
+        let configured = names(&now);
         let (ahead, fixtures) = (Ahead::of(&now, Some(&older)), self.fixtures.clone());
         self.fixtures
             .tasks
@@ -245,7 +269,11 @@ impl Reloader {
             };
             let _ = tokio::time::timeout(GRACE, waited).await;
             for server in dropped {
-                info!(server = %server.name(), "Ended a server that is no longer configured.");
+                if configured.contains(server.name()) {
+                    info!(server = %server.name(), "Ended the server as it was configured before.");
+                } else {
+                    info!(server = %server.name(), "Ended a server that is no longer configured.");
+                }
                 server.stop().await;
             }
         });

@@ -10,16 +10,54 @@ use std::path::{Path, PathBuf};
 use crate::config;
 use crate::platform::{self, DirBuilderExt as _};
 
+/// Where things are kept.
+#[derive(Debug)]
+pub enum Folder {
+    /// Here; it is there and can be written.
+    At(PathBuf),
+    /// This is the usual place, and it cannot be used.
+    Unusable(PathBuf, io::Error),
+    /// Nothing says where the usual place is.
+    Unnamed,
+}
+
+impl Folder {
+    /// The folder, where there is one.
+    pub fn found(self) -> Option<PathBuf> {
+        match self {
+            Self::At(folder) => Some(folder),
+            Self::Unusable(..) | Self::Unnamed => None,
+        }
+    }
+
+    /// Why there is none, and what to do.
+    pub fn trouble(&self) -> Option<(String, &'static str)> {
+        match self {
+            Self::At(_) => None,
+            Self::Unusable(folder, error) => Some((
+                format!(
+                    "the state folder {} cannot be used: {error}",
+                    folder.display()
+                ),
+                "make it writable for chillgate, or write [state] folder = \"/var/lib/chillgate\"",
+            )),
+            Self::Unnamed => Some((
+                "there is no folder for what is remembered".to_owned(),
+                "write [state] folder = \"/var/lib/chillgate\", or set HOME",
+            )),
+        }
+    }
+}
+
 /// The folder: the one configured, else what systemd made (`STATE_DIRECTORY`), else the user's
 /// (`$XDG_STATE_HOME/chillgate`, else where this system keeps such things). Made where it is missing.
-/// `None`: nothing is configured, and there is no usual place that can be written.
 ///
 /// # Errors
 /// In words, when the one configured cannot be used.
-pub fn folder(configured: &config::State) -> Result<Option<PathBuf>, String> {
+pub fn folder(configured: &config::State) -> Result<Folder, String> {
     if let Some(folder) = &configured.folder {
         return match make(folder) {
-            Ok(()) => Ok(Some(folder.clone())),
+            Ok(()) => Ok(Folder::At(folder.clone())),
             Err(error) => Err(format!(
                 "state.folder: {} cannot be used: {error}",
                 folder.display()
@@ -27,7 +65,11 @@ pub fn folder(configured: &config::State) -> Result<Option<PathBuf>, String> {
         };
     }
     let usual = usual(|name| std::env::var_os(name).map(PathBuf::from));
-    Ok(usual.filter(|folder| make(folder).is_ok()))
+    Ok(match usual.map(|folder| (make(&folder), folder)) {
+        Some((Ok(()), folder)) => Folder::At(folder),
+        Some((Err(error), folder)) => Folder::Unusable(folder, error),
+        None => Folder::Unnamed,
+    })
 }
 
 /// Where [`folder`] looks, without making anything.
@@ -90,7 +132,8 @@ mod tests {
             folder: Some(wanted.clone()),
             ..config::State::default()
         };
-        assert_eq!(folder(&configured), Ok(Some(wanted.clone())));
+        let found = folder(&configured).expect("it can be used").found();
+        assert_eq!(found, Some(wanted.clone()));
         let mode = wanted.metadata().expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let file = base.path().join("file");

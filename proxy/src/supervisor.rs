@@ -57,6 +57,8 @@ mod prepare;
 #[cfg(unix)]
 mod register;
 #[cfg(unix)]
+mod scratch;
+#[cfg(unix)]
 mod tree;
 
 #[cfg(unix)]
@@ -97,6 +99,8 @@ pub struct Launch {
     pub limits: ServerLimits,
     /// What it may touch; everything if absent.
     pub sandbox: Option<Sandbox>,
+    /// Whether the user has named its temporary folder; else a sandbox has one of its own.
+    pub is_temporary_named: bool,
     /// What is taken out of everything that it writes to stderr.
     pub secrets: Secrets,
 }

@@ -125,3 +125,82 @@ async fn a_key_is_printed_once_with_the_line_that_lets_it_in() {
     let (_, again, _) = run(&["key", "agent-a"]).await;
     assert_ne!(again.lines().next().unwrap(), key, "two keys are the same");
 }
+
+/// `chillgate incidents` with these arguments, over this state folder: code, output, errors.
+async fn incidents(args: &[&str], state: &std::path::Path) -> (Option<i32>, String, String) {
+    let mut command = bare();
+    command
+        .arg("incidents")
+        .args(args)
+        .env("XDG_STATE_HOME", state)
+        .stdin(Stdio::null());
+    let output = within("the list", seconds(10), command.output())
+        .await
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[tokio::test]
+async fn incidents_of_a_configuration_that_cannot_be_read_are_nobodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.toml");
+    std::fs::write(&broken, "[server.a]\ncommand = 7\n").unwrap();
+    let absent = folder.path().join("absent.toml");
+    for file in [&broken, &absent] {
+        let file = file.to_str().unwrap();
+        let (code, out, err) = incidents(&["--config", file], folder.path()).await;
+        let (other, _, told) = run(&["doctor", "--config", file]).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+        assert_eq!((code, &err), (other, &told), "as the doctor says it");
+        assert!(err.contains(file), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn incidents_of_a_server_that_nobody_knows_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chillgate.toml");
+    std::fs::write(&file, SMALL).unwrap();
+    let with = ["--config", file.to_str().unwrap(), "--server"];
+    let (code, out, err) = incidents(&[&with[..], &["nosuch"]].concat(), folder.path()).await;
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    assert!(
+        err.contains("there is no server \"nosuch\"") && err.contains("`a`"),
+        "{err}"
+    );
+    let (code, _, err) = incidents(&[&with[..], &["a"]].concat(), folder.path()).await;
+    assert_eq!(code, Some(0), "one that is configured has none: {err}");
+}
+
+#[tokio::test]
+async fn a_state_folder_that_cannot_be_used_is_told_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (code, _, err) = incidents(&[], &file).await;
+    assert_eq!(code, Some(2), "{err}");
+    assert!(
+        err.contains("file/chillgate cannot be used: Not a directory") && !err.contains("set HOME"),
+        "{err}"
+    );
+
+    let state = file.to_str().unwrap();
+    let gate = chillgate_tests::Gate::with("[server.chill]\nbuiltin = \"chill\"\n");
+    let gate = gate.env("XDG_STATE_HOME", state).start().await;
+    let lines = gate.log();
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("remembered by this process only"))
+        .collect();
+    assert_eq!(told.len(), 1, "{lines:#?}");
+    assert!(
+        told[0].contains("WARN") && told[0].contains("file/chillgate cannot be used"),
+        "{told:?}"
+    );
+    drop(gate.stop().await);
+}

@@ -349,3 +349,78 @@ async fn a_front_for_everybody_does_not_start_without_identity() {
     let allowed = output(&format!("{front}allow-anonymous = true\n"), "check").await;
     assert_eq!(allowed.status.code(), Some(0), "{allowed:?}");
 }
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_told_once_and_what_it_said_goes_on() {
+    let gate = Gate::with(&mock("a").table("")).start().await;
+    let aside = gate.folder().join("aside");
+    let told = || {
+        let lines = gate.log().into_iter();
+        lines
+            .filter(|line| line.contains("is gone; what it said"))
+            .count()
+    };
+    // Replaced, not gone.
+    std::fs::rename(gate.config(), &aside).unwrap();
+    std::fs::rename(&aside, gate.config()).unwrap();
+    tokio::time::sleep(seconds(2)).await;
+    assert_eq!(told(), 0, "{:#?}", gate.log());
+    for times in 1..=2 {
+        std::fs::rename(gate.config(), &aside).unwrap();
+        until("the warning", seconds(10), async || {
+            (told() == times).then_some(())
+        })
+        .await;
+        // What else happens there is no news.
+        std::fs::write(gate.config().with_file_name("..other"), "x").unwrap();
+        tokio::time::sleep(seconds(2)).await;
+        assert_eq!(told(), times);
+        let host = gate.host().open().await;
+        host.call("echo", serde_json::json!({"message": "on"}))
+            .await
+            .result();
+        std::fs::rename(&aside, gate.config()).unwrap();
+        tokio::time::sleep(seconds(1)).await;
+    }
+    let line = gate
+        .log()
+        .into_iter()
+        .find(|line| line.contains("is gone; what it said"));
+    let line = line.unwrap();
+    assert!(
+        line.contains("WARN") && line.contains("chillgate.toml"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn a_password_in_a_url_is_never_shown() {
+    let url = "http://user:PwSecret99@127.0.0.1:1/mcp";
+    for toml in [
+        format!("[server.a]\nurl = \"{url}\"\n"),
+        format!("[server.a]\ncommand = 7 # {url}\n"),
+        format!("[server.a]\ncommand = [\"x\", \"{url}\", 7]\n"),
+        format!("[[endpoint]]\nname = \"e\"\nurl = \"{url}\"\n"),
+        format!("[server.a]\nurl = \"{url}\n"),
+    ] {
+        for verb in ["check", "doctor", "serve"] {
+            let done = output(&toml, verb).await;
+            let said =
+                String::from_utf8(done.stderr).unwrap() + &String::from_utf8(done.stdout).unwrap();
+            assert_ne!(done.status.code(), Some(0), "{said}");
+            assert!(!said.contains("PwSecret99"), "{verb}: {said}");
+            assert!(
+                said.contains("user:••"),
+                "the line is shown: {verb}: {said}"
+            );
+        }
+    }
+    let command = format!("[server.a]\ncommand = [\"false\", \"{url}\"]\n");
+    let done = output(&command, "doctor").await;
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.contains("start it by hand"), "{said}");
+    assert!(
+        !said.contains("PwSecret99") && said.contains("user:••"),
+        "{said}"
+    );
+}

@@ -2,15 +2,17 @@
 //!
 //! It stands apart because it is the verb for broken things: each test breaks another one.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 
 use chillgate_tests::gate::bare;
-use chillgate_tests::process::{free_port, mark, marked};
+use chillgate_tests::process::{command, free_port, mark, marked};
 use chillgate_tests::wait::{seconds, until, within};
 use chillgate_tests::{Gate, Mock};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::mock;
 
@@ -226,25 +228,34 @@ async fn what_serve_needs_besides_servers_is_looked_at() {
 }
 
 #[tokio::test]
-async fn at_most_four_are_looked_at_at_once() {
+async fn at_most_eight_are_looked_at_at_once_and_a_slow_one_keeps_nobody_waiting() {
     let mark = mark();
-    let servers: Vec<Mock> = (0..9)
+    let servers: Vec<Mock> = (10..30)
         .map(|n| mock(&format!("s{n}")).flags(&["--silent", "--mark", &mark]))
         .collect();
+    let patience = |n: usize| if n == 0 { "15s" } else { "300ms" };
     let tables: String = servers
         .iter()
-        .map(|server| server.table("era = \"legacy\"\nstart-timeout = \"300ms\""))
+        .enumerate()
+        .map(|(n, server)| {
+            let patience = patience(n);
+            server.table(&format!("era = \"legacy\"\nstart-timeout = \"{patience}\""))
+        })
         .collect();
     let config = free() + &tables;
     let running = doctor(&config, &[]);
-    let mut most = 0;
+    let (mut most, mut beside) = (0, BTreeSet::new());
     let watching = async {
         loop {
             let servers = marked(&mark);
-            let servers = servers
+            let servers: Vec<_> = servers
                 .iter()
-                .filter(|found| !found.line.contains("__keep"));
-            most = most.max(servers.count());
+                .filter(|found| !found.line.contains("__"))
+                .collect();
+            most = most.max(servers.len());
+            if servers.iter().any(|found| found.line.contains(" s10 ")) {
+                beside.extend(servers.iter().map(|found| found.line.clone()));
+            }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
@@ -253,7 +264,8 @@ async fn at_most_four_are_looked_at_at_once() {
         () = watching => unreachable!("it never ends"),
     };
     assert_eq!(code, Some(1), "{out}");
-    assert!((2..=4).contains(&most), "{most} at once");
+    assert!((5..=8).contains(&most), "{most} at once");
+    assert_eq!(beside.len(), 20, "while the slow one was waited for");
     assert!(marked(&mark).is_empty(), "{:?}", marked(&mark));
 }
 
@@ -292,4 +304,145 @@ async fn a_remedy_is_told_once() {
     assert!(help.unwrap().contains("run `npm install`"), "{failed}");
     assert!(!text.unwrap().contains("npm install"), "{failed}");
     assert!(!text.unwrap().contains("what to do"), "{failed}");
+}
+
+/// Two servers, the second of which says nothing for four seconds.
+fn quick_and_slow() -> String {
+    let slow = mock("b-slow").flags(&["--silent"]);
+    let slow = slow.table("era = \"legacy\"\nstart-timeout = \"4s\"");
+    free() + "[server.a-quick]\nbuiltin = \"chill\"\n" + &slow
+}
+
+#[tokio::test]
+async fn what_is_done_is_told_while_another_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chillgate.toml");
+    std::fs::write(&file, quick_and_slow()).unwrap();
+    let mut doctor = bare();
+    doctor.args(["doctor", "--config"]).arg(&file);
+    let mut doctor = doctor.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(doctor.stdout.take().unwrap()).lines();
+    let first = within("the first block", seconds(20), lines.next_line()).await;
+    assert_eq!(first.unwrap().unwrap(), "server a-quick: ok");
+    assert!(
+        tokio::time::timeout(seconds(1), doctor.wait())
+            .await
+            .is_err(),
+        "the other is not done"
+    );
+    let mut rest = String::new();
+    while let Some(line) = within("the rest", seconds(20), lines.next_line())
+        .await
+        .unwrap()
+    {
+        rest += &(line + "\n");
+    }
+    let at = |text: &str| {
+        rest.find(text)
+            .unwrap_or_else(|| panic!("no {text}: {rest}"))
+    };
+    assert!(
+        at("\n\nserver b-slow: FAIL\n") < at("\n\naround ("),
+        "{rest}"
+    );
+}
+
+#[tokio::test]
+async fn a_terminal_says_who_is_still_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chillgate.toml");
+    std::fs::write(&file, quick_and_slow()).unwrap();
+    // A terminal of its own, whose bytes come out at standard output.
+    let script = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+    let mut doctor = command("python3");
+    doctor
+        .args([
+            "-c",
+            script,
+            chillgate_tests::process::chillgate().to_str().unwrap(),
+        ])
+        .args(["doctor", "--config"])
+        .arg(&file)
+        .env("XDG_STATE_HOME", folder.path())
+        .stdin(Stdio::null());
+    let output = within("the doctor", seconds(40), doctor.output())
+        .await
+        .unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    let waited = out
+        .find("Waiting for b-slow …")
+        .unwrap_or_else(|| panic!("{out:?}"));
+    assert!(out.find("server a-quick: ok").unwrap() < waited, "{out:?}");
+    let after = &out[waited..];
+    assert!(
+        after.contains("…\r\x1b[Kserver b-slow") || after.contains("…\r\x1b[K\r\n"),
+        "{out:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_kernel_is_asked_as_the_sandbox_asks_it() {
+    let lenient = mock("a").table("sandbox = { read = [\"/\"], require = false }");
+    let gate = Gate::with(&lenient).start().await;
+    let host = gate.host().open().await;
+    host.call("echo", serde_json::json!({})).await;
+    let line = gate
+        .log()
+        .into_iter()
+        .find(|line| line.contains("sandbox: "));
+    let line = line.expect("what was given is in the log");
+    let given = line.split_once("sandbox: ").unwrap().1;
+    let given = given.split([',', ';', '"']).next().unwrap();
+    assert!(given.starts_with("landlock "), "{line}");
+    drop(gate.stop().await);
+    let (_, out, _) = doctor(&(free() + "[server.chill]\nbuiltin = \"chill\"\n"), &[]).await;
+    let found = match given {
+        "landlock 0" => "no Landlock",
+        given => given,
+    };
+    let kernel = out
+        .lines()
+        .find(|line| line.contains("the kernel has"))
+        .unwrap();
+    assert!(
+        kernel.contains(&format!("; {found}, ")),
+        "{given}: {kernel}"
+    );
+}
+
+#[tokio::test]
+async fn a_command_to_try_by_hand_can_be_pasted() {
+    let script = "echo \"it's  me\" >&2; exit 3";
+    let words = chillgate_tests::server::toml_list(&["sh", "-c", script]);
+    let config = free() + &format!("[server.a]\ncommand = {words}\n");
+    let (_, all) = seen(&config).await;
+    let findings = all["servers"][0]["findings"].as_array().unwrap();
+    let help = findings.iter().find_map(|finding| finding["help"].as_str());
+    let line = help.unwrap().split_once("what it says: ").unwrap().1;
+    let mut shell = command("sh");
+    shell.args(["-c", line]);
+    let output = within("the shell", seconds(10), shell.output())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{line}");
+    assert_eq!(output.stderr, b"it's  me\n", "{line}");
+}
+
+#[tokio::test]
+async fn last_words_that_two_starts_share_are_told_once() {
+    let broken = "[server.a]\ncommand = [\"sh\", \"-c\", \"echo the last words >&2; exit 1\"]\n";
+    let (_, all) = seen(&(free() + broken)).await;
+    let words = &all["servers"][0]["stderr"];
+    assert_eq!(
+        words["last"],
+        serde_json::json!(["the last words"]),
+        "{all}"
+    );
+    assert!(
+        words["lines"].as_u64() > Some(1),
+        "it was started twice: {all}"
+    );
+    let told = said(&all["servers"][0], "ok");
+    assert_eq!(told.matches("the last words").count(), 1, "{told}");
+    assert!(told.contains("starts; the last:"), "{told}");
 }

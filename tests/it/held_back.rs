@@ -137,6 +137,33 @@ async fn what_is_held_back_starts_by_itself_once_its_cause_is_gone() {
     }
 }
 
+/// Nothing is remembered of it: it fails once, and what it failed by is looked at from then on.
+#[tokio::test]
+async fn a_program_that_a_reload_leaves_missing_is_held_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("server");
+    let gate = gate(&mock("a").table(""), folder.path()).start().await;
+    in_state(&gate, "a", "up").await;
+    let words = toml_list(&mock("a").command());
+    let late = toml_list(&[program.to_str().unwrap().to_owned()]);
+    gate.edit(&words, &late);
+    let entry = in_state(&gate, "a", "held-back").await;
+    assert_eq!(entry["preflight"][0]["check"], "program", "{entry}");
+    assert_eq!(entry["error"], entry["preflight"][0]["says"], "{entry}");
+    let tried = until("the incident", seconds(10), async || {
+        Some(listed(folder.path()).await.get("a")?["attempts"].clone())
+    })
+    .await;
+    tokio::time::sleep(seconds(3)).await;
+    let now = listed(folder.path()).await["a"]["attempts"].clone();
+    assert_eq!(tried, now, "it is looked at and not tried");
+    std::os::unix::fs::symlink(MOCK, &program).unwrap();
+    let entry = in_state(&gate, "a", "up").await;
+    assert_eq!(entry["preflight"], Value::Null, "{entry}");
+    let line = logged(&gate, "as it was configured before", "a");
+    assert!(line.is_some(), "{:#?}", gate.log());
+}
+
 #[tokio::test]
 async fn a_call_starts_what_is_held_back_all_the_same() {
     let folder = tempfile::tempdir().unwrap();

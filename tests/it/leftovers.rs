@@ -172,3 +172,77 @@ async fn a_process_namespace_leaves_nothing_however_both_are_killed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn all_that_is_kept_is_for_chillgates_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let state_folder = folder.path().join("state");
+    let boxed = mock("a").table("sandbox = { read = [\"/\"], require = false }");
+    let gate = Gate::with(&(state(&state_folder) + &boxed)).start().await;
+    gate.host().open().await.call("echo", json!({})).await;
+    let mut open = vec![state_folder];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let wanted = if meta.is_dir() { 0o700 } else { 0o600 };
+        let mode = meta.permissions().mode() & 0o777;
+        assert_eq!(mode, wanted, "{mode:o} {}", path.display());
+        seen += 1;
+        if meta.is_dir() {
+            open.extend(
+                std::fs::read_dir(&path)
+                    .unwrap()
+                    .map(|it| it.unwrap().path()),
+            );
+        }
+    }
+    assert!(seen >= 6, "trees and tmp with what is in them: {seen}");
+}
+
+/// What lies in the folder of temporary folders.
+fn scratches(state: &Path) -> usize {
+    std::fs::read_dir(state.join("tmp")).map_or(0, Iterator::count)
+}
+
+#[tokio::test]
+async fn a_temporary_folder_goes_with_its_server_or_with_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let boxed = state(at) + &mock("a").table("sandbox = { read = [\"/\"], require = false }");
+    let start = async || {
+        let gate = Gate::with(&boxed).start().await;
+        let host = gate.host().open().await;
+        let write = [
+            "sh",
+            "-c",
+            "mkdir -p $TMPDIR/deep && echo x > $TMPDIR/deep/file",
+        ];
+        let reply = host.call("run", json!({"command": write})).await;
+        assert!(reply.tool_text().contains("\"code\":0"), "{reply:?}");
+        gate
+    };
+    let gate = start().await;
+    assert_eq!(scratches(at), 1);
+    drop(gate.stop().await);
+    assert_eq!(scratches(at), 0, "stopped");
+
+    drop(start().await.kill().await);
+    until("the keeper's last act", seconds(10), async || {
+        (scratches(at) == 0).then_some(())
+    })
+    .await;
+
+    let gate = start().await;
+    drop(kill_both(gate).await);
+    assert_eq!(scratches(at), 1, "nobody is left to remove it");
+    let first = start().await;
+    assert_eq!(scratches(at), 1, "the one of now");
+    // Another chillgate with the same folder leaves what is in use alone.
+    let second = start().await;
+    assert_eq!(scratches(at), 2);
+    drop(first.stop().await);
+    assert_eq!(scratches(at), 1);
+    drop(second.stop().await);
+    assert_eq!(scratches(at), 0);
+}

@@ -68,8 +68,8 @@ async fn the_situation_is_told_by_tool_and_resource_in_both_eras() {
         assert!(said["machine"]["memory_available_bytes"].as_u64() > Some(1 << 20));
         assert_eq!(of("ops")["state"], "up", "{said}");
         assert_eq!(of("ops")["kind"], "builtin");
-        // After a few tries in a row it is said to loop.
-        let is_down = of("gone")["state"] == "down" || of("gone")["state"] == "crash-loop";
+        // Once it has failed, what it failed by is looked at instead.
+        let is_down = of("gone")["state"] == "held-back";
         (is_down && of("fine")["state"] == "up").then(|| {
             let gone = of("gone");
             let error = gone["error"].as_str().unwrap().to_owned();
@@ -148,8 +148,12 @@ async fn the_situation_says_what_runs_and_what_it_was_given() {
         assert_eq!(trees.len(), 1, "{server}");
         let tree = &trees[0];
         let pid = u32::try_from(tree["pid"].as_u64().unwrap()).unwrap();
+        let keeper = u32::try_from(tree["keeper"].as_u64().unwrap()).unwrap();
         assert!(running.contains(&pid), "{tree}: {running:?}");
-        let below = chillgate_tests::process::descendants(pid).len();
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let program = line.split(|byte| *byte == 0).next().unwrap();
+        assert_eq!(program, crate::MOCK.as_bytes(), "the server itself: {tree}");
+        let below = chillgate_tests::process::descendants(keeper).len();
         assert_eq!(tree["processes"], below, "{tree}");
         let resident = tree["resident_bytes"].as_u64().unwrap();
         assert!((100_000..1 << 30).contains(&resident), "{tree}");

@@ -164,3 +164,110 @@ async fn a_sandbox_that_cannot_be_had_whole_is_no_start() {
         "{said}"
     );
 }
+
+const TEMPORARY: &str = "
+import json, os, sys, tempfile
+def attempt(work):
+    try: work()
+    except OSError as error: return os.strerror(error.errno)
+    return 'done'
+own = os.environ['TMPDIR']
+print(json.dumps({
+    'own': own, 'TMP': os.environ['TMP'], 'TEMP': os.environ['TEMP'],
+    'mode': oct(os.stat(own).st_mode & 0o777), 'used': tempfile.gettempdir(),
+    'write': attempt(lambda: open(own + '/file', 'w').write('x')),
+    'read planted': attempt(lambda: open(sys.argv[1]).read()),
+    'change planted': attempt(lambda: open(sys.argv[1], 'a').write('x')),
+    'list': attempt(lambda: os.listdir('/tmp')),
+    'make': attempt(lambda: os.mkdir('/tmp/chillgate-test-' + str(os.getpid()))),
+}))";
+
+/// What a server with these tables sees of temporary folders.
+async fn temporary(tables: &str, planted: &Path) -> (Gate, Value) {
+    let gate = Gate::with(tables).start().await;
+    let host = gate.host().open().await;
+    let words = [
+        "/usr/bin/python3",
+        "-c",
+        TEMPORARY,
+        planted.to_str().unwrap(),
+    ];
+    let reply = host.call("run", json!({"command": words})).await;
+    let run: Value = serde_json::from_str(reply.tool_text()).unwrap();
+    assert_eq!(run["code"], 0, "{run}");
+    let seen = serde_json::from_str(run["out"].as_str().unwrap()).unwrap();
+    (gate, seen)
+}
+
+#[tokio::test]
+async fn what_others_keep_in_tmp_is_closed_and_an_own_folder_is_open() {
+    let planted = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let read = readable();
+    let folder = format!("[state]\nfolder = \"{}\"\n", state.path().display());
+    let boxed = folder.clone() + &mock("a").table(&format!("sandbox = {{ read = {read} }}"));
+    let (gate, seen) = temporary(&boxed, planted.path()).await;
+    let own = Path::new(seen["own"].as_str().unwrap());
+    assert_eq!(
+        own.parent(),
+        Some(state.path().join("tmp").as_path()),
+        "{seen}"
+    );
+    for variable in ["TMP", "TEMP", "used"] {
+        assert_eq!(seen[variable], seen["own"], "{seen}");
+    }
+    assert_eq!(seen["mode"], "0o700", "{seen}");
+    assert_eq!(seen["write"], "done", "{seen}");
+    for closed in ["read planted", "change planted", "list", "make"] {
+        assert_eq!(seen[closed], "Permission denied", "{closed}: {seen}");
+    }
+    let given = gate
+        .log()
+        .into_iter()
+        .find(|line| line.contains("within limits"));
+    assert!(given.unwrap().contains("own temporary folder"));
+
+    // Without a state folder there is one as well, and named folders are open besides it.
+    let write = format!("sandbox = {{ read = {read}, write = [\"/tmp\"] }}");
+    let (gate, seen) = temporary(&mock("a").table(&write), planted.path()).await;
+    for open in ["write", "read planted", "change planted", "list"] {
+        assert_eq!(seen[open], "done", "{open}: {seen}");
+    }
+    let own = seen["own"].as_str().unwrap().to_owned();
+    assert!(
+        own.contains("/chillgate-") && Path::new(&own).exists(),
+        "{own}"
+    );
+    drop(gate.stop().await);
+    assert!(!Path::new(&own).exists(), "{own}");
+    for entry in std::fs::read_dir("/tmp").unwrap().flatten() {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("chillgate-test-")
+        {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_temporary_folder_that_the_user_names_is_kept() {
+    let named = tempfile::tempdir().unwrap();
+    let planted = named.path().join("planted");
+    std::fs::write(&planted, "").unwrap();
+    let of = named.path().display();
+    let read = readable();
+    let tables = mock("a").table(&format!(
+        "env = {{ TMPDIR = \"{of}\", TMP = \"-\", TEMP = \"-\" }}\nsandbox = {{ read = {read} }}"
+    ));
+    let (gate, seen) = temporary(&tables, &planted).await;
+    assert_eq!(seen["own"], named.path().to_str().unwrap(), "{seen}");
+    assert_eq!(
+        (&seen["write"], &seen["TMP"]),
+        (&json!("done"), &json!("-")),
+        "{seen}"
+    );
+    drop(gate.stop().await);
+    assert!(planted.exists(), "it is the user's");
+}

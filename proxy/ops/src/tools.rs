@@ -134,7 +134,8 @@ fn server() -> Value {
             "processes": {"type": "array", "description": "The process trees behind it, and what each takes", "items": {
                 "type": "object",
                 "properties": {
-                    "pid": {"type": "integer"},
+                    "pid": {"type": ["integer", "null"], "description": "The server's own"},
+                    "keeper": {"type": ["integer", "null"], "description": "chillgate's process above it, which ends all that is below"},
                     "agent": {"type": ["string", "null"], "description": "Whose alone it is"},
                     "running": {"type": "integer", "description": "Requests that it works on"},
                     "waiting": {"type": "integer"},

@@ -33,15 +33,16 @@ pub(super) fn children(live: &Live, incidents: &Incidents) -> Vec<ServerHealth> 
     all.into_iter()
         .map(|(server, children)| {
             let state = server.state();
+            let is_held = incidents.held_back(server.name()).is_some();
             ServerHealth {
                 server: server.name().clone(),
                 up: match state {
                     State::Ready | State::Asleep => Some(true),
                     State::Looping(_) | State::Broken(_) => Some(false),
-                    State::OnDemand if incidents.held_back(server.name()).is_some() => Some(false),
+                    State::OnDemand if is_held => Some(false),
                     State::OnDemand | State::Starting => None,
                 },
-                looping: matches!(state, State::Looping(_)),
+                looping: matches!(state, State::Looping(_)) && !is_held,
                 asleep: server.asleep(),
                 children: children
                     .into_iter()
@@ -99,8 +100,12 @@ pub(super) fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft>
 /// How a server is, and what is known of its failures.
 pub(super) fn server_state(server: &Arc<dyn Backend>, incidents: &Incidents) -> ServerState {
     let held = incidents.held_back(server.name());
-    let (state, error) = match server.state() {
-        State::OnDemand if held.is_some() => (health::State::HeldBack, None),
+    let now = server.state();
+    let (state, error) = match now.clone() {
+        // It has failed by what it is held back for now.
+        State::OnDemand | State::Looping(_) | State::Broken(_) if held.is_some() => {
+            (health::State::HeldBack, None)
+        }
         State::OnDemand => (health::State::Idle, None),
         State::Starting => (health::State::Starting, None),
         State::Ready => (health::State::Up, None),
@@ -108,9 +113,10 @@ pub(super) fn server_state(server: &Arc<dyn Backend>, incidents: &Incidents) -> 
         State::Looping(cause) => (health::State::CrashLoop, Some(cause)),
         State::Broken(cause) => (health::State::Down, Some(cause)),
     };
-    let incident = error
-        .as_ref()
-        .and_then(|_| incidents.current(server.name()));
+    let has_failed = matches!(now, State::Looping(_) | State::Broken(_));
+    let incident = has_failed
+        .then(|| incidents.current(server.name()))
+        .flatten();
     let remedy = incident.as_ref().and_then(|known| known.remedy.as_ref());
     let remedy = remedy.map(|remedy| remedy.text.clone());
     let (error, remedy) = match held.filter(|_| state == health::State::HeldBack) {

@@ -172,6 +172,7 @@ impl Child {
             cwd,
             limits: server.limits.clone(),
             sandbox: server.sandbox.clone(),
+            is_temporary_named: is_given(&"TMPDIR".to_owned()),
         })
     }
 

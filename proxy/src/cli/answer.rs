@@ -6,6 +6,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::config::hint;
+
 /// Everything is fine.
 pub const FINE: u8 = 0;
 /// A check found something.
@@ -35,6 +37,16 @@ impl Answer {
             err: format!("error: {message}\n{help}"),
             code: CANNOT,
         }
+    }
+
+    /// A refusal of a server that is none of those known, with the nearest or all of them.
+    pub(super) fn no_server(wanted: &str, known: &[&str]) -> Self {
+        let help = match hint::nearest(wanted, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "there is none yet".to_owned(),
+            None => format!("the servers are {}", hint::list(known.to_vec())),
+        };
+        Self::cannot(&format!("there is no server {wanted:?}"), Some(&help))
     }
 
     /// Prints both texts. A reader that has gone away (`chillgate check | head`) is no mistake.

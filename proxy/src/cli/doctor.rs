@@ -11,22 +11,25 @@ use serde_json::json;
 
 use super::Global;
 use super::answer::{Answer, FINE, FOUND};
+use crate::config::ServerName;
 use crate::config::load::{Loaded, load};
-use crate::config::{ServerName, hint};
 use crate::incidents::Incidents;
-use crate::state;
+use crate::state::{self, Folder};
 
 mod finding;
 mod machine;
 mod overheard;
+mod progress;
 mod server;
 mod visit;
 
 use finding::{Level, block, worst};
 use overheard::Overheard;
+use progress::Progress;
+use server::Examined;
 
 /// How many servers are looked at at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// `chillgate doctor`.
 #[derive(Args, Clone, Debug, Default)]
@@ -73,15 +76,7 @@ fn unknown(args: &DoctorArgs, loaded: &Loaded) -> Option<Answer> {
         .keys()
         .map(ServerName::as_str)
         .collect();
-    if names.contains(&wanted) {
-        return None;
-    }
-    let help = match hint::nearest(wanted, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the servers are {}", hint::list(names)),
-    };
-    let message = format!("there is no server {wanted:?}");
-    Some(Answer::cannot(&message, Some(&help)))
+    (!names.contains(&wanted)).then(|| Answer::no_server(wanted, &names))
 }
 
 async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answer {
@@ -90,13 +85,29 @@ async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answ
         let only = args.server.as_deref();
         only.is_none_or(|only| only == name.as_str())
     });
+    let wanted: Vec<_> = wanted.collect();
     // A look at a server is a start like any other: it is remembered, and what helped before is said.
-    let folder = state::folder(&config.state).ok().flatten();
+    let folder = state::folder(&config.state).ok().and_then(Folder::found);
     let incidents = Incidents::open(folder, &config.remedy);
-    let looking =
-        wanted.map(|(name, server)| server::examine(config, name, server, overheard, &incidents));
+    let mut progress = Progress::of(wanted.iter().map(|(name, _)| name.as_str()).collect());
+    let looking = wanted.iter().enumerate().map(|(number, (name, server))| {
+        let looking = server::examine(config, name, server, overheard, &incidents);
+        async move { (number, looking.await) }
+    });
     let looking = looking.collect::<Vec<_>>();
-    let servers: Vec<_> = stream::iter(looking).buffered(AT_ONCE).collect().await;
+    // As they are done: a slow one must not keep those behind it from being begun.
+    let mut looking = stream::iter(looking).buffer_unordered(AT_ONCE);
+    let mut servers: Vec<(usize, Examined)> = Vec::new();
+    while let Some((number, examined)) = looking.next().await {
+        let head = || format!("server {}", examined.server);
+        progress.done(
+            number,
+            (!args.json).then(|| block(&head(), &examined.findings)),
+        );
+        servers.push((number, examined));
+    }
+    servers.sort_by_key(|(number, _)| *number);
+    let servers: Vec<Examined> = servers.into_iter().map(|(_, examined)| examined).collect();
     let around = match &args.server {
         None => machine::look(loaded).await,
         Some(_) => Vec::new(),
@@ -117,17 +128,14 @@ async fn look(args: &DoctorArgs, loaded: &Loaded, overheard: &Overheard) -> Answ
         });
         format!("{all}\n")
     } else {
-        let mut blocks: Vec<String> = servers
-            .iter()
-            .map(|examined| block(&format!("server {}", examined.server), &examined.findings))
-            .collect();
-        if args.server.is_none() {
-            blocks.push(block(
-                &format!("around ({})", loaded.source.name()),
-                &around,
-            ));
+        // Those of the servers are out already.
+        match &args.server {
+            None => {
+                let head = format!("around ({})", loaded.source.name());
+                format!("\n{}", block(&head, &around))
+            }
+            Some(_) => String::new(),
         }
-        blocks.join("\n")
     };
     Answer {
         out,

@@ -2,34 +2,46 @@
 //!
 //! Reads the file that running chillgates write, and changes it only to forget. It asks no server.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::answer::{Answer, FINE};
+use super::answer::{Answer, CANNOT, FINE};
 use super::{Global, IncidentsArgs};
-use crate::config::load::attempt;
+use crate::config::load::load;
+use crate::config::{Config, ServerName};
 use crate::incidents::file::{Found, Kept, Place};
 use crate::incidents::{Moment, Pattern};
-use crate::state;
+use crate::state::{self, Folder};
 
 /// Prints the list, or forgets one.
 pub fn run(args: &IncidentsArgs, global: &Global) -> ExitCode {
-    // A mistake somewhere else in the file is no reason not to look.
-    let config = attempt(&global.sources()).loaded.config;
+    // Which folder it is stands in the configuration: half of one would show another's incidents.
+    let config = match load(&global.sources()) {
+        Ok(loaded) => loaded.config,
+        Err(report) => {
+            report.print();
+            return ExitCode::from(CANNOT);
+        }
+    };
     let answer = match state::folder(&config.state) {
         Err(error) => Answer::cannot(&error, None),
-        Ok(None) => Answer::cannot(
-            "there is no folder for what is remembered",
-            Some("write [state] folder = \"/var/lib/chillgate\", or set HOME"),
-        ),
-        Ok(Some(folder)) => answer(args, &Place::new(folder)),
+        Ok(Folder::At(folder)) => answer(args, &config, &Place::new(folder)),
+        // To look, it need not be writable.
+        Ok(Folder::Unusable(folder, _)) if args.forget.is_none() && folder.is_dir() => {
+            answer(args, &config, &Place::new(folder))
+        }
+        Ok(none) => {
+            let (cause, help) = none.trouble().unwrap_or_default();
+            Answer::cannot(&cause, Some(help))
+        }
     };
     answer.print()
 }
 
-fn answer(args: &IncidentsArgs, place: &Place) -> Answer {
+fn answer(args: &IncidentsArgs, config: &Config, place: &Place) -> Answer {
     let shown = place.folder().display();
     let kept = match place.read() {
         Ok(Found::Kept(kept)) => *kept,
@@ -45,6 +57,9 @@ fn answer(args: &IncidentsArgs, place: &Place) -> Answer {
     };
     if let Some(id) = &args.forget {
         return forget(id, &kept, place);
+    }
+    if let Some(answer) = unknown(args, config, &kept) {
+        return answer;
     }
     let now = Moment::now();
     let of_server =
@@ -82,6 +97,16 @@ fn answer(args: &IncidentsArgs, place: &Place) -> Answer {
         err,
         code: FINE,
     }
+}
+
+/// Refuses a server that is neither configured nor remembered.
+fn unknown(args: &IncidentsArgs, config: &Config, kept: &Kept) -> Option<Answer> {
+    let wanted = args.server.as_deref()?;
+    let configured = config.server.keys().map(ServerName::as_str);
+    let remembered = kept.book.patterns.values().map(|it| it.server.as_str());
+    let names: BTreeSet<&str> = configured.chain(remembered).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    (!names.contains(&wanted)).then(|| Answer::no_server(wanted, &names))
 }
 
 fn as_json(pattern: &Pattern, kept: &Kept, now: Moment) -> Value {

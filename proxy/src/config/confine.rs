@@ -45,7 +45,8 @@ pub struct Sandbox {
     /// Folders and files that it may read and run, besides the system's programs and libraries,
     /// its own program and its working directory. `["/"]` for all.
     pub read: Vec<PathBuf>,
-    /// Folders and files that it may read and change; the temporary directory if absent.
+    /// Folders and files that it may read and change, besides a temporary folder of its own
+    /// (`TMPDIR`), which is empty when it starts and gone when it has ended.
     pub write: Option<Vec<PathBuf>>,
     /// Whom it may connect to: `"all"`, `"none"`, or TCP ports such as `[443]`. With ports, UDP is
     /// left open, as names are looked up over it.

@@ -83,8 +83,8 @@ impl RawEndpoint {
         let mut found = Vec::new();
         let name = self.name.unwrap_or_default();
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if !(1..=64).contains(&name.len()) || !name.chars().all(legal) {
-            let message = "an endpoint's `name` is 1 to 64 of the characters a-z, 0-9 and `-`";
+        if !(1..=64).contains(&name.len()) || !name.chars().all(legal) || name.starts_with('-') {
+            let message = "an endpoint's `name` is 1 to 64 of the characters a-z, 0-9 and `-`, which is never the first";
             found.push(wrong(&["name"], false, message, "write name = \"ollama\""));
         }
         let url = self.url.unwrap_or_default();

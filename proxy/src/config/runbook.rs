@@ -179,11 +179,11 @@ impl RawRunbook {
         let mut found = Vec::new();
         let name = self.name.clone().unwrap_or_default();
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
-        if !(1..=64).contains(&name.len()) || !name.chars().all(legal) {
+        if !(1..=64).contains(&name.len()) || !name.chars().all(legal) || name.starts_with('-') {
             found.push(wrong(
                 &["name"],
                 false,
-                "a runbook's `name` is 1 to 64 of the characters a-z, 0-9, `_` and `-`",
+                "a runbook's `name` is 1 to 64 of the characters a-z, 0-9, `_` and `-`, which is never the first",
                 "write name = \"restart-unit\"",
             ));
         }

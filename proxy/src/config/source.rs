@@ -7,6 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::userinfo;
 use toml_edit::{ImDocument, Item, Key, TableLike, Value};
 
 /// One step of the way to a value.
@@ -308,8 +309,11 @@ pub(super) fn line(document: &Document, range: Range<usize>) -> Place {
     } else {
         None
     };
+    let passwords = userinfo::passwords(shown);
     let hidden = |at: usize| {
-        after.is_some_and(|after| at >= after) || secrets.iter().any(|s| s.contains(&at))
+        after.is_some_and(|after| at >= after)
+            || secrets.iter().any(|s| s.contains(&at))
+            || passwords.iter().any(|p| p.contains(&(at - from)))
     };
     let masked = shown.char_indices().map(|(at, c)| match c {
         '\t' => '\t',

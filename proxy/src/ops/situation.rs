@@ -83,20 +83,13 @@ impl Operations {
                 let mut value = json!({"name": name, "kind": kind});
                 let state = server.state();
                 value["state"] = json!(state.word());
-                if state == State::OnDemand
-                    && let Some(held) = self.0.incidents.held_back(name)
-                {
-                    value["state"] = json!("held-back");
-                    value["error"] = json!(held.says);
-                    let advice = held.advice.unwrap_or_else(|| remedy(kind).to_owned());
-                    value["remedy"] = json!(advice);
-                }
                 value["processes"] = children
                     .iter()
                     .zip(usage.by_ref())
                     .map(|(child, usage)| {
                         json!({
-                            "pid": child.pid,
+                            "pid": usage.server,
+                            "keeper": usage.keeper,
                             "agent": child.agent,
                             "running": child.running,
                             "waiting": child.waiting,
@@ -109,7 +102,13 @@ impl Operations {
                 if let Some(given) = given::given_to(name) {
                     value["bounds"] = json!(given.to_string());
                 }
-                if let Some(cause) = state.trouble() {
+                let is_down = !matches!(state, State::Ready | State::Asleep | State::Starting);
+                if is_down && let Some(held) = self.0.incidents.held_back(name) {
+                    value["state"] = json!("held-back");
+                    value["error"] = json!(held.says);
+                    let advice = held.advice.unwrap_or_else(|| remedy(kind).to_owned());
+                    value["remedy"] = json!(advice);
+                } else if let Some(cause) = state.trouble() {
                     value["error"] = json!(cause);
                     let known = self.0.incidents.current(name);
                     let known = known.and_then(|known| Some(known.remedy.as_ref()?.text.clone()));
@@ -132,7 +131,7 @@ impl Operations {
         let folder = self.0.folder.get_or_init(|| {
             let gate = self.0.gate.get()?;
             let configured = gate.snapshot().config.state.clone();
-            crate::state::folder(&configured).ok().flatten()
+            crate::state::folder(&configured).ok()?.found()
         });
         let Some(folder) = folder else {
             return Value::Null;

@@ -41,6 +41,8 @@ pub struct Sandboxed {
     pub seccomp: bool,
     /// Whether the tree has process ids of its own.
     pub pid_namespace: bool,
+    /// Whether it has a temporary folder of its own.
+    pub own_temporary: bool,
     /// What was asked for and is not there.
     pub missing: Vec<&'static str>,
 }
@@ -102,6 +104,9 @@ impl fmt::Display for Sandboxed {
         if self.pid_namespace {
             f.write_str(", process namespace")?;
         }
+        if self.own_temporary {
+            f.write_str(", own temporary folder")?;
+        }
         for missing in &self.missing {
             write!(f, "; missing: {missing}")?;
         }
@@ -143,12 +148,13 @@ mod tests {
             landlock: 2,
             seccomp: true,
             pid_namespace: false,
+            own_temporary: true,
             missing: vec!["ports"],
         });
         assert!(given.is_short());
         let line = given.to_string();
         assert!(
-            line.ends_with("sandbox: landlock 2, seccomp; missing: ports"),
+            line.ends_with("sandbox: landlock 2, seccomp, own temporary folder; missing: ports"),
             "{line}"
         );
         assert!(remember("given-test", &given) && !remember("given-test", &given));

@@ -25,7 +25,7 @@ use signal_hook::{flag, low_level::pipe};
 
 use super::namespace::Null;
 use super::order::Order;
-use super::{cgroup, exec, native, tree};
+use super::{cgroup, exec, native, scratch, tree};
 use crate::clock;
 
 /// The hidden verb: `chillgate __keep PARENT[:LIFE] same|apart ORDER -- COMMAND…`; `LIFE` is the
@@ -52,9 +52,14 @@ const CANNOT_RUN: u8 = 126;
 /// Keeps one server until it is gone, and ends as it did (128 + signal for a signal). `args` are
 /// those after [`VERB`]. To be called before `main` does anything else.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let kept = Charge::parse(args)
-        .and_then(|charge| Keeper::start(&charge))
-        .and_then(Keeper::keep);
+    let kept = Charge::parse(args).and_then(|charge| {
+        let kept = Keeper::start(&charge).and_then(Keeper::keep);
+        // Nothing is left below that could use it.
+        if let Some(folder) = charge.order().scratch {
+            scratch::remove(&folder);
+        }
+        kept
+    });
     kept.unwrap_or_else(|fault| {
         eprintln!("chillgate: {fault}");
         ExitCode::from(fault.code())
@@ -121,9 +126,9 @@ impl Charge {
         }
     }
 
-    fn groups(&self) -> Vec<PathBuf> {
+    fn order(&self) -> Order {
         let order = self.rest.first().and_then(|order| order.to_str());
-        order.and_then(Order::parse).unwrap_or_default().groups
+        order.and_then(Order::parse).unwrap_or_default()
     }
 }
 
@@ -158,7 +163,7 @@ impl Keeper {
         let server = launch(charge).map_err(Fault::Launch)?;
         let keeper = Self {
             parent: charge.parent,
-            groups: charge.groups(),
+            groups: charge.order().groups,
             server,
             signals,
         };

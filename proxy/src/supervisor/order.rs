@@ -23,6 +23,9 @@ pub(super) struct Order {
     pub(super) bounds: Bounds,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rules: Option<Rules>,
+    /// The keeper's: a folder to remove once nothing is left of the tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scratch: Option<PathBuf>,
 }
 
 /// What each process of a server may use, where no control group bounds the whole tree.
@@ -100,6 +103,7 @@ mod tests {
                 ..Bounds::default()
             },
             rules: Some(Rules::default()),
+            scratch: Some("/state/tmp/0a".into()),
         };
         assert_eq!(Order::parse(&order.to_text()), Some(order));
         assert_eq!(Order::default().to_text(), "{}");

@@ -1,15 +1,17 @@
 //! From what is configured to what is started: the program, its groups, its order, and what of it
 //! all could be had.
 //!
-//! Looks at files and makes control groups, so it is for a thread that may wait. It starts no
+//! Looks at files, makes control groups and a temporary folder, so it is for a thread that may wait. It starts no
 //! server.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::cgroup::{self, Controller, Groups, Wanted};
 use super::given::{Bound, Given, Sandboxed};
 use super::order::{Bounds, Order};
-use super::sandbox::{self, kernel};
+use super::sandbox::{self, Temporary, kernel};
+use super::scratch::Scratch;
 use super::{Launch, SpawnError, descriptors, native, program};
 use crate::platform;
 
@@ -21,18 +23,30 @@ pub(super) struct Prepared {
     pub(super) apart: bool,
     pub(super) groups: Groups,
     pub(super) given: Given,
+    /// Its own temporary folder, if it has one.
+    pub(super) scratch: Option<Scratch>,
 }
 
 impl Prepared {
     pub(super) fn of(launch: &Launch) -> Result<Self, SpawnError> {
         let program = program::locate(launch)?;
+        let scratch = match &launch.sandbox {
+            Some(_) if !launch.is_temporary_named => {
+                Some(Scratch::make().map_err(|error| no_scratch(&error))?)
+            }
+            _ => None,
+        };
+        let temporary = || match &scratch {
+            Some(scratch) => Temporary::Private(scratch.path().to_owned()),
+            None => Temporary::Common(PathBuf::from(platform::temporary(&launch.env))),
+        };
         let built = launch.sandbox.as_ref().map(|wanted| {
             sandbox::build(
                 wanted,
                 kernel::kernel(),
                 program.clone(),
                 launch.cwd.clone(),
-                PathBuf::from(platform::temporary(&launch.env)),
+                temporary(),
             )
         });
         let built = built.transpose().map_err(SpawnError::Sandbox)?;
@@ -57,7 +71,7 @@ impl Prepared {
             no_core: limits.core == Some(false),
             nice: limits.nice,
         };
-        let given = given(&groups, wanted, built.as_ref());
+        let given = given(&groups, wanted, built.as_ref(), scratch.is_some());
         Ok(Self {
             program,
             apart: built.as_ref().is_some_and(|built| built.pid_namespace),
@@ -65,14 +79,28 @@ impl Prepared {
                 groups: groups.doors(),
                 bounds,
                 rules: built.map(|built| built.rules),
+                scratch: scratch.as_ref().map(|it| it.path().to_owned()),
             },
             groups,
             given,
+            scratch,
         })
     }
 }
 
-fn given(groups: &Groups, wanted: Wanted, built: Option<&sandbox::Built>) -> Given {
+fn no_scratch(error: &io::Error) -> SpawnError {
+    SpawnError::Sandbox(format!(
+        "the sandbox's temporary folder cannot be made: {error}; see that the state folder can be \
+         written, or name one with env = {{ TMPDIR = \"/path\" }}"
+    ))
+}
+
+fn given(
+    groups: &Groups,
+    wanted: Wanted,
+    built: Option<&sandbox::Built>,
+    own_temporary: bool,
+) -> Given {
     let bound = |controller, value: Option<u64>, otherwise| match value {
         None => Bound::Unasked,
         Some(_) if groups.bounds(controller) => Bound::Group,
@@ -92,6 +120,7 @@ fn given(groups: &Groups, wanted: Wanted, built: Option<&sandbox::Built>) -> Giv
             landlock: built.rules.landlock,
             seccomp: built.rules.seccomp,
             pid_namespace: built.pid_namespace,
+            own_temporary,
             missing: built.missing.clone(),
         }),
     }

@@ -7,7 +7,7 @@
 //! environment ([`MARK`]), and by the session of what has it. It ends processes of trees that were
 //! registered and no others.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal};
 use super::Leftovers;
 use super::native::{self, here};
 use super::tree::{self, Kin};
+use crate::platform::{DirBuilderExt as _, OpenOptionsExt as _};
 
 /// The variable that every process of a tree has, with a value of the tree's own.
 pub(super) const MARK: &str = "CHILLGATE_TREE";
@@ -60,13 +61,14 @@ impl Register {
     /// Opens a part of its own below `state`, after those of the dead were settled.
     pub(super) fn open(state: &Path) -> io::Result<(Self, Leftovers)> {
         let all = state.join(FOLDER);
-        fs::create_dir_all(&all)?;
+        let private = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        private(&all)?;
         let leftovers = settle(&all, &here());
         // Under another name first: what has no lock yet looks dead.
         let name = format!("{}-{}", here(), mark());
         let hidden = all.join(format!(".{name}"));
-        fs::create_dir(&hidden)?;
-        let lock = File::create(hidden.join(LOCK))?;
+        private(&hidden)?;
+        let lock = create(&hidden.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let folder = all.join(name);
         fs::rename(&hidden, &folder)?;
@@ -83,12 +85,19 @@ impl Register {
         let server = super::plain(server);
         let name = format!("{}.{started}.{mark}.{server}", keeper.as_raw_nonzero());
         let path = self.folder.join(name);
-        File::create(&path)?;
+        create(&path)?;
         Ok(Entry {
             path,
             mark: mark.to_owned(),
         })
     }
+}
+
+/// A file for chillgate's user alone.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
 }
 
 impl Drop for Entry {

@@ -59,8 +59,15 @@ pub(super) struct Built {
     pub(super) missing: Vec<&'static str>,
 }
 
-/// The rules for `program`; `home` is its configured working directory and `temporary` its
-/// temporary directory.
+/// A server's temporary folder.
+pub(super) enum Temporary {
+    /// Made for it alone: it may always write there.
+    Private(PathBuf),
+    /// One that others use as well.
+    Common(PathBuf),
+}
+
+/// The rules for `program`; `home` is its configured working directory.
 ///
 /// # Errors
 /// In words: a path that is not there, or what the kernel lacks.
@@ -69,7 +76,7 @@ pub(super) fn build(
     kernel: Kernel,
     program: PathBuf,
     home: Option<PathBuf>,
-    temporary: PathBuf,
+    temporary: Temporary,
 ) -> Result<Built, String> {
     let missing = missing(wanted, kernel);
     if wanted.require && !missing.is_empty() {
@@ -78,7 +85,14 @@ pub(super) fn build(
             missing.join("; ")
         ));
     }
-    let write = wanted.write.clone().unwrap_or_else(|| vec![temporary]);
+    let write = match (&wanted.write, temporary) {
+        (written, Temporary::Private(folder)) => {
+            let written = written.iter().flatten().cloned();
+            written.chain([folder]).collect()
+        }
+        (Some(written), Temporary::Common(_)) => written.clone(),
+        (None, Temporary::Common(folder)) => vec![folder],
+    };
     for (key, paths) in [("read", &wanted.read), ("write", &write)] {
         if let Some(path) = paths.iter().find(|path| !path.exists()) {
             return Err(format!(
@@ -154,7 +168,8 @@ mod tests {
     };
 
     fn built(wanted: &Sandbox, kernel: Kernel) -> Result<Built, String> {
-        build(wanted, kernel, "/bin/sh".into(), None, "/tmp".into())
+        let temporary = Temporary::Common("/tmp".into());
+        build(wanted, kernel, "/bin/sh".into(), None, temporary)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::load::Loaded;
 use crate::config::{Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Health, Listen, Transport};
 use crate::health::ask::ask;
 use crate::platform::{may_fill, may_write};
-use crate::state;
+use crate::{state, supervisor};
 
 /// Everything but servers.
 pub(super) async fn look(loaded: &Loaded) -> Vec<Finding> {
@@ -27,7 +27,7 @@ pub(super) async fn look(loaded: &Loaded) -> Vec<Finding> {
             Finding::warn(note.trim_end_matches('.'), "chillgate check shows it again")
         }
     }));
-    findings.extend(kernel());
+    findings.push(kernel().await);
     findings
 }
 
@@ -152,9 +152,10 @@ fn writable(folder: &Path) -> io::Result<()> {
 }
 
 /// What bounds and walls around servers can be made here: to know, not to repair.
-fn kernel() -> Vec<Finding> {
-    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    let landlock = modules.trim().split(',').any(|module| module == "landlock");
+async fn kernel() -> Finding {
+    // What a sandbox is made of is found out as the sandbox does it: by a process that tries.
+    let found = tokio::task::spawn_blocking(supervisor::kernel).await;
+    let found = found.unwrap_or_default();
     let groups = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok();
     let own = std::fs::read_to_string("/proc/self/cgroup")
         .ok()
@@ -171,12 +172,16 @@ fn kernel() -> Vec<Finding> {
         (Some(all), true) => format!("cgroup v2, ours to divide ({})", all.trim()),
         (Some(all), false) => format!("cgroup v2, not ours to divide ({})", all.trim()),
     };
-    let landlock = if landlock {
-        "Landlock"
-    } else {
-        "no Landlock that can be seen"
+    let landlock = match found.landlock {
+        0 => "no Landlock".to_owned(),
+        revision => format!("landlock {revision}"),
     };
-    vec![Finding::ok(format!("the kernel has {cgroup}; {landlock}"))]
+    let seccomp = if found.seccomp {
+        "seccomp"
+    } else {
+        "no seccomp"
+    };
+    Finding::ok(format!("the kernel has {cgroup}; {landlock}, {seccomp}"))
 }
 
 #[cfg(test)]

@@ -27,9 +27,11 @@ pub(super) struct Overheard(Arc<Mutex<BTreeMap<String, Heard>>>);
 pub(super) struct Heard {
     /// The keeper of its latest process.
     pub(super) pid: Option<u32>,
-    /// How many lines it wrote to stderr.
+    /// How many processes of it were started.
+    pub(super) starts: u64,
+    /// How many lines they wrote to stderr.
     pub(super) count: u64,
-    /// The last of them.
+    /// The last of them, each once: one that is started twice says the same again.
     pub(super) lines: VecDeque<String>,
 }
 
@@ -52,9 +54,13 @@ impl Overheard {
         let Some(server) = said.server else { return };
         let mut all = locked(&self.0);
         let heard = all.entry(server).or_default();
+        heard.starts += u64::from(said.pid.is_some());
         heard.pid = said.pid.or(heard.pid);
         if let Some(line) = said.line {
             heard.count += 1;
+            if heard.lines.contains(&line) {
+                return;
+            }
             if heard.lines.len() == LINES {
                 heard.lines.pop_front();
             }
@@ -125,5 +131,22 @@ mod tests {
         assert_eq!((a.pid, a.count, a.lines.len()), (Some(7), 20, LINES));
         assert_eq!(a.lines.back().map(String::as_str), Some("line 19"));
         assert_eq!(heard.of("b").count, 0);
+    }
+
+    #[test]
+    fn what_a_second_start_says_again_is_kept_once() {
+        let heard = Overheard::default();
+        let subscriber = tracing_subscriber::registry().with(heard.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for pid in [7_u32, 8] {
+                tracing::debug!(target: "chillgate::x", server = %"a", pid, "Started.");
+                for line in ["one", "two"] {
+                    tracing::info!(target: "chillgate::x", server = %"a", line = %line, "Wrote.");
+                }
+            }
+        });
+        let a = heard.of("a");
+        assert_eq!((a.starts, a.count), (2, 4));
+        assert_eq!(a.lines, ["one", "two"]);
     }
 }

@@ -14,7 +14,7 @@ use super::finding::{Finding, Level, worst};
 use super::overheard::Overheard;
 use super::visit::{Seen, visit};
 use crate::backend::stdio::Child;
-use crate::config::{Config, Server, ServerEra, ServerName};
+use crate::config::{Config, Server, ServerEra, ServerName, userinfo};
 use crate::incidents::Incidents;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,7 +64,10 @@ pub(super) async fn examine(
         }
     }
     if let Server::Remote(remote) = server {
-        findings.push(Finding::ok(format!("is at {}", remote.url)));
+        findings.push(Finding::ok(format!(
+            "is at {}",
+            userinfo::masked(&remote.url)
+        )));
     }
     let asked = match era {
         ServerEra::Auto => vec![Era::Legacy, Era::Modern],
@@ -128,7 +131,11 @@ pub(super) async fn examine(
     let heard = overheard.of(name.as_str());
     if heard.count > 0 {
         facts["stderr"] = json!({ "lines": heard.count, "last": heard.lines });
-        let mut text = format!("wrote {} lines to stderr; the last:", heard.count);
+        let starts = match heard.starts {
+            0 | 1 => String::new(),
+            starts => format!(" in {starts} starts"),
+        };
+        let mut text = format!("wrote {} lines to stderr{starts}; the last:", heard.count);
         for line in &heard.lines {
             let _ = write!(text, "\n{line}");
         }
@@ -168,13 +175,19 @@ fn by_hand(server: &Server) -> Option<String> {
     match server {
         Server::Command(child) => Some(format!(
             "start it by hand and see what it says: {}",
-            child.command.join(" ")
+            userinfo::masked(&for_shell(&child.command))
         )),
         Server::Remote(_) => {
             Some("see whether it runs, and whether `url` and `headers` are right".to_owned())
         }
         Server::Builtin(_) | Server::Ops => None,
     }
+}
+
+/// A command as one pastes it into a POSIX shell.
+fn for_shell(command: &[String]) -> String {
+    // What no shell can be told has a NUL in it, and was never started.
+    shlex::try_join(command.iter().map(String::as_str)).unwrap_or_else(|_| command.join(" "))
 }
 
 fn judge(

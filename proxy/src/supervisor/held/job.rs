@@ -19,6 +19,7 @@ use windows::Win32::System::Threading::CREATE_NO_WINDOW;
 
 use super::given::{Bound, Given, Sandboxed};
 use super::sandbox::{self, kernel};
+use super::usage::Family;
 use super::{Launch, Leftovers, SpawnError, Status, program};
 use crate::platform;
 
@@ -38,6 +39,7 @@ impl Prepared {
         let program = program::locate(launch)?;
         let built = launch.sandbox.as_ref().map(|wanted| {
             let temporary = PathBuf::from(platform::temporary(&launch.env));
+            let temporary = sandbox::Temporary::Common(temporary);
             let cwd = launch.cwd.clone();
             sandbox::build(wanted, kernel::kernel(), program.clone(), cwd, temporary)
         });
@@ -52,6 +54,7 @@ impl Prepared {
                 landlock: built.rules.landlock,
                 seccomp: built.rules.seccomp,
                 pid_namespace: built.pid_namespace,
+                own_temporary: false,
                 missing: built.missing,
             }),
         };
@@ -155,10 +158,10 @@ fn command(launch: &Launch, program: PathBuf, input: Stdio) -> Command {
     command
 }
 
-/// For each server: what it and each process below it holds in memory, and its time on processors.
-pub(super) fn taken(servers: &[u32]) -> Vec<Vec<(u64, Duration)>> {
+/// For each server: itself, what it and each process below it holds in memory, and its time on processors.
+pub(super) fn taken(servers: &[u32]) -> Vec<Family> {
     let Ok(mut system) = System::new() else {
-        return vec![Vec::new(); servers.len()];
+        return servers.iter().map(|_| Family::default()).collect();
     };
     let wanted = ProcessRefreshKind::nothing().with_memory().with_cpu();
     system.refresh_processes_specifics(ProcessesToUpdate::All, false, wanted);
@@ -181,7 +184,13 @@ pub(super) fn taken(servers: &[u32]) -> Vec<Vec<(u64, Duration)>> {
             })
             .collect()
     };
-    servers.iter().map(family).collect()
+    servers
+        .iter()
+        .map(|server| Family {
+            server: Some(*server),
+            taken: family(server),
+        })
+        .collect()
 }
 
 /// There are codes only.

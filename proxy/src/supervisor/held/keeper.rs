@@ -19,6 +19,8 @@ use tracing::warn;
 use super::cgroup::Groups;
 pub(super) use super::prepare::Prepared;
 use super::register::{self, Entry, Register};
+use super::scratch::{self, Scratch};
+use super::usage::Family;
 use super::{Launch, Leftovers, SpawnError, Status, descriptors, exec, keep, life, native, tree};
 use crate::lock::locked;
 
@@ -57,6 +59,8 @@ static ADOPTS: OnceLock<()> = OnceLock::new();
 
 pub(super) fn remember_in(state: &Path) -> io::Result<Leftovers> {
     let (register, leftovers) = Register::open(state)?;
+    // After the trees that used them.
+    scratch::settle(state)?;
     let _ = REGISTER.set(register);
     Ok(leftovers)
 }
@@ -85,13 +89,14 @@ pub(super) struct Hold {
     entry: Option<Entry>,
     /// When the keeper started.
     since: u64,
+    scratch: Option<Scratch>,
     ended: bool,
 }
 
 impl Hold {
     pub(super) fn start(
         launch: &Launch,
-        prepared: Prepared,
+        mut prepared: Prepared,
         input: Stdio,
     ) -> Result<Self, SpawnError> {
         let register = REGISTER.get().map(|register| (register, register::mark()));
@@ -112,6 +117,9 @@ impl Hold {
             keepers.insert(pid);
             (child, pid)
         };
+        if let Some(scratch) = &mut prepared.scratch {
+            scratch.keep();
+        }
         let since = pid_of(pid)
             .and_then(native::find)
             .map_or(0, |it| it.started);
@@ -123,6 +131,7 @@ impl Hold {
             groups: Some(prepared.groups),
             entry,
             since,
+            scratch: prepared.scratch,
             ended: false,
         })
     }
@@ -153,6 +162,7 @@ impl Hold {
             // Somebody killed the keeper itself; what it kept is this process's to end.
             warn!(%server, pid = self.pid, "The keeper was killed; ending what it kept.");
             self.end_session().await;
+            self.clear_up().await;
         }
         let status = match ended.map_or(Status::Unknown, Status::from) {
             Status::Signal(signal) if is_killed => Status::Keeper(signal),
@@ -199,6 +209,14 @@ impl Hold {
     fn keeper_id(&self) -> Option<Pid> {
         // None once it was waited for: the number may be somebody else's by then.
         self.child.id().and_then(pid_of)
+    }
+
+    /// What a keeper that was killed no longer removes.
+    async fn clear_up(&mut self) {
+        if let Some(scratch) = self.scratch.take() {
+            let removing = tokio::task::spawn_blocking(move || scratch::remove(scratch.path()));
+            let _ = removing.await;
+        }
     }
 
     /// What is left of a keeper's family is known by its session, by its mark if it has one, and, where
@@ -254,6 +272,10 @@ fn keeper(launch: &Launch, prepared: &Prepared, mark: Option<&str>) -> Command {
         .args(launch.command.iter().skip(1))
         .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .envs(prepared.scratch.iter().flat_map(|scratch| {
+            let folder = scratch.path();
+            scratch::VARIABLES.map(|variable| (variable, folder))
+        }))
         .envs(mark.map(|mark| (register::MARK, mark)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -296,12 +318,35 @@ async fn end_all(find: impl Fn() -> Vec<tree::Kin>) {
     }
 }
 
-/// For each keeper: what each process below it holds in memory, and its time on processors.
-pub(super) fn taken(keepers: &[u32]) -> Vec<Vec<(u64, Duration)>> {
+/// For each keeper: its server's process, what each process below it holds in memory, and its time on
+/// processors.
+pub(super) fn taken(keepers: &[u32]) -> Vec<Family> {
     let roots: Vec<Option<Pid>> = keepers.iter().map(|pid| pid_of(*pid)).collect();
     let ids = |family: Vec<tree::Kin>| family.iter().map(|kin| kin.pid).collect::<Vec<_>>();
-    let families = tree::families(&roots).into_iter().map(ids);
-    families.map(|family| native::taken(&family)).collect()
+    let families = tree::families(&roots).into_iter().zip(keepers);
+    families
+        .map(|(family, keeper)| {
+            let server = server_of(&family, *keeper);
+            let taken = native::taken(&ids(family));
+            Family { server, taken }
+        })
+        .collect()
+}
+
+/// The keeper's first child: whatever else is below it was adopted later. In a process namespace the
+/// shim stays in between.
+fn server_of(family: &[tree::Kin], keeper: u32) -> Option<u32> {
+    let first_below = |pid: u32| {
+        let below = family
+            .iter()
+            .filter(|kin| u32::try_from(kin.parent) == Ok(pid));
+        let first = below.min_by_key(|kin| (kin.started, kin.pid.as_raw_nonzero()))?;
+        u32::try_from(first.pid.as_raw_nonzero().get()).ok()
+    };
+    let first = first_below(keeper)?;
+    let line = std::fs::read(format!("/proc/{first}/cmdline")).unwrap_or_default();
+    let is_shim = line.split(|byte| *byte == 0).nth(1) == Some(exec::VERB.as_bytes());
+    Some(first_below(first).filter(|_| is_shim).unwrap_or(first))
 }
 
 /// The keeper hands a signal on the way a shell does, as 128 + its number.
