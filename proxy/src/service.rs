@@ -173,7 +173,7 @@ fn status(readiness: &Readiness) -> String {
     let down: Vec<&str> = readiness
         .servers
         .iter()
-        .filter(|server| word(server.state) == "down")
+        .filter(|server| matches!(word(server.state), "down" | "held back"))
         .map(|server| server.name.as_str())
         .collect();
     let head = if readiness.ready {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_names_what_is_down() {
+    fn the_status_names_what_is_down_or_held_back() {
         let server = |name: &str, state| ServerState {
             name: name.to_owned(),
             state,
@@ -306,7 +306,7 @@ mod tests {
         };
         assert_eq!(
             status(&readiness),
-            "Serving; servers: 1 up, 1 idle, 1 held back, 1 down (b)"
+            "Serving; servers: 1 up, 1 idle, 1 held back, 1 down (b, d)"
         );
         readiness.draining = true;
         assert_eq!(status(&readiness), "Draining");

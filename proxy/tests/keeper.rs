@@ -246,7 +246,10 @@ async fn a_killed_keeper_takes_its_family_along() {
         start_family(&mark, r#"sh -c "sleep 999 & wait" & echo up; wait"#).await;
     let keeper = Pid::from_raw(process.pid().try_into().expect("a pid")).expect("a pid");
     kill_process(keeper, Signal::KILL).expect("killed");
-    assert_eq!(process.wait().await.to_string(), "signal 9 (KILL)");
+    assert_eq!(
+        process.wait().await.to_string(),
+        "its keeper was ended by signal 9 (KILL)"
+    );
     assert!(
         mark.comes_to(0, Duration::from_secs(1)),
         "left: {:?}",

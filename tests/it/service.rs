@@ -68,7 +68,7 @@ async fn a_manager_hears_of_start_reload_state_and_end() {
         .await;
     assert_eq!(manager.hears("READY=1").await, "READY=1");
     let status = manager
-        .hears("STATUS=Serving; servers: 1 up, 1 down (gone)")
+        .hears("STATUS=Serving; servers: 1 up, 1 held back (gone)")
         .await;
     assert_eq!(status.lines().count(), 1, "{status}");
     let family = descendants(gate.pid());
