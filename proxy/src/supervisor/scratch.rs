@@ -6,11 +6,12 @@
 //! is in use is locked, and the kernel lets the lock go with the process. Whether a server gets one is
 //! decided elsewhere.
 
-use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use data_encoding::HEXLOWER;
 
 use crate::platform::DirBuilderExt as _;
 
@@ -116,11 +117,7 @@ fn clear(base: &Path) -> io::Result<()> {
 }
 
 fn name<const BYTES: usize>() -> String {
-    let mut text = String::new();
-    for byte in crate::random::bytes::<BYTES>() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    HEXLOWER.encode(&crate::random::bytes::<BYTES>())
 }
 
 #[cfg(test)]
