@@ -102,6 +102,18 @@ async fn every_way_to_end_leaves_nobody() {
         line.map(drop)
     })
     .await;
+    // It is started again and again; what was given up is gone each time.
+    let given_up: Vec<u32> = marked(&mark).iter().map(|it| it.pid).collect();
+    until(
+        "those that were given up to be gone",
+        seconds(9),
+        async || {
+            let left = marked(&mark).into_iter().map(|it| it.pid);
+            (!left.into_iter().any(|pid| given_up.contains(&pid))).then_some(())
+        },
+    )
+    .await;
+    gate.stop().await;
     nobody(&mark, 9).await;
 }
 

@@ -5,6 +5,7 @@
 
 use std::process::Stdio;
 
+use chillgate_tests::http::get;
 use chillgate_tests::process::{command, dual_server, free_port, root};
 use chillgate_tests::script::{
     Endpoint, SDKS, Script, Sdk, fast_server, interop, loopback, npm_server, python, uvx,
@@ -13,6 +14,7 @@ use chillgate_tests::script::{
 use chillgate_tests::server::toml_list;
 use chillgate_tests::wait::seconds;
 use chillgate_tests::{Gate, until};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 /// server-everything over stdio, as a command.
@@ -119,6 +121,14 @@ async fn wrapped(sdk: Sdk) {
 
 async fn merged(sdk: Sdk) {
     let gate = Gate::with(&four()).start().await;
+    // A list waits five seconds for a server; four that start at once may take longer.
+    until("its servers", seconds(60), async || {
+        let answer: Value =
+            serde_json::from_str(&get(gate.health(), "/readyz").await.text()).unwrap();
+        let servers = answer["servers"].as_array().unwrap();
+        servers.iter().all(|it| it["state"] == "up").then_some(())
+    })
+    .await;
     let url = Endpoint::Url(gate.url("/mcp"));
     let folder = gate.folder().display().to_string();
     all_of_mcp(
