@@ -113,7 +113,7 @@ impl One {
                 pause = SOON;
             }
             let Some(server) = self.server.upgrade() else {
-                return;
+                return self.forget(&fixtures);
             };
             server.warm().await;
             if !matches!(server.state(), State::Broken(_) | State::Looping(_)) {
@@ -143,11 +143,16 @@ impl One {
         }
         // That nothing has changed in this moment says nothing.
         if !is_known {
-            for check in fixtures.incidents.void(&self.name) {
-                fixtures.metrics.preflight(&self.name, check, 0);
-            }
+            self.forget(fixtures);
         }
         false
+    }
+
+    /// What was found is void; also what a look found that ended after the server was taken out.
+    fn forget(&self, fixtures: &Fixtures) {
+        for check in fixtures.incidents.void(&self.name) {
+            fixtures.metrics.preflight(&self.name, check, 0);
+        }
     }
 
     /// Looks again until what keeps the server from starting is gone. False where there is nothing to
@@ -161,6 +166,7 @@ impl One {
             }
             pause = (pause * 2).min(SELDOM);
             let Some(server) = self.server.upgrade() else {
+                self.forget(fixtures);
                 return false;
             };
             // A call has started it.
