@@ -3,23 +3,12 @@
 //! It stands apart from the argument types' own tests because exit codes, and what goes to which
 //! stream, are only seen from outside.
 
-use std::process::{Output, Stdio};
-
-use chillgate_tests::gate::bare;
-use chillgate_tests::wait::{seconds, within};
+use chillgate_tests::gate::{bare, ended};
 
 async fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = bare();
-    command.args(args).stdin(Stdio::null());
-    let output: Output = within(&args.join(" "), seconds(10), command.output())
-        .await
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    command.args(args);
+    ended(command, 10).await
 }
 
 const SMALL: &str = "[server.a]\ncommand = [\"true\"]\n\
@@ -132,17 +121,8 @@ async fn incidents(args: &[&str], state: &std::path::Path) -> (Option<i32>, Stri
     command
         .arg("incidents")
         .args(args)
-        .env("XDG_STATE_HOME", state)
-        .stdin(Stdio::null());
-    let output = within("the list", seconds(10), command.output())
-        .await
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+        .env("XDG_STATE_HOME", state);
+    ended(command, 10).await
 }
 
 #[tokio::test]

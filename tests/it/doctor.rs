@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 
-use chillgate_tests::gate::bare;
+use chillgate_tests::gate::{bare, ended};
 use chillgate_tests::process::{command, free_port, mark, marked};
 use chillgate_tests::wait::{seconds, until, within};
 use chillgate_tests::{Gate, Mock};
@@ -40,17 +40,8 @@ async fn at(file: &Path, more: &[&str], state: &Path) -> (Option<i32>, String, S
         .args(["doctor", "--config"])
         .arg(file)
         .args(more)
-        .env("XDG_STATE_HOME", state)
-        .stdin(Stdio::null());
-    let output = within("the doctor", seconds(40), command.output())
-        .await
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+        .env("XDG_STATE_HOME", state);
+    ended(command, 40).await
 }
 
 /// The same for programs.

@@ -262,8 +262,8 @@ async fn an_agents_process_ends_with_its_last_session_and_not_before() {
     assert!(!marked(&mark).is_empty());
 }
 
-#[tokio::test]
-async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts() {
+/// A gate that remembers, with a process for each agent that has a token; alice has one.
+async fn remembering() -> (Gate, tempfile::TempDir) {
     let state = tempfile::tempdir().unwrap();
     let table = mock("a")
         .table("isolation = \"agent\"\nagent-env = { TOKEN = \"file:@DIR@/{agent}.token\" }");
@@ -272,6 +272,12 @@ async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts()
         .file("alice.token", "of-alice\n")
         .start()
         .await;
+    (gate, state)
+}
+
+#[tokio::test]
+async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts() {
+    let (gate, state) = remembering().await;
     let mallory = agent(&gate, "mallory").await;
     mallory.call("pid", json!({})).await.answer();
     let alice = agent(&gate, "alice").await;
@@ -305,14 +311,7 @@ async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts()
 
 #[tokio::test]
 async fn a_name_that_is_refused_is_no_failure_of_the_server() {
-    let state = tempfile::tempdir().unwrap();
-    let table = mock("a")
-        .table("isolation = \"agent\"\nagent-env = { TOKEN = \"file:@DIR@/{agent}.token\" }");
-    let gate = incidents::gate(&table, state.path())
-        .top("[identity]\nheader = \"x-agent-id\"\n")
-        .file("alice.token", "of-alice\n")
-        .start()
-        .await;
+    let (gate, state) = remembering().await;
     for number in 0..20 {
         let sly = agent(&gate, &format!("../{number}")).await;
         let reply = sly.call("env", json!({})).await;

@@ -332,6 +332,26 @@ pub fn bare() -> Command {
     command
 }
 
+/// Runs a verb to its end, which takes at most so many seconds: code, output, errors.
+///
+/// # Panics
+/// When it takes longer, or says what is no UTF-8.
+pub async fn ended(mut command: Command, limit: u64) -> (Option<i32>, String, String) {
+    command.stdin(Stdio::null());
+    let output = within(
+        "the verb's end",
+        Duration::from_secs(limit),
+        command.output(),
+    );
+    let output = output.await.expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
 fn collect(from: impl AsyncRead + Send + Unpin + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
