@@ -21,7 +21,7 @@ pub mod span;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use call::{Call, Completion, Context, Levels, Outcome};
+pub use call::{Call, Completion, Context, Grants, Levels, Outcome};
 pub use chain::{Chain, ExplainLine, Waiting};
 pub use clock::Clock;
 pub use fields::{Fields, Mistake, Wrong};

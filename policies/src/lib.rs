@@ -13,6 +13,7 @@ pub mod concurrency;
 pub mod engine;
 pub mod presets;
 pub mod quota;
+pub mod scope;
 pub mod timeout;
 
 use engine::kind::Kind;
@@ -22,6 +23,7 @@ use engine::kind::Kind;
 pub static KINDS: &[Kind] = &[
     audit::KIND,
     access::KIND,
+    scope::KIND,
     quota::KIND,
     boss_alert::KIND,
     concurrency::KIND,

@@ -258,6 +258,12 @@ pub struct ExplainArgs {
     /// Who calls [default: anonymous].
     #[arg(long, value_name = "AGENT")]
     pub agent: Option<String>,
+    /// A group of the agent, as its token would say; more than one may be given.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// A scope of its token; more than one may be given.
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Vec<String>,
     /// The server that is called [default: the only one, or the tool's].
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,

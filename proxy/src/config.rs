@@ -10,8 +10,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 mod child;
 mod confine;
@@ -19,6 +17,7 @@ mod cross;
 mod doubts;
 pub mod endpoint;
 pub(crate) mod hint;
+pub mod identity;
 pub mod load;
 pub mod remedy;
 pub mod report;
@@ -33,6 +32,7 @@ pub(crate) mod userinfo;
 pub use child::{CommandServer, Isolation, POOL, Probe};
 pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
 use endpoint::Endpoint;
+pub use identity::{ApiKeys, Identity, agent_name, key_hash};
 use remedy::Remedy;
 use runbook::Runbook;
 use secret::SecretText;
@@ -263,72 +263,6 @@ pub struct Tls {
 pub struct Health {
     /// `127.0.0.1:9901`; in a pod `0.0.0.0:9901`.
     pub listen: SocketAddr,
-}
-
-/// Who the agent is: key, header, static, else `anonymous`, in this order.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Identity {
-    /// A header that names the agent. Only behind something that sets it itself.
-    pub header: Option<String>,
-    /// Agent to `sha256:…` of its key, or `"file:PATH"` of a TOML file with such lines.
-    pub api_keys: Option<ApiKeys>,
-    /// Everybody is this agent. `${NAME}` takes an environment variable.
-    #[serde(rename = "static")]
-    pub fixed: Option<String>,
-}
-
-/// API keys in the config or in a file of their own.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ApiKeys {
-    /// `{ agent-a = "sha256:…" }`.
-    Inline(BTreeMap<String, String>),
-    /// `"file:/etc/chillgate/keys.toml"`.
-    File(String),
-}
-
-/// Whether a text can be an agent's name, which appears in logs, metrics and headers: 1 to 128
-/// bytes, no control character, no space at either end.
-pub fn agent_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name.trim() == name
-        && !name
-            .chars()
-            .any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}')
-}
-
-/// The 32 bytes of `sha256:` and 64 hexadecimal digits.
-pub fn key_hash(text: &str) -> Option<[u8; 32]> {
-    let digits = text.strip_prefix("sha256:")?.as_bytes();
-    let mut hash = [0; 32];
-    let nibble = |digit: &u8| char::from(*digit).to_digit(16).map(|value| value as u8);
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if pairs.len() != hash.len() || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
-        *byte = nibble(high)? << 4 | nibble(low)?;
-    }
-    Some(hash)
-}
-
-impl<'de> Deserialize<'de> for ApiKeys {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = ApiKeys;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table of agents or a \"file:…\"")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ApiKeys, E> {
-                Ok(ApiKeys::File(text.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ApiKeys, A::Error> {
-                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(ApiKeys::Inline)
-            }
-        }
-        from.deserialize_any(Keys)
-    }
 }
 
 /// One server behind the gate: exactly one of `builtin`, `command`, `url`.

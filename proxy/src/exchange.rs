@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chillgate_policies::engine::{Deadline, Waiting};
+use chillgate_policies::engine::{Deadline, Grants, Waiting};
 use chillgate_wire::{Envelope, Era, Id, json, message};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
@@ -167,6 +167,8 @@ pub struct Exchange {
     pub host_id: Id,
     /// Who asks.
     pub session: Arc<Session>,
+    /// What the credential of this one request says of its agent.
+    pub grants: Arc<Grants>,
     /// Where its own notifications and server requests wait for the front. Unused on stdio.
     pub mailbox: Mailbox,
     /// What servers have asked that its host hears as its outcome.
@@ -201,13 +203,20 @@ struct Hold {
 }
 
 impl Exchange {
-    /// A request with this id has arrived; at most `outbox` messages may wait for its host.
-    pub fn new(host_id: Id, session: Arc<Session>, outbox: usize) -> Arc<Self> {
+    /// A request with this id has arrived from somebody with these grants; at most `outbox` messages
+    /// may wait for its host.
+    pub fn new(
+        host_id: Id,
+        session: Arc<Session>,
+        grants: Arc<Grants>,
+        outbox: usize,
+    ) -> Arc<Self> {
         let id = session.number(&host_id);
         Arc::new(Self {
             id,
             host_id,
             session,
+            grants,
             mailbox: Mailbox::new(outbox),
             inputs: Inputs::default(),
             began: Instant::now(),

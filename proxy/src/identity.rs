@@ -1,20 +1,28 @@
-//! Who the agent is: key, header, static, else anonymous, in this order.
+//! Who the agent is: token or key, header, static, else anonymous, in this order.
 //!
 //! A credential that is presented but wrong is refused, never passed over for the next source.
-//! No identity means the agent `anonymous`, never somebody else. Only this file reads credentials;
+//! No identity means the agent `anonymous`, never somebody else. Only these rooms read credentials;
 //! they travel no further.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use data_encoding::HEXLOWER_PERMISSIVE;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, header};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
+use crate::config::Identity;
 use crate::config::secret::expand;
-use crate::config::{ApiKeys, Identity};
+
+mod denied;
+mod jwt;
+mod keys;
+mod metadata;
+mod principal;
+
+pub use denied::Denied;
+use jwt::Issuers;
+use keys::Keys;
+pub use metadata::WELL_KNOWN;
+pub use principal::{Principal, nothing};
 
 /// The agent that nobody has named.
 pub const ANONYMOUS: &str = "anonymous";
@@ -25,46 +33,28 @@ const NAME: usize = 128;
 /// Tells agents apart.
 #[derive(Debug)]
 pub struct Identities {
-    keys: Vec<Key>,
+    issuers: Issuers,
+    keys: Keys,
     header: Option<HeaderName>,
-    fixed: Option<Arc<str>>,
-    anonymous: Arc<str>,
+    fixed: Option<Principal>,
+    anonymous: Principal,
+    /// Where hosts say chillgate is, and what they ask for at first.
+    resource: Option<String>,
+    scopes: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Key {
-    agent: Arc<str>,
-    hash: [u8; 32],
-}
-
-/// Why a request has no identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// A key that nobody has.
-    #[error("the key in `Authorization` is not known; make one with `chillgate key AGENT`")]
-    UnknownKey,
-    /// `Authorization` holds something else, or is there twice.
-    #[error("send the key as one header `Authorization: Bearer KEY`")]
-    Malformed,
-    /// Keys are configured and none was presented.
-    #[error("this endpoint needs a key: send `Authorization: Bearer KEY`")]
-    Missing,
-    /// The identity header is there twice, empty, too long or no visible ASCII.
-    #[error("the identity header must be there once, with 1 to 128 visible ASCII characters")]
-    Header,
+/// Who somebody is: most are known at once.
+pub enum Found {
+    /// Settled.
+    Now(Result<Principal, Denied>),
+    /// An issuer has to be asked.
+    Later(BoxFuture<'static, Result<Principal, Denied>>),
 }
 
 impl Identities {
-    /// Reads what is configured; keys in a file are read now.
-    pub fn new(config: &Identity) -> Result<Self, String> {
-        let keys = match &config.api_keys {
-            None => Vec::new(),
-            Some(ApiKeys::Inline(keys)) => parse_keys(keys)?,
-            Some(ApiKeys::File(source)) => {
-                let path = source.strip_prefix("file:").unwrap_or(source);
-                parse_keys(&read_keys(Path::new(path))?)?
-            }
-        };
+    /// Reads what is configured; keys in a file are read now. What `previous` knows of issuers is
+    /// kept.
+    pub fn new(config: &Identity, previous: Option<&Self>) -> Result<Self, String> {
         let header = match &config.header {
             None => None,
             Some(name) => Some(
@@ -76,54 +66,74 @@ impl Identities {
             None => None,
             Some(text) => {
                 let name = expand(text).map_err(|error| format!("identity.static: {error}"))?;
-                Some(Arc::from(name))
+                Some(Principal::named(Arc::from(name)))
             }
         };
+        let issuers = Issuers::new(config, previous.map(|previous| &previous.issuers));
         Ok(Self {
-            keys,
+            issuers: issuers.map_err(|cause| format!("identity.jwt: {cause}"))?,
+            keys: Keys::new(config.api_keys.as_ref())?,
             header,
             fixed,
-            anonymous: Arc::from(ANONYMOUS),
+            anonymous: Principal::named(Arc::from(ANONYMOUS)),
+            resource: config.resource.clone(),
+            scopes: config.scopes.clone(),
         })
     }
 
-    /// Who sends these headers.
-    pub fn of(&self, headers: &HeaderMap) -> Result<Arc<str>, Denied> {
-        if !self.keys.is_empty()
-            && let Some(key) = bearer(headers)?
-        {
-            return self.owner(key).ok_or(Denied::UnknownKey);
+    /// Asks for whatever else has to be asked for, so that no host waits for it.
+    pub fn warm(&self) {
+        self.issuers.warm();
+    }
+
+    /// Who sends these headers; `resource` is the address that they were sent to.
+    pub fn of(&self, headers: &HeaderMap, resource: impl FnOnce() -> String) -> Found {
+        let asks = !self.keys.is_empty() || !self.issuers.is_empty();
+        if asks {
+            match bearer(headers) {
+                Ok(Some(credential)) => return self.judge(credential, resource),
+                Ok(None) => {}
+                Err(denied) => return Found::Now(Err(denied)),
+            }
         }
         if let Some(name) = &self.header
             && headers.contains_key(name)
         {
-            return named(headers, name).ok_or(Denied::Header);
+            let named = named(headers, name).ok_or(Denied::Header);
+            return Found::Now(named.map(Principal::named));
         }
-        if let Some(fixed) = &self.fixed {
-            return Ok(fixed.clone());
-        }
-        if self.keys.is_empty() {
-            Ok(self.anonymous.clone())
-        } else {
-            Err(Denied::Missing)
-        }
+        Found::Now(match &self.fixed {
+            Some(fixed) => Ok(fixed.clone()),
+            None if asks => Err(Denied::Missing),
+            None => Ok(self.anonymous.clone()),
+        })
     }
 
     /// Who is at the other end of standard input.
-    pub fn of_stdio(&self) -> Arc<str> {
-        self.fixed.clone().unwrap_or_else(|| self.anonymous.clone())
+    pub fn of_stdio(&self) -> Principal {
+        self.fixed.as_ref().unwrap_or(&self.anonymous).clone()
     }
 
-    /// Compares with every key, so that the time taken says nothing about any.
-    fn owner(&self, presented: &[u8]) -> Option<Arc<str>> {
-        let presented: [u8; 32] = Sha256::digest(presented).into();
-        let mut owner = None;
-        for key in &self.keys {
-            if bool::from(key.hash.ct_eq(&presented)) {
-                owner = Some(&key.agent);
-            }
+    /// A key has no dots; a signed token has two (RFC 7515, section 7.1).
+    fn judge(&self, credential: &[u8], resource: impl FnOnce() -> String) -> Found {
+        let is_token = credential.split(|byte| *byte == b'.').count() == 3;
+        if is_token && !self.issuers.is_empty() {
+            let Ok(token) = std::str::from_utf8(credential) else {
+                return Found::Now(Err(Denied::Malformed));
+            };
+            let by_address = self.issuers.by_address();
+            let resource = if by_address {
+                resource()
+            } else {
+                String::new()
+            };
+            return self.issuers.of(token, &resource);
         }
-        owner.cloned()
+        Found::Now(self.keys.owner(credential).ok_or(if self.keys.is_empty() {
+            Denied::Token("it is no signed token of three parts")
+        } else {
+            Denied::UnknownKey
+        }))
     }
 }
 
@@ -154,61 +164,19 @@ fn named(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
     legal.then(|| Arc::from(value))
 }
 
-fn read_keys(path: &Path) -> Result<BTreeMap<String, String>, String> {
-    let fail =
-        |error: &dyn std::fmt::Display| format!("identity.api-keys: {}: {error}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
-    let document: toml_edit::DocumentMut = text.parse().map_err(|error| fail(&error))?;
-    let entries = document.iter().map(|(agent, hash)| match hash.as_str() {
-        Some(hash) => Ok((agent.to_owned(), hash.to_owned())),
-        None => Err(fail(&format!("`{agent}` must be a string `sha256:…`"))),
-    });
-    entries.collect()
-}
-
-fn parse_keys(keys: &BTreeMap<String, String>) -> Result<Vec<Key>, String> {
-    let parse = |(agent, text): (&String, &String)| {
-        let hash = text
-            .strip_prefix("sha256:")
-            .and_then(parse_hash)
-            .ok_or_else(|| {
-                format!(
-                    "the key of `{agent}` must be \"sha256:\" and 64 hexadecimal digits; \
-                 `chillgate key {agent}` prints one"
-                )
-            })?;
-        Ok(Key {
-            agent: Arc::from(agent.as_str()),
-            hash,
-        })
-    };
-    let keys = keys
-        .iter()
-        .map(parse)
-        .collect::<Result<Vec<Key>, String>>()?;
-    for (at, key) in keys.iter().enumerate() {
-        if let Some(twin) = keys[..at].iter().find(|twin| twin.hash == key.hash) {
-            let (one, other) = (&twin.agent, &key.agent);
-            return Err(format!(
-                "`{one}` and `{other}` have the same key: a key names one agent"
-            ));
-        }
-    }
-    Ok(keys)
-}
-
-fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    let hash = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
-    hash.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use data_encoding::HEXLOWER;
+    use sha2::{Digest, Sha256};
+
     use super::*;
+    use crate::config::ApiKeys;
 
     fn hash(key: &str) -> String {
         let digest = Sha256::digest(key.as_bytes());
-        format!("sha256:{}", HEXLOWER_PERMISSIVE.encode(&digest))
+        format!("sha256:{}", HEXLOWER.encode(&digest))
     }
 
     fn identities(header: Option<&str>, fixed: Option<&str>, keyed: bool) -> Identities {
@@ -216,12 +184,13 @@ mod tests {
             ("a".to_owned(), hash("cg_a")),
             ("b".to_owned(), hash("cg_b")),
         ]);
-        Identities::new(&Identity {
+        let config = Identity {
             header: header.map(str::to_owned),
             api_keys: keyed.then_some(ApiKeys::Inline(keys)),
             fixed: fixed.map(str::to_owned),
-        })
-        .expect("a good configuration")
+            ..Identity::default()
+        };
+        Identities::new(&config, None).expect("a good configuration")
     }
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -235,10 +204,17 @@ mod tests {
         headers
     }
 
+    fn of(who: &Identities, headers: &HeaderMap) -> Result<String, Denied> {
+        match who.of(headers, String::new) {
+            Found::Now(who) => who.map(|who| who.agent.to_string()),
+            Found::Later(_) => panic!("no issuer has to be asked"),
+        }
+    }
+
     #[test]
     fn a_key_names_its_agent_and_a_wrong_one_nobody() {
         let who = identities(Some("x-agent-id"), Some("fixed"), true);
-        let of = |pairs: &[(&str, &str)]| who.of(&headers(pairs)).map(|name| name.to_string());
+        let of = |pairs: &[(&str, &str)]| of(&who, &headers(pairs));
         assert_eq!(of(&[("authorization", "Bearer cg_a")]), Ok("a".into()));
         assert_eq!(of(&[("authorization", "bearer  cg_b")]), Ok("b".into()));
         // Presented but wrong never falls through to the header or the static agent.
@@ -260,18 +236,18 @@ mod tests {
     #[test]
     fn nobody_is_anonymous_unless_keys_are_asked_for() {
         assert_eq!(
-            identities(None, None, false).of(&headers(&[])).as_deref(),
-            Ok(ANONYMOUS)
+            of(&identities(None, None, false), &headers(&[])),
+            Ok(ANONYMOUS.into())
         );
         assert_eq!(
-            identities(None, None, true).of(&headers(&[])),
+            of(&identities(None, None, true), &headers(&[])),
             Err(Denied::Missing)
         );
         // The header counts only where it is configured.
         let spoofed = headers(&[("x-agent-id", "a")]);
         assert_eq!(
-            identities(None, None, false).of(&spoofed).as_deref(),
-            Ok(ANONYMOUS)
+            of(&identities(None, None, false), &spoofed),
+            Ok(ANONYMOUS.into())
         );
     }
 
@@ -282,10 +258,10 @@ mod tests {
             vec![("x-agent-id", "")],
             vec![("x-agent-id", "a"), ("x-agent-id", "b")],
         ] {
-            assert_eq!(who.of(&headers(&bad)), Err(Denied::Header), "{bad:?}");
+            assert_eq!(of(&who, &headers(&bad)), Err(Denied::Header), "{bad:?}");
         }
         assert_eq!(
-            who.of(&headers(&[("x-agent-id", &"a".repeat(129))])),
+            of(&who, &headers(&[("x-agent-id", &"a".repeat(129))])),
             Err(Denied::Header)
         );
     }

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod breaks;
 pub mod budget;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod drain;

@@ -485,6 +485,7 @@ fn call_of(
     let session = &exchange.session;
     Call {
         agent: session.agent.name.clone(),
+        grants: exchange.grants.clone(),
         server,
         method: inbound.method,
         target,

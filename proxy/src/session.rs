@@ -18,6 +18,7 @@ use data_encoding::HEXLOWER;
 use crate::config::{Limits, Prefix};
 use crate::era::server;
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
+use crate::identity::Principal;
 use crate::line::Line;
 use crate::lock::locked;
 use crate::map::Map;
@@ -152,7 +153,7 @@ pub struct Standing {
 impl Standing {
     fn of(opening: &Opening) -> Self {
         Self {
-            agent: opening.agent.clone(),
+            agent: opening.who.agent.clone(),
             scope: opening.scope.clone(),
             transport: opening.transport,
             greeting: opening.greeting.clone(),
@@ -164,7 +165,7 @@ impl Standing {
 #[derive(Debug)]
 pub struct Opening {
     /// Who asks.
-    pub agent: Arc<str>,
+    pub who: Principal,
     /// What it wants to talk to.
     pub scope: Scope,
     /// The `params` of its `initialize`.
@@ -183,7 +184,8 @@ impl Opening {
     /// Its `initialize` as policies see it, for the record of one that is refused.
     pub(crate) fn call(&self) -> Call {
         Call {
-            agent: self.agent.clone(),
+            agent: self.who.agent.clone(),
+            grants: self.who.grants.clone(),
             server: Arc::from("*"),
             method: Arc::from("initialize"),
             target: None,

@@ -97,8 +97,11 @@ impl Snapshot {
     ) -> Result<Self, Unfit> {
         let chain = Chain::build(&config.policy, &fixtures.services).map_err(Unfit::Policies)?;
         let chain = Arc::new(chain);
-        let identities = Identities::new(&config.identity)
-            .map_err(|cause| Unfit::Other(vec!["identity".into()], cause))?;
+        let identities = Identities::new(
+            &config.identity,
+            previous.map(|previous| &previous.identities),
+        )
+        .map_err(|cause| Unfit::Other(vec!["identity".into()], cause))?;
         let wire = WireLimits {
             message: config.limits.message,
             depth: config.limits.depth,

@@ -68,6 +68,7 @@ mod schemas;
 mod server_requests;
 mod service;
 mod tls;
+mod tokens;
 mod tree;
 mod two_readings;
 mod versions;

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod gate;
 pub mod host;
 pub mod http;
+pub mod issuer;
 pub mod judge;
 pub mod lenient;
 pub mod modern;
@@ -24,6 +25,7 @@ pub mod wait;
 
 pub use gate::Gate;
 pub use host::{Host, Reply};
+pub use issuer::Issuer;
 pub use pipe::PipeHost;
 pub use recorder::Recorder;
 pub use server::Mock;

@@ -14,6 +14,8 @@ use serde::Serialize;
 pub struct Call {
     /// Who asks: a verified identity, or `anonymous`.
     pub agent: Arc<str>,
+    /// What else the credential of this one request says of the agent.
+    pub grants: Arc<Grants>,
     /// The server it is for, or `*` when the gate answers for all of them.
     pub server: Arc<str>,
     /// MCP method, e.g. `tools/call`.
@@ -28,6 +30,15 @@ pub struct Call {
     pub bytes_in: u64,
     /// Where it came from.
     pub context: Arc<Context>,
+}
+
+/// What a credential says besides a name; empty for one that says nothing more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Teams, roles: whatever the issuer calls a group.
+    pub groups: Vec<Box<str>>,
+    /// OAuth scopes, with those that the configuration says they imply.
+    pub scopes: Vec<Box<str>>,
 }
 
 /// What is known about the connection a call came over; shared by all calls of a session.

@@ -112,9 +112,7 @@ impl Chain {
 
     fn new(mut links: Vec<Link>, clock: Arc<dyn Clock>) -> Self {
         links.sort_by_key(|link| link.stage);
-        let screens = links
-            .iter()
-            .any(|link| link.stage == Stage::Access && link.mode == Mode::Enforce);
+        let screens = links.iter().any(Link::screens);
         Self {
             links,
             clock,
@@ -165,14 +163,29 @@ impl Chain {
         pass.refused(None, rejection);
     }
 
-    /// Whether a list may show what `call` would call: the decision of the access policies, the
-    /// same that [`Chain::admit`] follows.
+    /// Whether a list may show what `call` would call: the decision of the access and scope
+    /// policies, the same that [`Chain::admit`] follows.
     pub fn visible(&self, call: &Call) -> bool {
         self.links
             .iter()
-            .take_while(|link| link.stage <= Stage::Access)
-            .filter(|link| link.stage == Stage::Access && link.mode == Mode::Enforce)
+            .take_while(|link| link.stage <= Stage::Scope)
+            .filter(|link| link.screens())
             .all(|link| !link.rule.matches(call) || link.policy.visible(call))
+    }
+
+    /// Every scope that this call needs, each once, in the order of the policies.
+    fn scopes(&self, call: &Call) -> Vec<Box<str>> {
+        let asking = self
+            .links
+            .iter()
+            .filter(|link| link.stage == Stage::Scope && link.screens() && link.rule.matches(call));
+        let mut all = Vec::new();
+        for scope in asking.flat_map(|link| link.policy.scopes()) {
+            if !all.contains(scope) {
+                all.push(scope.clone());
+            }
+        }
+        all
     }
 
     /// Whether any policy may hide something. If not, lists can pass as they are, byte by byte.
@@ -205,6 +218,11 @@ impl Chain {
 }
 
 impl Link {
+    /// Whether it decides what lists show.
+    fn screens(&self) -> bool {
+        matches!(self.stage, Stage::Access | Stage::Scope) && self.mode == Mode::Enforce
+    }
+
     fn describe(&self) -> ExplainLine {
         ExplainLine {
             name: self.name.to_string(),
@@ -311,6 +329,9 @@ impl Pass {
     /// Words a policy's refusal the way its table says and tells the others.
     fn rejected(&mut self, link: &Link, mut rejection: Rejection) -> Rejection {
         rejection.answer = link.answer;
+        if link.stage == Stage::Scope {
+            rejection.ask_for(&self.chain().scopes(self.call()));
+        }
         link.tally.decided("reject", rejection.reason);
         self.refused(Some(&link.policy), &rejection);
         rejection

@@ -122,6 +122,10 @@ impl Pass {
         applies
     }
 
+    pub(super) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         &self.chain.clock
     }

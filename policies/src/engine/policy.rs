@@ -26,10 +26,15 @@ pub trait Policy: fmt::Debug + Send + Sync {
         Verdict::Admit
     }
 
-    /// Whether a list may show what `call` would call. Asked of [`Stage::Access`] only; it must
-    /// agree with `on_request`, so that what is hidden is also refused.
+    /// Whether a list may show what `call` would call. Asked of the stages until [`Stage::Scope`]
+    /// only; it must agree with `on_request`, so that what is hidden is also refused.
     fn visible(&self, _call: &Call) -> bool {
         true
+    }
+
+    /// The scopes that its calls need. Asked of [`Stage::Scope`] only.
+    fn scopes(&self) -> &[Box<str>] {
+        &[]
     }
 
     /// The whole chain let the call pass. Called in chain order, before anything reaches a server.
@@ -57,6 +62,8 @@ pub enum Stage {
     Record,
     /// Who may do what; what it hides must cost nothing and reveal nothing.
     Access,
+    /// Whether the credential goes far enough; a better one may be had.
+    Scope,
     /// Is the request well-formed.
     Validate,
     /// Counting against a budget.
@@ -73,6 +80,7 @@ impl Stage {
         match self {
             Self::Record => "record",
             Self::Access => "access",
+            Self::Scope => "scope",
             Self::Validate => "validate",
             Self::Meter => "meter",
             Self::Shape => "shape",
@@ -180,6 +188,8 @@ pub struct Admitted {
 pub mod code {
     /// A budget is spent.
     pub const QUOTA: i64 = 42_900;
+    /// The credential lacks a scope.
+    pub const SCOPE: i64 = 40_302;
     /// Too many calls in flight.
     pub const CONCURRENCY: i64 = 42_901;
     /// The audit record could not be written.
@@ -230,6 +240,9 @@ pub struct Rejection {
     pub hidden: bool,
 }
 
+/// The member of a refusal's data that says which scopes are needed, as OAuth writes them.
+const SCOPES: &str = "scope";
+
 impl Rejection {
     /// A refusal with no data, shown as a JSON-RPC error.
     pub fn new(
@@ -250,6 +263,22 @@ impl Rejection {
             data: Vec::new(),
             hidden: false,
         }
+    }
+
+    /// Says which scopes the call needs, all at once, so that a caller asks its issuer once.
+    pub fn ask_for(&mut self, scopes: &[Box<str>]) {
+        let scopes = scopes.join(" ");
+        self.message = format!(
+            "insufficient scope: this needs {scopes}; come back with a token that has all of it"
+        )
+        .into();
+        self.data.push((SCOPES, scopes.into()));
+    }
+
+    /// All scopes that the call needs, with spaces between, where it was refused for lack of one.
+    pub fn scopes(&self) -> Option<&str> {
+        let found = self.data.iter().find(|(name, _)| *name == SCOPES);
+        found.and_then(|(_, scopes)| scopes.as_str())
     }
 
     /// The host left while `policy` held the call. Seen by policies only, never sent.

@@ -1,4 +1,4 @@
-//! `match = { agent, server, method, tool }`: which calls a policy is about.
+//! `match = { agent, group, scope, server, method, tool }`: which calls a policy is about.
 //!
 //! Globs are compiled once; the common ones (a literal, `*`, `name_*`) are plain comparisons. Names
 //! are compared byte by byte: no case folding, no normalisation, since servers do none either.
@@ -151,6 +151,8 @@ impl Names {
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     agent: Option<Vec<Pattern>>,
+    group: Option<Vec<Pattern>>,
+    scope: Option<Vec<Pattern>>,
     server: Option<Vec<Pattern>>,
     method: Option<Vec<Pattern>>,
     tool: Option<Names>,
@@ -162,6 +164,8 @@ impl Rule {
         let read = fields.table("match", |inner| {
             Some(Self {
                 agent: inner.patterns("agent"),
+                group: inner.patterns("group"),
+                scope: inner.patterns("scope"),
                 server: inner.patterns("server"),
                 method: inner.patterns("method"),
                 tool: inner.patterns("tool").map(Names::new),
@@ -170,7 +174,7 @@ impl Rule {
         read.unwrap_or_default()
     }
 
-    /// Whether the call is one of them. `tool` covers `tools/call` only; with `server` beside it a
+    /// Whether the call is one of them. `group` and `scope` cover who has any that fits. `tool` covers `tools/call` only; with `server` beside it a
     /// pattern is tried against the canonical name and the tool's own.
     pub fn matches(&self, call: &Call) -> bool {
         let any = |patterns: &Option<Vec<Pattern>>, name: &str| {
@@ -178,9 +182,14 @@ impl Rule {
                 .as_ref()
                 .is_none_or(|all| all.iter().any(|pattern| pattern.matches(name)))
         };
+        let any_of = |patterns: &Option<Vec<Pattern>>, names: &[Box<str>]| {
+            patterns.is_none() || names.iter().any(|name| any(patterns, name))
+        };
         any(&self.method, &call.method)
             && any(&self.server, &call.server)
             && any(&self.agent, &call.agent)
+            && any_of(&self.group, &call.grants.groups)
+            && any_of(&self.scope, &call.grants.scopes)
             && self.tool.as_ref().is_none_or(|names| {
                 call.tool().is_some_and(|tool| {
                     if self.server.is_some() {
@@ -197,6 +206,8 @@ impl Rule {
         let mut parts = Vec::new();
         for (name, patterns) in [
             ("agent", &self.agent),
+            ("group", &self.group),
+            ("scope", &self.scope),
             ("server", &self.server),
             ("method", &self.method),
         ] {
@@ -226,7 +237,7 @@ fn joined(patterns: &[Pattern]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::testing::call;
+    use crate::engine::testing::{call, granted};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -417,6 +428,32 @@ mod tests {
                 method,
                 (!target.is_empty()).then_some(target),
             );
+            assert_eq!(rule(&of).matches(&call), expected, "{of} on {call:?}");
+        }
+    }
+
+    #[test]
+    fn groups_and_scopes_cover_who_has_one_that_fits() {
+        for (of, groups, scopes, expected) in [
+            (
+                json!({"group": "team-*"}),
+                &["x", "team-a"][..],
+                &[][..],
+                true,
+            ),
+            (json!({"group": "team-*"}), &["x"], &["team-a"], false),
+            (json!({"group": "*"}), &[], &[], false),
+            (json!({"scope": "files:read"}), &[], &["files:read"], true),
+            (
+                json!({"scope": "files:read"}),
+                &[],
+                &["files:reader"],
+                false,
+            ),
+            (json!({"scope": ["a", "b"]}), &[], &["b"], true),
+            (json!({"scope": "a", "group": "g"}), &["g"], &["b"], false),
+        ] {
+            let call = granted(groups, scopes);
             assert_eq!(rule(&of).matches(&call), expected, "{of} on {call:?}");
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use serde_json::Value;
 
-use super::call::{Call, Context};
+use super::call::{Call, Context, Grants};
 use super::chain::Chain;
 use super::clock::ManualClock;
 use super::pass::Pass;
@@ -19,6 +19,7 @@ use super::services::Services;
 pub(crate) fn call(agent: &str, server: &str, method: &str, target: Option<&str>) -> Call {
     Call {
         agent: agent.into(),
+        grants: Arc::default(),
         server: server.into(),
         method: method.into(),
         target: target.map(Into::into),
@@ -30,6 +31,19 @@ pub(crate) fn call(agent: &str, server: &str, method: &str, target: Option<&str>
             era: "modern",
             ..Context::default()
         }),
+    }
+}
+
+/// A call of a tool by somebody with these groups and scopes.
+pub(crate) fn granted(groups: &[&str], scopes: &[&str]) -> Call {
+    let boxed = |texts: &[&str]| texts.iter().map(|text| Box::from(*text)).collect();
+    let grants = Grants {
+        groups: boxed(groups),
+        scopes: boxed(scopes),
+    };
+    Call {
+        grants: Arc::new(grants),
+        ..tool("write_file")
     }
 }
 

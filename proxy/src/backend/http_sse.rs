@@ -18,9 +18,9 @@ use tracing::debug;
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
 use crate::backend::reach::Reach;
-use crate::backend::streamable_http::connect::Http;
 use crate::backend::streamable_http::events::Events;
 use crate::backend::streamable_http::unwanted;
+use crate::client::Http;
 use crate::config::RemoteServer;
 use crate::line::Line;
 
@@ -40,7 +40,7 @@ impl HttpSse {
     /// A server as configured; nothing is connected yet.
     pub fn new(server: &RemoteServer) -> Result<Self, String> {
         Ok(Self {
-            http: Arc::new(Http::new(server)?),
+            http: Arc::new(Http::new(server.into())?),
             reach: Arc::new(Reach::new(server)),
         })
     }

@@ -24,9 +24,9 @@ use crate::backend::greeting::META_OF_THE_GATE;
 use crate::backend::pipe::{Audience, Pipe, Terms};
 use crate::backend::pipes::Opener;
 use crate::backend::reach::Reach;
-use crate::backend::streamable_http::connect::{Http, HttpError, Reply};
 use crate::backend::streamable_http::events::Events;
 use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak, refusal, unwanted};
+use crate::client::{Http, HttpError, Reply};
 use crate::config::RemoteServer;
 use crate::line::Line;
 use crate::lock::locked;
@@ -53,7 +53,7 @@ impl ModernHttp {
     /// A server as configured; nothing is connected yet.
     pub fn new(server: &RemoteServer) -> Result<Self, String> {
         Ok(Self {
-            http: Arc::new(Http::new(server)?),
+            http: Arc::new(Http::new(server.into())?),
             reach: Arc::new(Reach::of_probe(server)),
         })
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chillgate_wire::{Envelope, Era, message};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -21,6 +21,7 @@ use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Terms, waits_for_its_host};
 use crate::backend::reach::Reach;
 use crate::backend::{Attended, Backend, BackendError, Passage, State};
+use crate::client::{Http, HttpError};
 use crate::config::RemoteServer;
 use crate::era::server::{discovered, to_legacy};
 use crate::exchange::Exchange;
@@ -28,11 +29,9 @@ use crate::lock::locked;
 use crate::map::Map;
 use crate::session::{Scope, Session};
 
-pub mod connect;
 pub mod events;
 mod link;
 
-use connect::{Http, HttpError};
 use link::{CancelOnDrop, Link, Sent};
 
 /// `Mcp-Session-Id`, as HTTP/1.1 and HTTP/2 both accept it.
@@ -61,7 +60,7 @@ impl Remote {
     /// A server that nobody has called yet.
     pub fn new(server: &RemoteServer, terms: Terms, tasks: TaskTracker) -> Result<Self, String> {
         Ok(Self(Arc::new(Inner {
-            http: Http::new(server)?,
+            http: Http::new(server.into())?,
             reach: Reach::new(server),
             start_timeout: server.start_timeout,
             terms,
@@ -387,13 +386,3 @@ pub(super) fn unwanted(status: StatusCode) -> String {
          server"
     )
 }
-
-/// The `Accept` of every POST (MCP transports: both must be listed).
-pub(super) const ACCEPT_BOTH: HeaderValue =
-    HeaderValue::from_static("application/json, text/event-stream");
-/// The `Accept` of every GET.
-pub(super) const ACCEPT_EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// The `Content-Type` of every POST.
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// For the header map.
-pub(super) const CONTENT_TYPE: http::HeaderName = header::CONTENT_TYPE;

@@ -20,6 +20,7 @@ use super::{Attended, Backend, BackendError, ChildState, Passage, State};
 use crate::era::rounds;
 use crate::era::tasks::{self, Support};
 use crate::exchange::Exchange;
+use crate::identity::nothing;
 use crate::route::own;
 use crate::session::{Session, Task};
 
@@ -157,7 +158,7 @@ impl Tasking {
             session.tasks.begin(self.name(), id, exchange.clone());
             return self.see_through(exchange, id, &made).await;
         }
-        let questions = Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
+        let questions = Exchange::new(Id::text("chillgate-task"), session.clone(), nothing(), 1);
         session.tasks.begin(self.name(), id, questions);
         let mut task = tasks::flat(&made);
         task.insert("taskId".to_owned(), value!(self.0.names.give(id, session)));
@@ -324,7 +325,7 @@ impl Inner {
         method: &str,
         params: &str,
     ) -> Result<Envelope, BackendError> {
-        let asker = Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
+        let asker = Exchange::new(Id::text("chillgate-task"), session.clone(), nothing(), 1);
         let raw = message::request(asker.id.as_bytes(), method, Some(params.as_bytes()));
         self.server
             .call(&asker, &own(raw)?, Passage::default())
@@ -372,7 +373,7 @@ impl Inner {
 
     /// The task, made known if it has been forgotten.
     fn task(&self, session: &Arc<Session>, id: &str) -> Arc<Task> {
-        let questions = || Exchange::new(Id::text("chillgate-task"), session.clone(), 1);
+        let questions = || Exchange::new(Id::text("chillgate-task"), session.clone(), nothing(), 1);
         session
             .tasks
             .find_or_begin(self.server.name(), id, questions)

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chillgate_policies::KINDS;
-use chillgate_policies::engine::{Call, Chain, Context, ExplainLine};
+use chillgate_policies::engine::{Call, Chain, Context, ExplainLine, Grants};
 use chillgate_wire::method;
 
 use super::answer::{Answer, FINE, lines};
@@ -90,6 +90,10 @@ fn call(args: &ExplainArgs, config: &Config) -> Result<Call, Box<Answer>> {
     let agent = args.agent.as_deref().or(config.identity.fixed.as_deref());
     Ok(Call {
         agent: agent.unwrap_or("anonymous").into(),
+        grants: Arc::new(Grants {
+            groups: args.group.iter().map(|name| name.as_str().into()).collect(),
+            scopes: args.scope.iter().map(|name| name.as_str().into()).collect(),
+        }),
         server: server.into(),
         method: args.method.as_str().into(),
         target: tool.map(Into::into),
@@ -239,7 +243,7 @@ file = "-"
             method: "tools/call".to_owned(),
             tool: Some(tool.to_owned()),
             agent: Some(agent.to_owned()),
-            server: None,
+            ..ExplainArgs::default()
         }
     }
 

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::load::Said;
-use super::secret::expand;
 use super::source::Step;
-use super::{ApiKeys, Config, Front, Listen, Transport, agent_name, hint};
+use super::{Config, Front, Listen, Transport, hint};
+
+mod identity;
 
 /// Where a front listens that says nothing about it.
 const DEFAULT_FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
@@ -33,7 +34,7 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
         health(config, &mut found);
     }
     if sound(&["identity"]) {
-        identity(config, &mut found);
+        identity::mistakes(&config.identity, &mut found);
     }
     if sound(&["runbook"]) {
         runbooks(config, &mut found);
@@ -175,7 +176,8 @@ fn fronts(config: &Config, found: &mut Vec<Said>) {
 
 /// A front that the network reaches needs to know who calls.
 fn strangers(config: &Config, found: &mut Vec<Said>) {
-    if config.identity.api_keys.is_some() || config.identity.header.is_some() {
+    let identity = &config.identity;
+    if identity.asks() || identity.header.is_some() {
         return;
     }
     for (index, front) in config.front.iter().enumerate() {
@@ -190,7 +192,8 @@ fn strangers(config: &Config, found: &mut Vec<Said>) {
             format!(
                 "anybody who reaches {address} could call every server: no identity is configured"
             ),
-            "make keys with `chillgate key AGENT` and add them under [identity] api-keys,\n\
+            "make keys with `chillgate key AGENT` and add them under [identity] api-keys, name an\n\
+             issuer under [identity.jwt],\n\
              or listen on 127.0.0.1, or write allow-anonymous = true in this [[front]]",
         ));
     }
@@ -239,81 +242,6 @@ fn health(config: &Config, found: &mut Vec<Said>) {
             format!("a front and [health] cannot both listen on {own}"),
             "write listen = \"127.0.0.1:9901\"",
         ));
-    }
-}
-
-fn identity(config: &Config, found: &mut Vec<Said>) {
-    let identity = &config.identity;
-    if let Some(name) = &identity.header {
-        let legal = http::HeaderName::from_bytes(name.as_bytes());
-        let reserved = ["authorization", "cookie", "host", "origin"];
-        match legal {
-            Ok(name) if !reserved.contains(&name.as_str()) => {}
-            Ok(_) => found.push(Said::at(
-                &["identity", "header"],
-                format!("`{name}` is not a header that names an agent"),
-                "write header = \"x-agent-id\"; keys are [identity] api-keys",
-            )),
-            Err(_) => found.push(Said::at(
-                &["identity", "header"],
-                "this is no HTTP header name",
-                "write header = \"x-agent-id\"",
-            )),
-        }
-    }
-    if let Some(text) = &identity.fixed {
-        match expand(text) {
-            Ok(agent) if agent_name(&agent) => {}
-            Ok(_) => found.push(Said::at(
-                &["identity", "static"],
-                "an agent's name is 1 to 128 characters without spaces at its ends",
-                "write static = \"agent-a\"",
-            )),
-            Err(error) => found.push(Said::at(
-                &["identity", "static"],
-                error.to_string(),
-                "set the variable or write the agent's name",
-            )),
-        }
-    }
-    match &identity.api_keys {
-        Some(ApiKeys::File(text)) if text.strip_prefix("file:").is_none_or(str::is_empty) => {
-            found.push(Said::at(
-                &["identity", "api-keys"],
-                "`api-keys` is neither a table nor a file",
-                "write api-keys = \"file:/etc/chillgate/keys.toml\"",
-            ));
-        }
-        None | Some(ApiKeys::File(_)) => {}
-        Some(ApiKeys::Inline(keys)) => {
-            for (agent, hash) in keys {
-                let twin = keys.iter().find(|(_, other)| *other == hash);
-                if let Some((twin, _)) = twin.filter(|(twin, _)| *twin != agent) {
-                    found.push(Said::at(
-                        &["identity", "api-keys", agent],
-                        format!("this is the key of `{twin}` too: a key names one agent"),
-                        format!("`chillgate key {agent}` makes another"),
-                    ));
-                }
-                if super::key_hash(hash).is_none() {
-                    found.push(Said::at(
-                        &["identity", "api-keys", agent],
-                        "a key is given by its hash: \"sha256:\" and 64 hexadecimal digits",
-                        format!("`chillgate key {agent}` makes a key and prints this line"),
-                    ));
-                }
-                if !agent_name(agent) {
-                    found.push(
-                        Said::at(
-                            &["identity", "api-keys", agent],
-                            "an agent's name is 1 to 128 characters without spaces at its ends",
-                            "write a name such as agent-a",
-                        )
-                        .of_key(),
-                    );
-                }
-            }
-        }
     }
 }
 

@@ -101,6 +101,40 @@ pub(super) const LINES: &[(&str, &str)] = &[
         r#"api-keys = { agent-a = "sha256:…" }, which `chillgate key agent-a` makes"#,
     ),
     ("identity.static", r#"static = "${POD_NAME}""#),
+    ("identity.resource", r#"resource = "https://gate.example""#),
+    ("identity.scopes", r#"scopes = ["mcp"]"#),
+    (
+        "identity.jwt",
+        r#"jwt = { issuer = "https://issuer.example", audience = "chillgate" }"#,
+    ),
+    (
+        "identity.jwt.issuer",
+        r#"issuer = "https://issuer.example""#,
+    ),
+    ("identity.jwt.audience", r#"audience = "chillgate""#),
+    (
+        "identity.jwt.jwks",
+        r#"jwks = "file:/etc/chillgate/jwks.json""#,
+    ),
+    ("identity.jwt.ca", r#"ca = "/etc/chillgate/issuer.pem""#),
+    (
+        "identity.jwt.token",
+        r#"token = "file:/var/run/secrets/kubernetes.io/serviceaccount/token""#,
+    ),
+    ("identity.jwt.agent", r#"agent = "sub""#),
+    ("identity.jwt.prefix", r#"prefix = "corp:""#),
+    ("identity.jwt.groups", r#"groups = "groups""#),
+    ("identity.jwt.scopes", r#"scopes = "scope""#),
+    (
+        "identity.jwt.implies",
+        r#"implies = { "files:write" = ["files:read"] }"#,
+    ),
+    (
+        "identity.jwt.algorithms",
+        r#"algorithms = ["RS256", "ES256"]"#,
+    ),
+    ("identity.jwt.leeway", r#"leeway = "30s""#),
+    ("identity.jwt.keep-keys", r#"keep-keys = "24h""#),
     ("server.*.builtin", r#"builtin = "chill""#),
     ("server.*.boss-alertness", "boss-alertness = 50"),
     (
@@ -240,16 +274,10 @@ pub(super) const LINES: &[(&str, &str)] = &[
 
 /// Keys of chillgate's configuration that this version does not have, with what to do instead.
 pub(super) fn not_yet(path: &str) -> Option<&'static str> {
-    let known = [
-        (
-            "admin",
-            "remove [admin]; probes and metrics are [health]'s, and an edited file is reloaded by itself",
-        ),
-        (
-            "identity.jwt",
-            "use `api-keys`, or `header` behind something that checks the token",
-        ),
-    ];
+    let known = [(
+        "admin",
+        "remove [admin]; probes and metrics are [health]'s, and an edited file is reloaded by itself",
+    )];
     known
         .iter()
         .find(|(key, _)| *key == path)

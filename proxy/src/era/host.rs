@@ -147,6 +147,7 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
         message: Some(edit.finish()),
         status,
         retry_after: answer.retry_after,
+        lacking: answer.lacking,
     }
 }
 

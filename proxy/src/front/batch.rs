@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chillgate_policies::engine::Grants;
 use chillgate_wire::{Envelope, Fault, Id, Kind, message};
 
 use crate::exchange::Exchange;
@@ -15,6 +16,7 @@ use crate::session::Session;
 pub(super) async fn all(
     gate: &Gate,
     session: &Arc<Session>,
+    grants: &Arc<Grants>,
     messages: Vec<Result<Envelope, Fault>>,
 ) -> Option<Vec<u8>> {
     let each = messages.into_iter().map(|message| async {
@@ -26,7 +28,7 @@ pub(super) async fn all(
             }
         };
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
-            let exchange = Exchange::new(id, session.clone(), 1);
+            let exchange = Exchange::new(id, session.clone(), grants.clone(), 1);
             exchange.speak_aside();
             gate.handle(exchange, message)
                 .await

@@ -14,6 +14,7 @@ use crate::config::Eras;
 use crate::era::host::not_spoken;
 use crate::exchange::{Ended, Exchange};
 use crate::gate::{Gate, Refusal};
+use crate::identity::Principal;
 use crate::line::{Line, Pace};
 use crate::session::{Opening, Scope, Session};
 
@@ -27,7 +28,7 @@ const NOT_OPEN: &str = "the session is not open: send `initialize` first";
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Who it is; none: whoever is configured for stdio.
-    pub agent: Option<Arc<str>>,
+    pub who: Option<Principal>,
     /// What it talks to.
     pub scope: Scope,
     /// The transport's name in records.
@@ -70,10 +71,15 @@ impl Host {
         self.refuse(id, code::INVALID_REQUEST, &text, None).await;
     }
 
+    /// The same agent with another credential, which counts from here on.
+    pub fn shows(&mut self, who: Principal) {
+        self.caller.who = Some(who);
+    }
+
     /// Who it is: on stdio whoever is configured.
-    fn agent(&self) -> Arc<str> {
-        let agent = self.caller.agent.clone();
-        agent.unwrap_or_else(|| self.gate.snapshot().identities.of_stdio())
+    fn who(&self) -> Principal {
+        let who = self.caller.who.clone();
+        who.unwrap_or_else(|| self.gate.snapshot().identities.of_stdio())
     }
 
     /// Takes in one message, or a batch of them.
@@ -141,7 +147,7 @@ impl Host {
                 .refuse(Some(id.as_bytes()), code::INVALID_REQUEST, NOT_OPEN, None)
                 .await;
         };
-        let exchange = Exchange::new(id, session, 1);
+        let exchange = Exchange::new(id, session, self.who().grants, 1);
         let (gate, line) = (self.gate.clone(), self.line.clone());
         let is_opening = message.method() == Some("initialize");
         let running = async move {
@@ -172,7 +178,7 @@ impl Host {
             self.gate.close(&before, Ended::Session).await;
         }
         let session = self.gate.open(Opening {
-            agent: self.agent(),
+            who: self.who(),
             scope: self.caller.scope.clone(),
             greeting: Bytes::copy_from_slice(params),
             transport: self.caller.transport,
@@ -199,8 +205,9 @@ impl Host {
                 .await;
         };
         let (gate, line) = (self.gate.clone(), self.line.clone());
+        let grants = self.who().grants;
         self.gate.tasks().spawn(async move {
-            let answers = crate::front::batch::all(&gate, &session, messages).await;
+            let answers = crate::front::batch::all(&gate, &session, &grants, messages).await;
             if let Some(mut whole) = answers {
                 whole.push(b'\n');
                 let _ = line.offer_raw(&whole);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use chillgate_policies::engine::Grants;
 use chillgate_wire::{Envelope, Era, Id};
 
 use crate::era::rounds;
@@ -93,6 +94,7 @@ impl Running {
     pub async fn begin(
         gate: &Gate,
         session: &Arc<Session>,
+        grants: &Arc<Grants>,
         request: Envelope,
         outbox: usize,
     ) -> Result<Result<Self, Answer>, Refusal> {
@@ -105,7 +107,7 @@ impl Running {
             return Err(rounds::unfit(text.to_owned()));
         }
         let Some(state) = state else {
-            let exchange = Exchange::new(id, session.clone(), outbox);
+            let exchange = Exchange::new(id, session.clone(), grants.clone(), outbox);
             return Ok(Ok(Self::new(gate.clone(), exchange, request)));
         };
         Ok(
@@ -113,7 +115,7 @@ impl Running {
                 Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
                 Resumed::Waits(answer) => Err(answer),
                 Resumed::Foreign => {
-                    let exchange = Exchange::new(id, session.clone(), outbox);
+                    let exchange = Exchange::new(id, session.clone(), grants.clone(), outbox);
                     Ok(Self::new(gate.clone(), exchange, request))
                 }
             },

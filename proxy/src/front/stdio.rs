@@ -21,7 +21,7 @@ pub async fn serve(gate: Gate, scope: Scope, eras: Eras) -> std::io::Result<()> 
     let snapshot = gate.snapshot();
     let mut lines = Lines::new(snapshot.wire.message);
     let caller = Caller {
-        agent: None,
+        who: None,
         scope,
         transport: "stdio",
         peer: None,

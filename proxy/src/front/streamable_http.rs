@@ -14,7 +14,7 @@ use chillgate_wire::{
     Envelope, Era, FaultKind, Id, Kind, Revision, batch as batches, classify, code,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::config::{Eras, Front, Prefix};
@@ -23,6 +23,8 @@ use crate::front::batch as together;
 use crate::front::origin::Origins;
 use crate::front::running::Running;
 use crate::gate::Gate;
+use crate::identity::{Found, Identities, Principal, WELL_KNOWN};
+use crate::route::listen::LISTEN;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
 
@@ -58,6 +60,8 @@ pub struct Endpoint {
     origins: Origins,
     prefix: Prefix,
     eras: Eras,
+    /// It is served over TLS.
+    is_secure: bool,
     /// None: HTTP+SSE is not served.
     streams: Option<http_sse::Streams>,
 }
@@ -79,6 +83,7 @@ impl Endpoint {
             origins,
             prefix: front.prefix,
             eras: front.eras,
+            is_secure: front.tls.is_some(),
             streams: front.http_sse.then(http_sse::Streams::default),
         }
     }
@@ -134,29 +139,118 @@ impl Endpoint {
         caller: Caller<'_>,
     ) -> Result<Reply, Box<Reply>> {
         let snapshot = self.gate.snapshot();
-        let (scope, is_sse) = self.scope(head.uri.path(), &snapshot)?;
+        let path = head.uri.path();
+        let described = path.strip_prefix(WELL_KNOWN);
+        let path = described.unwrap_or(path);
+        let (scope, is_sse) = self.scope(path, &snapshot)?;
         if head.method == Method::OPTIONS {
             return Ok(preflight(&head.headers));
         }
-        let who = snapshot.identities.of(&head.headers);
-        let agent = who.map_err(|denied| Box::new(unauthorized(denied)))?;
-        if is_sse {
-            let on_stream = self.route_sse(head, body, scope, agent, caller, &snapshot);
-            return Box::pin(on_stream).await;
+        if described.is_some() {
+            return self.describe(head, path, &snapshot.identities);
         }
+        let who = self.who(head, &snapshot.identities).await?;
+        let until = who.until;
+        let routed = if is_sse {
+            let on_stream = self.route_sse(head, body, scope, who, caller, &snapshot);
+            Box::pin(on_stream).await
+        } else {
+            self.route_in(head, body, scope, who, caller, &snapshot)
+                .await
+        };
+        let mut reply = routed?;
+        if reply.status() == StatusCode::FORBIDDEN
+            && let Some(scope) = reply.extensions_mut().remove::<reply::Lacking>()
+        {
+            let origin = self.origin(&head.headers);
+            let challenge = snapshot.identities.step_up(&scope.0, &origin, path);
+            reply
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        // What lasts does not outlast the credential that it was opened with.
+        if let Some(until) = until
+            && self.lasts(head)
+        {
+            reply.body_mut().end_at(until);
+        }
+        Ok(reply)
+    }
+
+    /// Who asks; an issuer may have to be asked first.
+    async fn who(&self, head: &Parts, identities: &Identities) -> Result<Principal, Box<Reply>> {
+        let path = head.uri.path();
+        let resource = || identities.resource(&self.origin(&head.headers), path);
+        let who = match identities.of(&head.headers, resource) {
+            Found::Now(who) => who,
+            Found::Later(asking) => asking.await,
+        };
+        who.map_err(|denied| {
+            let origin = self.origin(&head.headers);
+            let challenge = identities.challenge(&denied, &origin, path);
+            Box::new(unauthorized(&denied, challenge))
+        })
+    }
+
+    /// What a resource is, for whoever has to find out who could let it in.
+    fn describe(
+        &self,
+        head: &Parts,
+        path: &str,
+        identities: &Identities,
+    ) -> Result<Reply, Box<Reply>> {
+        if head.method != Method::GET && head.method != Method::HEAD {
+            return Err(not_allowed(
+                "GET, HEAD, OPTIONS",
+                "metadata can be read only",
+            ));
+        }
+        let origin = self.origin(&head.headers);
+        let metadata = identities.metadata(&origin, path).ok_or_else(|| {
+            let text = "no issuer of tokens is configured here";
+            Box::new(refuse(StatusCode::NOT_FOUND, code::INVALID_REQUEST, text))
+        })?;
+        Ok(plain(StatusCode::OK, Body::full(metadata.into())))
+    }
+
+    /// Where the host says that it talks to.
+    fn origin(&self, headers: &HeaderMap) -> String {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        format!("{scheme}://{}", host.unwrap_or("localhost"))
+    }
+
+    /// Whether a request is for a stream that goes on until somebody ends it.
+    fn lasts(&self, head: &Parts) -> bool {
+        let method = head.headers.get(modern::METHOD);
+        head.method == Method::GET
+            || self.serves_modern(&head.headers)
+                && method.is_some_and(|method| method.as_bytes() == LISTEN.as_bytes())
+    }
+
+    async fn route_in(
+        self: &Arc<Self>,
+        head: &Parts,
+        body: Incoming,
+        scope: Scope,
+        who: Principal,
+        caller: Caller<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<Reply, Box<Reply>> {
         match head.method {
             Method::POST => {
                 let headers = &head.headers;
-                self.post(headers, body, scope, agent, caller, &snapshot)
-                    .await
+                self.post(headers, body, scope, who, caller, snapshot).await
             }
             // The revision has neither of the two.
             Method::GET | Method::DELETE if self.serves_modern(&head.headers) => {
                 Err(not_allowed("POST", "revision 2026-07-28 has POST alone"))
             }
-            Method::GET => self.get(&head.headers, &scope, &agent),
+            Method::GET => self.get(&head.headers, &scope, &who.agent),
             Method::DELETE => {
-                let session = self.session(&head.headers, &scope, &agent, None)?;
+                let session = self.session(&head.headers, &scope, &who.agent, None)?;
                 Box::pin(self.gate.close(&session, Ended::Session)).await;
                 Ok(plain(StatusCode::OK, Body::empty()))
             }
@@ -197,7 +291,7 @@ impl Endpoint {
         headers: &HeaderMap,
         body: Incoming,
         scope: Scope,
-        agent: Arc<str>,
+        who: Principal,
         caller: Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
@@ -206,7 +300,7 @@ impl Endpoint {
         let (raw, _held) =
             read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
         if batches::is_batch(&raw) {
-            return Box::pin(self.post_batch(headers, raw, &scope, &agent, snapshot)).await;
+            return Box::pin(self.post_batch(headers, raw, &scope, &who, snapshot)).await;
         }
         let message =
             Envelope::parse(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
@@ -220,7 +314,7 @@ impl Endpoint {
             }
             let place = caller.place;
             let outbox = snapshot.config.limits.outbox;
-            let running = match self.begin_modern(headers, message, scope, agent, outbox, place)? {
+            let running = match self.begin_modern(headers, message, scope, who, outbox, place)? {
                 Begun::Call(running) => running,
                 Begun::Reply(reply) => return Ok(reply),
                 // Boxed like everything rare here: the size of this future is paid with each request.
@@ -239,11 +333,11 @@ impl Endpoint {
         single?;
         check_version(version, message.id().as_ref())?;
         if message.method() == Some("initialize") && message.kind() == Kind::Request {
-            return Box::pin(self.initialize(message, scope, agent, caller.peer, snapshot)).await;
+            return Box::pin(self.initialize(message, scope, who, caller.peer, snapshot)).await;
         }
-        let session = self.session(headers, &scope, &agent, message.id().as_ref())?;
+        let session = self.session(headers, &scope, &who.agent, message.id().as_ref())?;
         if message.kind() == Kind::Request {
-            let exchange = exchange(&message, &session, snapshot)?;
+            let exchange = exchange(&message, &session, &who, snapshot)?;
             let running = Running::new(self.gate.clone(), exchange, message);
             return Ok(self.run(running, rather).await);
         }
@@ -258,13 +352,13 @@ impl Endpoint {
         &self,
         message: Envelope,
         scope: Scope,
-        agent: Arc<str>,
+        who: Principal,
         peer: Option<Arc<str>>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
         let id = message.id();
         let opening = Opening {
-            agent,
+            who: who.clone(),
             scope,
             greeting: Bytes::copy_from_slice(message.params().unwrap_or(b"{}")),
             transport: "streamable-http",
@@ -276,7 +370,7 @@ impl Endpoint {
             .gate
             .open(opening)
             .map_err(|refusal| Box::new(worded(refusal.status(), id.as_ref(), &refusal)))?;
-        let exchange = exchange(&message, &session, snapshot)?;
+        let exchange = exchange(&message, &session, &who, snapshot)?;
         // Its answer is plain JSON: what a server says meanwhile waits for the session's stream.
         exchange.speak_aside();
         let answer = self.gate.handle(exchange.clone(), message).await;
@@ -326,12 +420,12 @@ impl Endpoint {
         headers: &HeaderMap,
         raw: Bytes,
         scope: &Scope,
-        agent: &str,
+        who: &Principal,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
         let version = read::single(headers, &PROTOCOL_VERSION)?;
         check_version(version.map(|value| value.to_str().unwrap_or("?")), None)?;
-        let session = match self.session(headers, scope, agent, None) {
+        let session = match self.session(headers, scope, &who.agent, None) {
             Ok(session) => session,
             // Who begins with a batch hears what is wrong with that, not that no session is there.
             Err(refused) => {
@@ -354,8 +448,8 @@ impl Endpoint {
         let messages =
             batches::split(raw, &snapshot.wire).map_err(|fault| Box::new(faulty(&fault)))?;
         // Not the connection's own: a host that goes away has cancelled none of it.
-        let gate = self.gate.clone();
-        let carrying = async move { together::all(&gate, &session, messages).await };
+        let (gate, grants) = (self.gate.clone(), who.grants.clone());
+        let carrying = async move { together::all(&gate, &session, &grants, messages).await };
         let answers = self.gate.tasks().spawn(carrying).await;
         match answers.ok().flatten() {
             Some(answers) => Ok(plain(StatusCode::OK, Body::full(answers.into()))),
@@ -401,12 +495,18 @@ impl Endpoint {
 fn exchange(
     message: &Envelope,
     session: &Arc<Session>,
+    who: &Principal,
     snapshot: &Snapshot,
 ) -> Result<Arc<Exchange>, Box<Reply>> {
     match message.id() {
         Some(id) => {
             let outbox = snapshot.config.limits.outbox;
-            Ok(Exchange::new(id, session.clone(), outbox))
+            Ok(Exchange::new(
+                id,
+                session.clone(),
+                who.grants.clone(),
+                outbox,
+            ))
         }
         None => Err(Box::new(refuse(
             StatusCode::BAD_REQUEST,

@@ -68,6 +68,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// For `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// For `WWW-Authenticate`: all scopes that the call needs, where it lacks one.
+    pub lacking: Option<Box<str>>,
 }
 
 impl Answer {
@@ -77,6 +79,7 @@ impl Answer {
             message: Some(answer),
             status: StatusCode::OK,
             retry_after: None,
+            lacking: None,
         }
     }
 
@@ -86,6 +89,7 @@ impl Answer {
             message: None,
             status: StatusCode::OK,
             retry_after: None,
+            lacking: None,
         }
     }
 
@@ -102,6 +106,11 @@ impl Refusal {
             Self::Policy { rejection, .. } if rejection.answer == engine::Answer::Http429 => {
                 StatusCode::TOO_MANY_REQUESTS
             }
+            Self::Policy { rejection, .. }
+                if rejection.scopes().is_some() && rejection.answer == engine::Answer::Error =>
+            {
+                StatusCode::FORBIDDEN
+            }
             Self::Draining | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::OK,
         }
@@ -111,11 +120,12 @@ impl Refusal {
     pub fn answer(self, exchange: &Exchange) -> Answer {
         let id = exchange.id.as_bytes();
         let status = self.status();
-        let mut retry_after = None;
+        let (mut retry_after, mut lacking) = (None, None);
         let (code, text, data) = match self {
             Self::Ended(Ended::ByHost) => return Answer::none(),
             Self::Policy { rejection, tool } => {
                 retry_after = rejection.retry_after;
+                lacking = rejection.scopes().map(Box::from);
                 if rejection.answer == engine::Answer::ToolError {
                     return tool_error(id, &rejection);
                 }
@@ -142,6 +152,7 @@ impl Refusal {
             message: own(raw),
             status,
             retry_after,
+            lacking,
         }
     }
 
@@ -294,7 +305,7 @@ impl Refusal {
 /// The metrics label of a policy's refusal.
 pub fn outcome(rejection: &Rejection) -> &'static str {
     match rejection.kind {
-        "access" => "denied",
+        "access" | "scope" => "denied",
         "quota" => "quota",
         "concurrency" => "concurrency",
         _ => "refused",
@@ -322,6 +333,7 @@ fn tool_error(id: &[u8], rejection: &Rejection) -> Answer {
         message: own(message::result(id, result.as_bytes())),
         status: StatusCode::OK,
         retry_after: None,
+        lacking: None,
     }
 }
 

@@ -16,9 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::backend::streamable_http::connect::Http;
+use crate::client::{Destination, Http};
 use crate::config::endpoint::{Endpoint, EndpointKind};
-use crate::config::{RemoteServer, ServerEra};
 use crate::lock::locked;
 
 /// The largest list of models that is read.
@@ -91,13 +90,11 @@ impl Seen {
 }
 
 fn client(endpoint: &Endpoint) -> Result<Http, String> {
-    Http::new(&RemoteServer {
-        url: endpoint.url.clone(),
-        http_sse: false,
-        headers: endpoint.headers.clone(),
-        ca: endpoint.ca.clone(),
-        start_timeout: endpoint.timeout,
-        era: ServerEra::Auto,
+    Http::new(Destination {
+        url: &endpoint.url,
+        headers: &endpoint.headers,
+        bearer: None,
+        ca: endpoint.ca.as_deref(),
     })
 }
 

@@ -145,7 +145,7 @@ pub async fn ask(
     page: usize,
 ) -> Option<Envelope> {
     let id = Id::text(&format!("chillgate-{list}-{page}"));
-    let own = Exchange::new(id, exchange.session.clone(), 1);
+    let own = Exchange::new(id, exchange.session.clone(), exchange.grants.clone(), 1);
     let raw = message::request(own.id.as_bytes(), list, Some(params));
     let request = super::own(raw).ok()?;
     let asking = server.call(&own, &request, Passage::default());

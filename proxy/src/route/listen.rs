@@ -417,7 +417,7 @@ async fn subscribe(
 ) -> bool {
     let id = Id::text(&format!("chillgate-{method}"));
     let params = format!(r#"{{"uri":{}}}"#, json::quote(uri));
-    let asker = Exchange::new(id, exchange.session.clone(), 1);
+    let asker = Exchange::new(id, exchange.session.clone(), exchange.grants.clone(), 1);
     // Under its number in the session: several hosts of one may ask the same at a time.
     let raw = message::request(asker.id.as_bytes(), method, Some(params.as_bytes()));
     let Ok(request) = own(raw) else { return false };

@@ -29,6 +29,7 @@ impl Access {
         let session = &exchange.session;
         let call = Call {
             agent: session.agent.name.clone(),
+            grants: exchange.grants.clone(),
             server: server.clone(),
             method: Arc::from(call_of(method)),
             target: Some(Arc::from(name)),

@@ -78,7 +78,7 @@ impl Sessions {
         {
             return Ok(session.clone());
         }
-        let agent = self.agent(&opening.agent);
+        let agent = self.agent(&opening.who.agent);
         let mut sessions = locked(&self.by_id);
         if sessions.len() >= limits.sessions {
             return Err(Full::Sessions);

@@ -15,7 +15,7 @@ use http::HeaderValue;
 use hyper::body::{Body, Frame, Incoming};
 use sse_stream::SseStream;
 
-use super::connect::Reply;
+use crate::client::Reply;
 
 /// The pause before a stream is resumed when the server names none.
 const RETRY: Duration = Duration::from_secs(1);

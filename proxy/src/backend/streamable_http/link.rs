@@ -14,12 +14,12 @@ use http::{HeaderValue, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 use tracing::debug;
 
-use super::connect::Reply;
 use super::events::Events;
 use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak, late, refusal, unwanted};
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::said::{hand_on, level_params};
 use crate::backend::{BackendError, State};
+use crate::client::Reply;
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::session::{Asker, Session};

@@ -21,6 +21,7 @@ use crate::config::{Config, Server, ServerName};
 use crate::drain::Drain;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
+use crate::identity::{Principal, nothing};
 use crate::incidents::Incidents;
 use crate::ops::Operations;
 use crate::session::{Opening, Scope, Session};
@@ -149,7 +150,7 @@ impl Visitor {
     async fn ask_all(&self, server: &str, began: std::time::Instant) -> Seen {
         let greeting = Bytes::from(params_of_the_gate());
         let opened = self.gate.open(Opening {
-            agent: Arc::from("doctor"),
+            who: Principal::named(Arc::from("doctor")),
             scope: Scope::One(Arc::from(server)),
             greeting: greeting.clone(),
             transport: "stdio",
@@ -214,7 +215,7 @@ impl Visitor {
     ) -> Result<Value, String> {
         let id = Id::number(1);
         let request = self.own(message::request(id.as_bytes(), method, Some(params)))?;
-        let exchange = Exchange::new(id, session.clone(), 64);
+        let exchange = Exchange::new(id, session.clone(), nothing(), 64);
         let answer = self.gate.handle(exchange, request).await.message;
         let answer = answer.ok_or("there was no answer")?;
         if let Some(result) = answer.result() {

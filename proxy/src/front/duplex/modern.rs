@@ -13,6 +13,7 @@ use crate::era::host;
 use crate::exchange::{Ended, Exchange};
 use crate::front::running::Running;
 use crate::gate::{Gate, Refusal};
+use crate::identity::Principal;
 use crate::line::{Line, Pace};
 use crate::lock::locked;
 use crate::map::Map;
@@ -56,13 +57,15 @@ impl Modern {
             data: None,
         })?;
         let greeting = host::greeting(&hop)?;
-        let session = self.session(gate, scope, line, greeting)?;
+        let who = gate.snapshot().identities.of_stdio();
+        let grants = who.grants.clone();
+        let session = self.session(gate, who, scope, line, greeting)?;
         let outbox = gate.snapshot().config.limits.outbox;
         if locked(&self.running).contains_key(&id) {
             return Err(Refusal::IdInUse);
         }
         let listens = request.method() == Some(LISTEN);
-        let begun = Running::begin(gate, &session, request, outbox).await?;
+        let begun = Running::begin(gate, &session, &grants, request, outbox).await?;
         let (running, line) = (self.running.clone(), line.clone());
         let call = match begun {
             Ok(call) => call,
@@ -128,6 +131,7 @@ impl Modern {
     fn session(
         &mut self,
         gate: &Gate,
+        who: Principal,
         scope: &Scope,
         line: &Line,
         greeting: Bytes,
@@ -140,7 +144,7 @@ impl Modern {
             return Ok(session.clone());
         }
         let session = gate.standing(Opening {
-            agent: gate.snapshot().identities.of_stdio(),
+            who,
             scope: scope.clone(),
             greeting,
             transport: "stdio",

@@ -5,15 +5,19 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use chillgate_policies::engine::clock::Clock as _;
 use chillgate_wire::{Envelope, sse};
 use futures_util::Stream;
 use futures_util::stream;
 use hyper::body::{Frame, SizeHint};
+use tokio::time::Sleep;
 
 use super::KEEP_ALIVE;
 use super::listen::OneRequest;
+use crate::clock::TokioClock;
 use crate::front::running::Running;
 use crate::gate::Answer;
 
@@ -24,6 +28,8 @@ pub struct Body {
     request: Option<OneRequest>,
     /// Whether it ends when its host has closed its half.
     is_cut: bool,
+    /// When it ends at the latest.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a body is to be taken for.
@@ -48,6 +54,7 @@ impl Body {
             kind,
             request: None,
             is_cut: false,
+            end: None,
         }
     }
 
@@ -56,6 +63,14 @@ impl Body {
     pub(super) fn keep(&mut self, request: OneRequest, is_cut: bool) {
         self.request = Some(request);
         self.is_cut = is_cut;
+    }
+
+    /// Ends a stream at this time, if it has not ended before.
+    pub(super) fn end_at(&mut self, until: SystemTime) {
+        let left = until.duration_since(TokioClock.wall()).unwrap_or_default();
+        if matches!(self.kind, Kind::Stream(_)) {
+            self.end = Some(Box::pin(tokio::time::sleep(left)));
+        }
     }
 
     /// No body.
@@ -92,6 +107,12 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.is_cut && self.request.as_ref().is_some_and(OneRequest::is_ended) {
             self.kind = Kind::Full(None);
+        }
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            self.kind = Kind::Full(None);
+            self.end = None;
         }
         match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

@@ -21,6 +21,7 @@ use super::{Caller as Asking, Endpoint, KEEP_ALIVE, Reply, read};
 use crate::config::Eras;
 use crate::front::duplex::{Caller, Host};
 use crate::gate::{Gate, Open};
+use crate::identity::Principal;
 use crate::line::Line;
 use crate::lock::locked;
 use crate::map::Map;
@@ -55,15 +56,15 @@ impl Endpoint {
         head: &Parts,
         body: Incoming,
         scope: Scope,
-        agent: Arc<str>,
+        who: Principal,
         caller: Asking<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
         match head.method {
-            Method::GET => self.open_stream(head, scope, agent, &caller),
+            Method::GET => self.open_stream(head, scope, who, &caller),
             Method::POST => {
-                let stream = self.stream(&head.uri, &agent, &scope)?;
-                self.post_to(&stream, &head.headers, body, caller, snapshot)
+                let stream = self.stream(&head.uri, &who.agent, &scope)?;
+                self.post_to(&stream, who, &head.headers, body, caller, snapshot)
                     .await
             }
             _ => {
@@ -92,7 +93,7 @@ impl Endpoint {
         self: &Arc<Self>,
         head: &Parts,
         scope: Scope,
-        agent: Arc<str>,
+        who: Principal,
         caller: &Asking<'_>,
     ) -> Result<Reply, Box<Reply>> {
         if !read::accepts(&head.headers, "text/event-stream") {
@@ -103,13 +104,14 @@ impl Endpoint {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let writing = tokio::spawn(writing).abort_handle();
-        let who = Caller {
-            agent: Some(agent.clone()),
+        let agent = who.agent.clone();
+        let caller = Caller {
+            who: Some(who),
             scope: scope.clone(),
             transport: "sse",
             peer: caller.peer.as_deref().map(str::to_owned),
         };
-        let host = Host::new(self.gate.clone(), who, line.clone(), Eras::Legacy);
+        let host = Host::new(self.gate.clone(), caller, line.clone(), Eras::Legacy);
         let id: Arc<str> = random_id().into();
         let stream = Arc::new(Stream {
             agent,
@@ -164,6 +166,7 @@ impl Endpoint {
     async fn post_to(
         &self,
         stream: &Stream,
+        who: Principal,
         headers: &HeaderMap,
         body: Incoming,
         caller: Asking<'_>,
@@ -173,7 +176,10 @@ impl Endpoint {
         let cap = snapshot.wire.message;
         let (raw, _held) =
             read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
-        stream.host.lock().await.take(raw).await;
+        let mut host = stream.host.lock().await;
+        host.shows(who);
+        host.take(raw).await;
+        drop(host);
         let mut accepted = plain(
             StatusCode::ACCEPTED,
             Body::full(Bytes::from_static(b"Accepted")),

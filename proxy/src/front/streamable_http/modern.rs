@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
 
+use chillgate_policies::engine::Grants;
 use chillgate_wire::meta::Hop;
 use chillgate_wire::{Envelope, Era, Kind, Revision, code, meta, mirror};
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -20,10 +21,11 @@ use crate::era::host::{self, is_modern};
 use crate::exchange::Exchange;
 use crate::front::running::Running;
 use crate::gate::Refusal;
+use crate::identity::Principal;
 use crate::lock::locked;
 use crate::session::{Opening, Scope, Session};
 
-const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
+pub(super) const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
 const NAME: HeaderName = HeaderName::from_static(mirror::NAME);
 
 impl Endpoint {
@@ -42,7 +44,7 @@ impl Endpoint {
         headers: &HeaderMap,
         message: Envelope,
         scope: Scope,
-        agent: Arc<str>,
+        who: Principal,
         outbox: usize,
         place: &OneRequest,
     ) -> Result<Begun, Box<Reply>> {
@@ -65,9 +67,10 @@ impl Endpoint {
             }
         };
         let hop = check(headers, &message).map_err(refuse)?;
-        let session = match place.last().session(&hop, &agent, &scope) {
+        let grants = who.grants.clone();
+        let session = match place.last().session(&hop, &who.agent, &scope) {
             Some(session) => session,
-            None => self.standing(&hop, agent, scope, place).map_err(refuse)?,
+            None => self.standing(&hop, who, scope, place).map_err(refuse)?,
         };
         let fields = match message.method() {
             Some("tools/call") => Some(mirrored(headers).map_err(refuse)?),
@@ -77,10 +80,11 @@ impl Endpoint {
             return Ok(Begun::Retry(Box::new(Retry {
                 message,
                 session,
+                grants,
                 fields,
             })));
         }
-        let exchange = Exchange::new(id, session, outbox);
+        let exchange = Exchange::new(id, session, grants, outbox);
         if let Some(fields) = fields {
             exchange.set_mirrored(fields);
         }
@@ -97,10 +101,11 @@ impl Endpoint {
         let Retry {
             message,
             session,
+            grants,
             fields,
         } = retry;
         let id = message.id();
-        match Running::begin(&self.gate, &session, message, outbox).await {
+        match Running::begin(&self.gate, &session, &grants, message, outbox).await {
             Ok(Ok(running)) => {
                 if let Some(fields) = fields {
                     running.exchange().set_mirrored(fields);
@@ -127,6 +132,7 @@ pub(super) enum Begun {
 pub(super) struct Retry {
     message: Envelope,
     session: Arc<Session>,
+    grants: Arc<Grants>,
     fields: Option<Vec<(String, String)>>,
 }
 
@@ -135,12 +141,12 @@ impl Endpoint {
     fn standing(
         &self,
         hop: &Hop<'_>,
-        agent: Arc<str>,
+        who: Principal,
         scope: Scope,
         place: &OneRequest,
     ) -> Result<Arc<Session>, Refusal> {
         let opening = Opening {
-            agent,
+            who,
             scope,
             greeting: host::greeting(hop)?,
             transport: "streamable-http",

@@ -18,6 +18,10 @@ const UNCHANGED: HeaderValue = HeaderValue::from_static("no-cache, no-transform"
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// The scopes that a refused call needs, on their way to where the challenge is worded.
+#[derive(Clone, Debug)]
+pub(super) struct Lacking(pub Box<str>);
+
 /// A call's answer as the one message of a reply.
 pub(super) fn of(answer: Answer) -> Reply {
     let Some(message) = answer.message else {
@@ -25,6 +29,9 @@ pub(super) fn of(answer: Answer) -> Reply {
         return events(Body::stream(futures_util::stream::empty()));
     };
     let mut reply = plain(answer.status, Body::full(message.raw().clone()));
+    if let Some(scope) = answer.lacking {
+        reply.extensions_mut().insert(Lacking(scope));
+    }
     if answer.status != StatusCode::OK
         && let Some(after) = answer.retry_after
     {
@@ -85,20 +92,19 @@ pub(super) fn faulty(fault: &Fault) -> Reply {
     )
 }
 
-pub(super) fn unauthorized(denied: Denied) -> Reply {
-    let mut reply = refuse(
-        StatusCode::UNAUTHORIZED,
-        code::INVALID_REQUEST,
-        &denied.to_string(),
-    );
-    let challenge = match denied {
-        Denied::UnknownKey => "Bearer realm=\"chillgate\", error=\"invalid_token\"",
-        _ => "Bearer realm=\"chillgate\"",
+/// Who has no identity here, and how to get one.
+pub(super) fn unauthorized(denied: &Denied, challenge: HeaderValue) -> Reply {
+    let after = denied.retry_after();
+    let status = match after {
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+        None => StatusCode::UNAUTHORIZED,
     };
-    reply.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        HeaderValue::from_static(challenge),
-    );
+    let mut reply = refuse(status, code::INVALID_REQUEST, &denied.to_string());
+    let headers = reply.headers_mut();
+    match after {
+        Some(after) => headers.insert(header::RETRY_AFTER, after.as_secs().into()),
+        None => headers.insert(header::WWW_AUTHENTICATE, challenge),
+    };
     reply
 }
 

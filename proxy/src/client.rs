@@ -1,10 +1,11 @@
-//! Reaching a remote server: names, TLS, Unix sockets, pooled connections, own credentials.
+//! The one HTTP client: names, TLS, Unix sockets, pooled connections, own credentials.
 //!
-//! Knows HTTP and nothing of MCP. Redirects are not followed: a server that moves is configured
+//! For remote servers, model endpoints and issuers of tokens. Knows HTTP and nothing of MCP. Redirects are not followed: a server that moves is configured
 //! anew, so that credentials never travel to an address nobody wrote down.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,7 +26,6 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 use tower_service::Service;
 
-use super::{ACCEPT_BOTH, ACCEPT_EVENTS, CONTENT_TYPE, JSON};
 use crate::config::RemoteServer;
 use crate::config::secret::SecretText;
 use crate::platform::UnixStream;
@@ -39,11 +39,41 @@ const IDLE: Duration = Duration::from_secs(3);
 type Net = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
 type Unix = Client<UnixDial, Full<Bytes>>;
 
+/// What a POST says of its body.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ACCEPT_BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const ACCEPT_EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// Whom to reach, as the configuration says it.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'c> {
+    /// `http://…`, `https://…`, or `unix:/path.sock` with the path `/mcp`.
+    pub url: &'c str,
+    /// What is sent along with each request.
+    pub headers: &'c BTreeMap<String, SecretText>,
+    /// What is shown as `Authorization: Bearer …`, unless `headers` say something else there.
+    pub bearer: Option<&'c SecretText>,
+    /// A PEM file with certificate authorities to trust besides the system's.
+    pub ca: Option<&'c Path>,
+}
+
+impl<'c> From<&'c RemoteServer> for Destination<'c> {
+    fn from(server: &'c RemoteServer) -> Self {
+        Self {
+            url: &server.url,
+            headers: &server.headers,
+            bearer: None,
+            ca: server.ca.as_deref(),
+        }
+    }
+}
+
 /// One remote endpoint.
 pub struct Http {
     client: Dialed,
     uri: Uri,
     headers: Vec<(HeaderName, SecretText)>,
+    bearer: Option<SecretText>,
 }
 
 enum Dialed {
@@ -90,15 +120,16 @@ impl HttpError {
 }
 
 impl Http {
-    /// Prepares to reach the server; nothing is connected yet.
-    pub fn new(server: &RemoteServer) -> Result<Self, String> {
+    /// Prepares to reach it; nothing is connected yet.
+    pub fn new(to: Destination<'_>) -> Result<Self, String> {
         let mut headers = Vec::new();
-        for (name, value) in &server.headers {
+        for (name, value) in to.headers {
             let name = name
                 .parse()
                 .map_err(|_| format!("`{name}` is no header name"))?;
             headers.push((name, value.clone()));
         }
+        let bearer = to.bearer.cloned();
         let builder = || {
             let mut builder = Client::builder(TokioExecutor::new());
             builder
@@ -106,24 +137,25 @@ impl Http {
                 .pool_timer(hyper_util::rt::TokioTimer::new());
             builder
         };
-        if let Some(path) = server.url.strip_prefix("unix:") {
+        if let Some(path) = to.url.strip_prefix("unix:") {
             let client = Dialed::Unix(builder().build(UnixDial(Arc::new(PathBuf::from(path)))));
             return Ok(Self {
                 client,
                 uri: Uri::from_static("http://localhost/mcp"),
                 headers,
+                bearer,
             });
         }
-        let uri: Uri = server
+        let uri: Uri = to
             .url
             .parse()
-            .map_err(|error| format!("`{}` is no URL: {error}", server.url))?;
+            .map_err(|error| format!("`{}` is no URL: {error}", to.url))?;
         let mut tcp = HttpConnector::new_with_resolver(Names::default());
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(trust(server)?)
+            .with_tls_config(trust(to)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -131,6 +163,7 @@ impl Http {
             client: Dialed::Net(builder().build(https)),
             uri,
             headers,
+            bearer,
         })
     }
 
@@ -187,20 +220,17 @@ impl Http {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, accept);
         if is_post {
-            headers.insert(CONTENT_TYPE, JSON);
+            headers.insert(header::CONTENT_TYPE, JSON);
         }
         for (name, value) in extra {
             headers.insert(name.clone(), value.clone());
         }
+        if let Some(secret) = &self.bearer {
+            let value = secret_value(&header::AUTHORIZATION, secret, "Bearer ")?;
+            headers.insert(header::AUTHORIZATION, value);
+        }
         for (name, secret) in &self.headers {
-            let value = secret
-                .resolve()
-                .map_err(|error| HttpError::Secret(error.to_string()))?;
-            let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| {
-                HttpError::Secret(format!("the value for {name} is no header value"))
-            })?;
-            value.set_sensitive(true);
-            headers.insert(name.clone(), value);
+            headers.insert(name.clone(), secret_value(name, secret, "")?);
         }
         let response = match &self.client {
             Dialed::Net(client) => client.request(request).await,
@@ -208,6 +238,21 @@ impl Http {
         };
         response.map(Reply).map_err(|error| HttpError::of(&error))
     }
+}
+
+fn secret_value(
+    name: &HeaderName,
+    secret: &SecretText,
+    before: &str,
+) -> Result<HeaderValue, HttpError> {
+    let value = secret
+        .resolve()
+        .map_err(|error| HttpError::Secret(error.to_string()))?;
+    let value = HeaderValue::from_str(&format!("{before}{}", value.expose_secret()));
+    let mut value =
+        value.map_err(|_| HttpError::Secret(format!("the value for {name} is no header value")))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// A reply whose body has not been read.
@@ -226,7 +271,7 @@ impl Reply {
 
     /// Whether the body is an event stream.
     pub fn is_events(&self) -> bool {
-        let kind = self.0.headers().get(CONTENT_TYPE);
+        let kind = self.0.headers().get(header::CONTENT_TYPE);
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
     }
 
@@ -243,16 +288,16 @@ impl Reply {
     }
 }
 
-/// The system's certificate authorities, Mozilla's where it has none, and the server's own `ca`.
-fn trust(server: &RemoteServer) -> Result<rustls::ClientConfig, String> {
+/// The system's certificate authorities, Mozilla's where it has none, and the destination's own `ca`.
+fn trust(to: Destination<'_>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
-    if server.url.starts_with("https:") {
+    if to.url.starts_with("https:") {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
     }
-    if let Some(file) = &server.ca {
+    if let Some(file) = to.ca {
         let fail = |error: &dyn std::fmt::Display| format!("`ca` {}: {error}", file.display());
         let certificates = CertificateDer::pem_file_iter(file).map_err(|error| fail(&error))?;
         for certificate in certificates {

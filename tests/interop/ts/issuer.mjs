@@ -1,0 +1,90 @@
+// An issuer of signed tokens, made with `jose`: keys, metadata, and whatever token a test asks for,
+// also those that no honest issuer would make.
+//
+// It prints its address on the first line of standard output and ends with its standard input.
+import { createHmac, sign as rawSign } from "node:crypto";
+import { createServer } from "node:http";
+import { SignJWT, base64url, calculateJwkThumbprint, exportJWK, exportSPKI, generateKeyPair } from "jose";
+
+const made = {};
+for (const [name, alg] of [["rsa", "RS256"], ["ec", "ES256"], ["ed", "EdDSA"], ["pss", "PS256"], ["next", "RS256"], ["stranger", "RS256"], ["p384", "ES384"]]) {
+  const pair = await generateKeyPair(alg, { extractable: true });
+  const jwk = await exportJWK(pair.publicKey);
+  made[name] = { alg, ...pair, jwk, kid: `${name}-${(await calculateJwkThumbprint(jwk)).slice(0, 8)}` };
+}
+
+let published = ["rsa", "ec", "ed", "pss", "p384"];
+let mode = "ok";
+const asked = { "/jwks": 0, "/evil": 0, metadata: 0 };
+
+// `bare` keys say nothing of their algorithm.
+const keys = (bare) => published.map((name) => {
+  const { jwk, alg, kid } = made[name];
+  return bare ? { ...jwk, kid } : { ...jwk, kid, alg, use: "sig" };
+});
+
+// Signs with the key `key` as `how` says, whatever the header says.
+async function forge({ key, header, claims, how }) {
+  const signer = made[key ?? "rsa"];
+  const full = { alg: signer.alg, kid: signer.kid, typ: "JWT", ...header };
+  for (const name of Object.keys(full)) if (full[name] === null) delete full[name];
+  const signed = `${base64url.encode(JSON.stringify(full))}.${base64url.encode(JSON.stringify(claims))}`;
+  if (how === "honest" || how === undefined) {
+    return new SignJWT(claims).setProtectedHeader(full).sign(signer.privateKey);
+  }
+  if (how === "none") return `${signed}.`;
+  if (how === "as-is") {
+    const dsa = signer.alg.startsWith("ES") ? { dsaEncoding: "ieee-p1363" } : {};
+    const digest = signer.alg === "EdDSA" ? null : "sha256";
+    return `${signed}.${rawSign(digest, Buffer.from(signed), { key: signer.privateKey, ...dsa }).toString("base64url")}`;
+  }
+  // Shared secrets that are no secret: the public key in any of its spellings.
+  const spki = await exportSPKI(signer.publicKey);
+  const secret = {
+    pem: spki,
+    "pem-trimmed": spki.trim(),
+    jwk: JSON.stringify(signer.jwk),
+    n: signer.jwk.n ?? signer.jwk.x,
+    "n-raw": base64url.decode(signer.jwk.n ?? signer.jwk.x),
+    empty: "",
+  }[how];
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+}
+
+const server = createServer(async (request, response) => {
+  let body = "";
+  for await (const chunk of request) body += chunk;
+  const reply = (value, status = 200) => {
+    response.writeHead(status, { "content-type": "application/json" });
+    response.end(typeof value === "string" ? value : JSON.stringify(value));
+  };
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const { pathname } = new URL(request.url, issuer);
+  if (pathname in asked) asked[pathname] += 1;
+  switch (pathname) {
+    case "/jwks":
+      if (mode === "down") return reply({ error: "down" }, 503);
+      if (mode === "slow") return setTimeout(() => reply({ keys: keys(false) }), 60_000).unref();
+      if (mode === "poisoned") return reply({ keys: [{ kty: "oct", k: "c2VjcmV0", kid: made.rsa.kid, alg: "HS256" }, { kty: "RSA" }, 7] });
+      if (mode === "garbage") return reply("<html>");
+      return reply({ keys: keys(mode === "bare") });
+    case "/.well-known/openid-configuration":
+      asked.metadata += 1;
+      return reply({ issuer: mode === "liar" ? "https://other.example" : issuer, jwks_uri: `${issuer}/jwks` });
+    case "/sign":
+      return reply(await forge(JSON.parse(body)));
+    case "/set": {
+      const set = JSON.parse(body);
+      mode = set.mode ?? mode;
+      published = set.published ?? published;
+      return reply({});
+    }
+    case "/asked":
+      return reply(asked);
+    default:
+      return reply({ error: "not found" }, 404);
+  }
+});
+server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}`));
+process.stdin.resume();
+process.stdin.on("end", () => process.exit(0));
