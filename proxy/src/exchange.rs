@@ -197,7 +197,7 @@ pub struct Exchange {
 
 #[derive(Clone, Debug)]
 struct Hold {
-    policy: String,
+    policy: Arc<str>,
     span: Duration,
     since: Instant,
 }
@@ -478,9 +478,9 @@ impl Exchange {
 }
 
 impl Waiting for Exchange {
-    fn waiting(&self, policy: &str, span: Duration) {
+    fn waiting(&self, policy: &Arc<str>, span: Duration) {
         let hold = Hold {
-            policy: policy.to_owned(),
+            policy: policy.clone(),
             span,
             since: Instant::now(),
         };

@@ -49,7 +49,7 @@ pub(super) struct Link {
 /// Told while a policy makes a call wait, so that the host can be told.
 pub trait Waiting: Send + Sync {
     /// `policy` holds the call for at most `span`.
-    fn waiting(&self, policy: &str, span: Duration);
+    fn waiting(&self, policy: &Arc<str>, span: Duration);
 
     /// The wait is over, one way or the other.
     fn done_waiting(&self);
@@ -57,7 +57,7 @@ pub trait Waiting: Send + Sync {
 
 /// Nobody needs to know.
 impl Waiting for () {
-    fn waiting(&self, _: &str, _: Duration) {}
+    fn waiting(&self, _: &Arc<str>, _: Duration) {}
 
     fn done_waiting(&self) {}
 }
@@ -66,7 +66,7 @@ impl Waiting for () {
 struct Told<'w>(&'w dyn Waiting);
 
 impl<'w> Told<'w> {
-    fn of(waiting: &'w dyn Waiting, policy: &str, span: Duration) -> Self {
+    fn of(waiting: &'w dyn Waiting, policy: &Arc<str>, span: Duration) -> Self {
         waiting.waiting(policy, span);
         Self(waiting)
     }

@@ -331,7 +331,7 @@ fn who_waits_is_told_when_it_starts_and_when_it_ends_also_by_leaving() {
     #[derive(Default)]
     struct Told(Mutex<Vec<String>>);
     impl Waiting for Told {
-        fn waiting(&self, policy: &str, span: Duration) {
+        fn waiting(&self, policy: &Arc<str>, span: Duration) {
             self.0
                 .lock()
                 .expect("not poisoned")
