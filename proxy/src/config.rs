@@ -255,6 +255,12 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
+    /// Authorities of the certificates that hosts show, a PEM file.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a host may do without one, and say who it is in another way.
+    #[serde(default)]
+    pub client_optional: bool,
 }
 
 /// Probes and metrics over plain HTTP.

@@ -1,28 +1,36 @@
-//! Who the agent is: token or key, header, static, else anonymous, in this order.
+//! Who the agent is: token or key, certificate, header, user, static, else anonymous, in this order.
 //!
 //! A credential that is presented but wrong is refused, never passed over for the next source.
 //! No identity means the agent `anonymous`, never somebody else. Only these rooms read credentials;
 //! they travel no further.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chillgate_policies::engine::clock::Clock as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, header};
 
+use crate::clock::TokioClock;
 use crate::config::Identity;
+use crate::config::identity::Certificate as CertificateConfig;
 use crate::config::secret::expand;
 
 mod denied;
 mod jwt;
 mod keys;
 mod metadata;
+mod peer;
 mod principal;
+mod review;
 
 pub use denied::Denied;
 use jwt::Issuers;
 use keys::Keys;
 pub use metadata::WELL_KNOWN;
+pub use peer::{Certificate, Peer};
 pub use principal::{Principal, nothing};
+use review::Reviews;
 
 /// The agent that nobody has named.
 pub const ANONYMOUS: &str = "anonymous";
@@ -34,7 +42,10 @@ const NAME: usize = 128;
 #[derive(Debug)]
 pub struct Identities {
     issuers: Issuers,
+    reviews: Option<Reviews>,
     keys: Keys,
+    certificate: Option<CertificateConfig>,
+    users: BTreeMap<u32, Principal>,
     header: Option<HeaderName>,
     fixed: Option<Principal>,
     anonymous: Principal,
@@ -70,8 +81,21 @@ impl Identities {
             }
         };
         let issuers = Issuers::new(config, previous.map(|previous| &previous.issuers));
+        let reviews = config.token_review.as_ref().map(|review| {
+            let previous = previous.and_then(|previous| previous.reviews.as_ref());
+            Reviews::new(review, previous)
+        });
+        let users = config.users.iter().flat_map(|(agent, users)| {
+            let whose = Principal::named(agent.as_str().into());
+            users.0.iter().map(move |user| (*user, whose.clone()))
+        });
         Ok(Self {
             issuers: issuers.map_err(|cause| format!("identity.jwt: {cause}"))?,
+            reviews: reviews
+                .transpose()
+                .map_err(|cause| format!("identity.token-review: {cause}"))?,
+            certificate: config.certificate.clone(),
+            users: users.collect(),
             keys: Keys::new(config.api_keys.as_ref())?,
             header,
             fixed,
@@ -86,27 +110,48 @@ impl Identities {
         self.issuers.warm();
     }
 
-    /// Who sends these headers; `resource` is the address that they were sent to.
-    pub fn of(&self, headers: &HeaderMap, resource: impl FnOnce() -> String) -> Found {
-        let asks = !self.keys.is_empty() || !self.issuers.is_empty();
-        if asks {
+    /// Who sends these headers over this connection; `resource` is the address that they were sent
+    /// to.
+    pub fn of(&self, headers: &HeaderMap, peer: &Peer, resource: impl FnOnce() -> String) -> Found {
+        if self.has_bearers() {
             match bearer(headers) {
                 Ok(Some(credential)) => return self.judge(credential, resource),
                 Ok(None) => {}
                 Err(denied) => return Found::Now(Err(denied)),
             }
         }
+        Found::Now(self.otherwise(headers, peer))
+    }
+
+    /// Who it is where no credential travels with the request.
+    fn otherwise(&self, headers: &HeaderMap, peer: &Peer) -> Result<Principal, Denied> {
+        if let (Some(config), Some(certificate)) = (&self.certificate, &peer.certificate) {
+            return certificate.of(config, TokioClock.wall());
+        }
         if let Some(name) = &self.header
             && headers.contains_key(name)
         {
-            let named = named(headers, name).ok_or(Denied::Header);
-            return Found::Now(named.map(Principal::named));
+            return named(headers, name)
+                .ok_or(Denied::Header)
+                .map(Principal::named);
         }
-        Found::Now(match &self.fixed {
+        if let Some(user) = peer.user.filter(|_| !self.users.is_empty()) {
+            return self.users.get(&user).cloned().ok_or(Denied::UnknownUser);
+        }
+        match &self.fixed {
             Some(fixed) => Ok(fixed.clone()),
-            None if asks => Err(Denied::Missing),
+            None if self.asks() => Err(Denied::Missing),
             None => Ok(self.anonymous.clone()),
-        })
+        }
+    }
+
+    fn has_bearers(&self) -> bool {
+        !self.keys.is_empty() || !self.issuers.is_empty() || self.reviews.is_some()
+    }
+
+    /// Whether nobody is let in who does not say who it is.
+    fn asks(&self) -> bool {
+        self.has_bearers() || self.certificate.is_some() || !self.users.is_empty()
     }
 
     /// Who is at the other end of standard input.
@@ -117,17 +162,23 @@ impl Identities {
     /// A key has no dots; a signed token has two (RFC 7515, section 7.1).
     fn judge(&self, credential: &[u8], resource: impl FnOnce() -> String) -> Found {
         let is_token = credential.split(|byte| *byte == b'.').count() == 3;
-        if is_token && !self.issuers.is_empty() {
+        if is_token && (self.reviews.is_some() || !self.issuers.is_empty()) {
             let Ok(token) = std::str::from_utf8(credential) else {
                 return Found::Now(Err(Denied::Malformed));
             };
-            let by_address = self.issuers.by_address();
-            let resource = if by_address {
-                resource()
-            } else {
-                String::new()
+            return match &self.reviews {
+                // Whose tokens nobody else judges, the API server may know.
+                Some(reviews) if !self.issuers.claims(token) => reviews.of(token),
+                _ => {
+                    let by_address = self.issuers.by_address();
+                    let resource = if by_address {
+                        resource()
+                    } else {
+                        String::new()
+                    };
+                    self.issuers.of(token, &resource)
+                }
             };
-            return self.issuers.of(token, &resource);
         }
         Found::Now(self.keys.owner(credential).ok_or(if self.keys.is_empty() {
             Denied::Token("it is no signed token of three parts")
@@ -166,8 +217,6 @@ fn named(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use data_encoding::HEXLOWER;
     use sha2::{Digest, Sha256};
 
@@ -205,7 +254,7 @@ mod tests {
     }
 
     fn of(who: &Identities, headers: &HeaderMap) -> Result<String, Denied> {
-        match who.of(headers, String::new) {
+        match who.of(headers, &Peer::default(), String::new) {
             Found::Now(who) => who.map(|who| who.agent.to_string()),
             Found::Later(_) => panic!("no issuer has to be asked"),
         }

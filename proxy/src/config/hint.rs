@@ -101,6 +101,43 @@ pub(super) const LINES: &[(&str, &str)] = &[
         r#"api-keys = { agent-a = "sha256:…" }, which `chillgate key agent-a` makes"#,
     ),
     ("identity.static", r#"static = "${POD_NAME}""#),
+    (
+        "front.*.tls.client-ca",
+        r#"client-ca = "/etc/tls/clients.pem""#,
+    ),
+    ("front.*.tls.client-optional", "client-optional = true"),
+    (
+        "identity.token-review",
+        r#"token-review = { audience = "chillgate" }"#,
+    ),
+    (
+        "identity.token-review.url",
+        r#"url = "https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews""#,
+    ),
+    (
+        "identity.token-review.audience",
+        r#"audience = "chillgate""#,
+    ),
+    (
+        "identity.token-review.ca",
+        r#"ca = "/etc/chillgate/cluster.pem""#,
+    ),
+    (
+        "identity.token-review.token",
+        r#"token = "file:/var/run/secrets/kubernetes.io/serviceaccount/token""#,
+    ),
+    ("identity.token-review.prefix", r#"prefix = "k8s:""#),
+    ("identity.token-review.keep", r#"keep = "30s""#),
+    (
+        "identity.certificate",
+        r#"certificate = { name = "spiffe", trust-domain = "example.org" }"#,
+    ),
+    ("identity.certificate.name", r#"name = "spiffe""#),
+    (
+        "identity.certificate.trust-domain",
+        r#"trust-domain = "example.org""#,
+    ),
+    ("identity.users", "users = { agent-a = 1000 }"),
     ("identity.resource", r#"resource = "https://gate.example""#),
     ("identity.scopes", r#"scopes = ["mcp"]"#),
     (

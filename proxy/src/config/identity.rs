@@ -14,15 +14,21 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::secret::SecretText;
-use super::units::{one_or_many, span};
+use super::units::{one_or_many, span, word};
 
-/// Who the agent is: token, key, certificate, header, peer, static, else `anonymous`, in this order.
+/// Who the agent is: token or key, certificate, header, user, static, else `anonymous`, in this order.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Identity {
     /// Issuers whose signed tokens name the agent: one table, or a list of them.
     #[serde(deserialize_with = "one_or_many")]
     pub jwt: Vec<Jwt>,
+    /// A Kubernetes API server that says whose a token is.
+    pub token_review: Option<TokenReview>,
+    /// The certificate that a host shows names the agent, on fronts with `tls.client-ca`.
+    pub certificate: Option<Certificate>,
+    /// Agent to the number of its user on this machine, on fronts that are Unix sockets.
+    pub users: BTreeMap<String, Users>,
     /// A header that names the agent. Only behind something that sets it itself.
     pub header: Option<String>,
     /// Agent to `sha256:…` of its key, or `"file:PATH"` of a TOML file with such lines.
@@ -41,7 +47,8 @@ pub struct Identity {
 impl Identity {
     /// Whether a credential has to be shown.
     pub fn asks(&self) -> bool {
-        self.api_keys.is_some() || !self.jwt.is_empty()
+        let has_bearer = self.api_keys.is_some() || !self.jwt.is_empty();
+        has_bearer || self.token_review.is_some() || self.certificate.is_some()
     }
 }
 
@@ -89,6 +96,74 @@ pub struct Jwt {
     /// How long keys are used while their issuer cannot be asked.
     #[serde(default = "keep_keys", deserialize_with = "span")]
     pub keep_keys: Duration,
+}
+
+/// A Kubernetes API server that reviews tokens.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TokenReview {
+    /// Where reviews are asked for.
+    #[serde(default = "reviews")]
+    pub url: String,
+    /// For whom a token has to be.
+    #[serde(deserialize_with = "one_or_many")]
+    pub audience: Vec<String>,
+    /// A PEM file with certificate authorities to trust besides the system's.
+    #[serde(default = "cluster_ca")]
+    pub ca: Option<PathBuf>,
+    /// chillgate's own token, which may create reviews.
+    #[serde(default = "own_token")]
+    pub token: SecretText,
+    /// What is put in front of the user's name.
+    #[serde(default)]
+    pub prefix: String,
+    /// How long a good token is taken for good, at most `60s`.
+    #[serde(default = "keep_reviews", deserialize_with = "span")]
+    pub keep: Duration,
+}
+
+/// What names an agent in its certificate.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Certificate {
+    /// `spiffe` or `dns`.
+    #[serde(deserialize_with = "word")]
+    pub name: CertificateName,
+    /// The trust domain of SPIFFE ids. Absent: any that `tls.client-ca` vouches for.
+    #[serde(default)]
+    pub trust_domain: Option<String>,
+}
+
+/// A name in a certificate.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateName {
+    /// Its SPIFFE id, whole.
+    Spiffe,
+    /// Its first DNS name.
+    Dns,
+}
+
+/// One user's number, or several.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Users(#[serde(deserialize_with = "one_or_many")] pub Vec<u32>);
+
+fn reviews() -> String {
+    "https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews".to_owned()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's own type")]
+fn cluster_ca() -> Option<PathBuf> {
+    Some("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt".into())
+}
+
+fn own_token() -> SecretText {
+    "file:/var/run/secrets/kubernetes.io/serviceaccount/token".into()
+}
+
+fn keep_reviews() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn sub() -> String {

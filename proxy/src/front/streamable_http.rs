@@ -23,7 +23,7 @@ use crate::front::batch as together;
 use crate::front::origin::Origins;
 use crate::front::running::Running;
 use crate::gate::Gate;
-use crate::identity::{Found, Identities, Principal, WELL_KNOWN};
+use crate::identity::{Found, Identities, Peer, Principal, WELL_KNOWN};
 use crate::route::listen::LISTEN;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
@@ -68,7 +68,7 @@ pub struct Endpoint {
 
 /// Who is at the other end of the connection.
 struct Caller<'c> {
-    peer: Option<Arc<str>>,
+    peer: Peer,
     place: &'c OneRequest,
 }
 
@@ -92,7 +92,7 @@ impl Endpoint {
     pub fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-        peer: Option<Arc<str>>,
+        peer: Peer,
         place: OneRequest,
     ) -> impl Future<Output = Result<Reply, Infallible>> + Send {
         // Apart from here on: the head is looked at in place, and only the body goes further. And
@@ -149,7 +149,7 @@ impl Endpoint {
         if described.is_some() {
             return self.describe(head, path, &snapshot.identities);
         }
-        let who = self.who(head, &snapshot.identities).await?;
+        let who = self.who(head, &caller.peer, &snapshot.identities).await?;
         let until = who.until;
         let routed = if is_sse {
             let on_stream = self.route_sse(head, body, scope, who, caller, &snapshot);
@@ -178,10 +178,15 @@ impl Endpoint {
     }
 
     /// Who asks; an issuer may have to be asked first.
-    async fn who(&self, head: &Parts, identities: &Identities) -> Result<Principal, Box<Reply>> {
+    async fn who(
+        &self,
+        head: &Parts,
+        peer: &Peer,
+        identities: &Identities,
+    ) -> Result<Principal, Box<Reply>> {
         let path = head.uri.path();
         let resource = || identities.resource(&self.origin(&head.headers), path);
-        let who = match identities.of(&head.headers, resource) {
+        let who = match identities.of(&head.headers, peer, resource) {
             Found::Now(who) => who,
             Found::Later(asking) => asking.await,
         };
@@ -333,7 +338,8 @@ impl Endpoint {
         single?;
         check_version(version, message.id().as_ref())?;
         if message.method() == Some("initialize") && message.kind() == Kind::Request {
-            return Box::pin(self.initialize(message, scope, who, caller.peer, snapshot)).await;
+            return Box::pin(self.initialize(message, scope, who, caller.peer.address, snapshot))
+                .await;
         }
         let session = self.session(headers, &scope, &who.agent, message.id().as_ref())?;
         if message.kind() == Kind::Request {

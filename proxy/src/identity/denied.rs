@@ -17,6 +17,12 @@ pub enum Denied {
     /// `Authorization` holds something else, or is there twice.
     #[error("send the credential as one header `Authorization: Bearer …`")]
     Malformed,
+    /// A certificate that names nobody here.
+    #[error("the certificate that this connection has shown is not good here: {0}")]
+    Certificate(&'static str),
+    /// A user of this machine who is no agent.
+    #[error("the user at the other end of this socket is no agent here")]
+    UnknownUser,
     /// Credentials are configured and none was presented.
     #[error("this endpoint needs a credential: send `Authorization: Bearer …`")]
     Missing,

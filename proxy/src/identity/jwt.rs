@@ -89,6 +89,12 @@ impl Issuers {
         self.0.issuers.iter().map(|issuer| &*issuer.config.issuer)
     }
 
+    /// Whether a token says that one of these issuers has made it.
+    pub(super) fn claims(&self, text: &str) -> bool {
+        let issuer = Token::read(text).map(|token| token.claims.iss);
+        issuer.is_ok_and(|issuer| self.names().any(|name| name == issuer))
+    }
+
     /// Asks for keys that are not here yet, so that no host waits for them.
     pub(super) fn warm(&self) {
         for issuer in &self.0.issuers {

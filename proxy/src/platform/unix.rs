@@ -20,6 +20,11 @@ use super::Disk;
 pub(crate) use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 pub(crate) use tokio::net::{UnixListener, UnixStream};
 
+/// The number of the user at the other end of a socket, as the kernel knows it.
+pub(crate) fn user_of(socket: &UnixStream) -> Option<u32> {
+    socket.peer_cred().ok().map(|peer| peer.uid())
+}
+
 /// Variables that a program of this system needs besides those it needs everywhere.
 pub(crate) const ENVIRONMENT: &[&str] = &[];
 /// Where programs are looked for without a `PATH`, as `execvp` does.

@@ -4,7 +4,7 @@
 // It prints its address on the first line of standard output and ends with its standard input.
 import { createHmac, sign as rawSign } from "node:crypto";
 import { createServer } from "node:http";
-import { SignJWT, base64url, calculateJwkThumbprint, exportJWK, exportSPKI, generateKeyPair } from "jose";
+import { SignJWT, base64url, calculateJwkThumbprint, exportJWK, exportSPKI, generateKeyPair, jwtVerify } from "jose";
 
 const made = {};
 for (const [name, alg] of [["rsa", "RS256"], ["ec", "ES256"], ["ed", "EdDSA"], ["pss", "PS256"], ["next", "RS256"], ["stranger", "RS256"], ["p384", "ES384"]]) {
@@ -15,7 +15,8 @@ for (const [name, alg] of [["rsa", "RS256"], ["ec", "ES256"], ["ed", "EdDSA"], [
 
 let published = ["rsa", "ec", "ed", "pss", "p384"];
 let mode = "ok";
-const asked = { "/jwks": 0, "/evil": 0, metadata: 0 };
+let gone = [];
+const asked = { "/jwks": 0, "/evil": 0, metadata: 0, reviews: 0 };
 
 // `bare` keys say nothing of their algorithm.
 const keys = (bare) => published.map((name) => {
@@ -77,7 +78,24 @@ const server = createServer(async (request, response) => {
       const set = JSON.parse(body);
       mode = set.mode ?? mode;
       published = set.published ?? published;
+      gone = set.gone ?? gone;
       return reply({});
+    }
+    // As a Kubernetes API server reviews tokens: `gone` are of pods that are no more.
+    case "/apis/authentication.k8s.io/v1/tokenreviews": {
+      asked.reviews += 1;
+      if (mode === "down") return reply({ error: "down" }, 503);
+      if (request.headers.authorization !== "Bearer own-token") return reply({ error: "unauthorized" }, 401);
+      const { spec } = JSON.parse(body);
+      const known = Object.fromEntries(Object.values(made).map((one) => [one.kid, one.publicKey]));
+      const status = await jwtVerify(spec.token, ({ kid }) => known[kid], { audience: spec.audiences }).then(
+        ({ payload }) => gone.includes(payload.sub)
+          ? { authenticated: false, error: "pod is gone" }
+          : { authenticated: true, audiences: [payload.aud].flat().filter((one) => spec.audiences.includes(one)),
+              user: { username: payload.sub, uid: "1", groups: ["system:serviceaccounts", ...(payload.groups ?? [])] } },
+        (error) => ({ authenticated: false, error: error.message }),
+      );
+      return reply({ apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec, status }, 201);
     }
     case "/asked":
       return reply(asked);

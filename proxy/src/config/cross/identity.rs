@@ -2,6 +2,7 @@
 //!
 //! Apart for its size. It opens no file and asks nobody: whether an issuer answers is seen later.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Uri;
@@ -10,12 +11,16 @@ use crate::config::identity::{ApiKeys, Identity, Jwt, agent_name, key_hash};
 use crate::config::load::Said;
 use crate::config::secret::expand;
 
+/// The longest that a review counts.
+const LONGEST_REVIEW: Duration = Duration::from_mins(1);
 /// The furthest a clock may be off.
 const LEEWAY: Duration = Duration::from_mins(1);
 
 /// What is wrong between the keys of `[identity]`.
 pub(super) fn mistakes(identity: &Identity, found: &mut Vec<Said>) {
     issuers(identity, found);
+    reviews(identity, found);
+    users(identity, found);
     resource(identity, found);
     if let Some(name) = &identity.header {
         let legal = http::HeaderName::from_bytes(name.as_bytes());
@@ -132,6 +137,47 @@ fn issuers(identity: &Identity, found: &mut Vec<Said>) {
             let text = "two issuers could name the same agent".to_owned();
             let help = "give each issuer a prefix of its own, such as prefix = \"corp:\"";
             wrong("prefix", text, help);
+        }
+    }
+}
+
+fn reviews(identity: &Identity, found: &mut Vec<Said>) {
+    let Some(review) = &identity.token_review else {
+        return;
+    };
+    let mut wrong = |key: &str, text: &str, help: &str| {
+        found.push(Said::at(&["identity", "token-review", key], text, help));
+    };
+    if !is_web(&review.url) {
+        let help = "write url = \"https://…/apis/authentication.k8s.io/v1/tokenreviews\"";
+        wrong("url", "a token can only be sent to an https URL", help);
+    }
+    if review.audience.is_empty() {
+        let text = "nothing says for whom a token has to be made out";
+        wrong("audience", text, "write audience = \"chillgate\"");
+    }
+    if review.keep > LONGEST_REVIEW {
+        let text = "a token is taken for good for a minute at most";
+        wrong("keep", text, "write keep = \"30s\"");
+    }
+}
+
+fn users(identity: &Identity, found: &mut Vec<Said>) {
+    let mut seen = BTreeMap::new();
+    for (agent, users) in &identity.users {
+        for user in &users.0 {
+            if let Some(other) = seen.insert(user, agent) {
+                found.push(Said::at(
+                    &["identity", "users", agent],
+                    format!("the user {user} is `{other}` too: a user is one agent"),
+                    "take it out of one of the two",
+                ));
+            }
+        }
+        if !agent_name(agent) {
+            let text = "an agent's name is 1 to 128 characters without spaces at its ends";
+            let help = "write a name such as agent-a";
+            found.push(Said::at(&["identity", "users", agent], text, help).of_key());
         }
     }
 }

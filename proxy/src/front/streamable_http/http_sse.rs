@@ -109,7 +109,7 @@ impl Endpoint {
             who: Some(who),
             scope: scope.clone(),
             transport: "sse",
-            peer: caller.peer.as_deref().map(str::to_owned),
+            peer: caller.peer.address.as_deref().map(str::to_owned),
         };
         let host = Host::new(self.gate.clone(), caller, line.clone(), Eras::Legacy);
         let id: Arc<str> = random_id().into();

@@ -14,8 +14,11 @@ use futures_util::task::AtomicWaker;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
@@ -31,7 +34,8 @@ use crate::config::{Front, Listen, Tls};
 use crate::drain::Drain;
 use crate::front::origin::Origins;
 use crate::gate::Gate;
-use crate::platform::{UnixListener, UnixStream, is_socket};
+use crate::identity::{Certificate, Peer};
+use crate::platform::{UnixListener, UnixStream, is_socket, user_of};
 
 /// An unused connection is closed after so long.
 const IDLE: Duration = Duration::from_secs(75);
@@ -148,9 +152,13 @@ impl Bound {
                         let Some((stream, _)) = accepted(listener.accept().await).await else {
                             continue;
                         };
+                        let peer = Peer {
+                            user: user_of(&stream),
+                            ..Peer::default()
+                        };
                         connections.spawn(async move {
                             let _place = place;
-                            connection(endpoint, gate, stream, None).await;
+                            connection(endpoint, gate, stream, peer).await;
                         });
                     }
                 }
@@ -342,14 +350,22 @@ async fn tcp(
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
 ) {
-    let peer = Some(Arc::from(peer.to_string()));
+    let mut peer = Peer {
+        address: Some(Arc::from(peer.to_string())),
+        ..Peer::default()
+    };
     let Some(tls) = tls else {
         return connection(endpoint, gate, stream, peer).await;
     };
     // Boxed, so that connections without it take no room for it.
     Box::pin(async {
         match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => connection(endpoint, gate, stream, peer).await,
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates();
+                let own = shown.and_then(<[_]>::first);
+                peer.certificate = own.map(|der| Arc::new(Certificate::read(der)));
+                connection(endpoint, gate, stream, peer).await;
+            }
             Ok(Err(error)) => debug!(%error, "A TLS handshake failed."),
             Err(_) => debug!("A TLS handshake took too long."),
         }
@@ -357,7 +373,7 @@ async fn tcp(
     .await;
 }
 
-async fn connection<S>(endpoint: Arc<Endpoint>, gate: Gate, stream: S, peer: Option<Arc<str>>)
+async fn connection<S>(endpoint: Arc<Endpoint>, gate: Gate, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -448,10 +464,10 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
         other => fail(&tls.key, &other),
     })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| fail(&tls.certificate, &error))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients(tls, &provider)?)
         .with_single_cert(chain, key)
         .map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -462,6 +478,34 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ListenError> {
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Which certificates of hosts are good.
+fn clients(
+    tls: &Tls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, ListenError> {
+    let Some(path) = &tls.client_ca else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let fail = |error: &dyn std::fmt::Display| {
+        ListenError::Tls(format!("tls: {}: {error}", path.display()))
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(&error))? {
+        let certificate = certificate.map_err(|error| fail(&error))?;
+        roots.add(certificate).map_err(|error| fail(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(fail(&"no certificate in PEM form is in it"));
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let verifier = if tls.client_optional {
+        verifier.allow_unauthenticated()
+    } else {
+        verifier
+    };
+    verifier.build().map_err(|error| fail(&error))
 }
 
 #[cfg(test)]
