@@ -207,8 +207,14 @@ fn each_outside_thing_has_one_home() {
         (&["rmcp::"], &["proxy/chill/", "proxy/ops/"]),
         (
             &["hyper::", "hyper_util::"],
-            &["proxy/src/front", "proxy/src/backend", "proxy/src/health"],
+            &[
+                "proxy/src/front",
+                "proxy/src/backend",
+                "proxy/src/health",
+                "proxy/src/client.rs",
+            ],
         ),
+        (&["jsonwebtoken::", "x509_cert::"], &["proxy/src/identity"]),
         (&["Command::new"], &["proxy/src/supervisor"]),
         (&["prometheus::"], &["proxy/src/telemetry/metrics"]),
     ] {

@@ -192,8 +192,8 @@ fn strangers(config: &Config, found: &mut Vec<Said>) {
             format!(
                 "anybody who reaches {address} could call every server: no identity is configured"
             ),
-            "make keys with `chillgate key AGENT` and add them under [identity] api-keys, name an\n\
-             issuer under [identity.jwt],\n\
+            "make keys with `chillgate key AGENT` and add them under [identity] api-keys,\n\
+             or name an issuer of tokens under [identity.jwt],\n\
              or listen on 127.0.0.1, or write allow-anonymous = true in this [[front]]",
         ));
     }

@@ -377,6 +377,21 @@ fn every_line_that_help_proposes_is_right() {
                 let rest = without(key, &["name = \"a\"", "kind = \"ollama\"", url]);
                 format!("[[endpoint]]\n{rest}\n{line}\n")
             }
+            ["identity", "jwt", key] => {
+                let rest = without(
+                    key,
+                    &["issuer = \"https://issuer.example\"", "audience = \"a\""],
+                );
+                format!("{SERVER}[identity.jwt]\n{rest}\n{line}\n")
+            }
+            ["identity", "token-review", key] => {
+                let rest = without(key, &["audience = \"a\""]);
+                format!("{SERVER}[identity.token-review]\n{rest}\n{line}\n")
+            }
+            ["identity", "certificate", key] => {
+                let rest = without(key, &["name = \"spiffe\""]);
+                format!("{SERVER}[identity.certificate]\n{rest}\n{line}\n")
+            }
             other => panic!("{other:?}"),
         };
         good(&text, &[], &[]);
