@@ -257,12 +257,6 @@ fn tell(launch: &Launch, prepared: &Prepared) {
     }
 }
 
-/// A server's name for a file's: letters, digits and underscores.
-fn plain(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    name.chars().map(plain).collect()
-}
-
 /// A running server with everything below it. Dropping it ends the whole tree, without waiting.
 #[derive(Debug)]
 pub struct Process {

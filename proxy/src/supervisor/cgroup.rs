@@ -192,7 +192,7 @@ impl Groups {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let me = tree::this_process();
-        let server = super::plain(server);
+        let server = super::register::plain(server);
         let name = format!(
             "{PREFIX}{}-{}-{count}-{server}",
             me.0.as_raw_nonzero(),

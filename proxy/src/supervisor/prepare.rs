@@ -36,9 +36,12 @@ impl Prepared {
             }
             _ => None,
         };
-        let temporary = || match &scratch {
-            Some(scratch) => Temporary::Private(scratch.path().to_owned()),
-            None => Temporary::Common(PathBuf::from(platform::temporary(&launch.env))),
+        let temporary = || Temporary {
+            folder: match &scratch {
+                Some(scratch) => scratch.path().to_owned(),
+                None => PathBuf::from(platform::temporary(&launch.env)),
+            },
+            is_private: scratch.is_some(),
         };
         let built = launch.sandbox.as_ref().map(|wanted| {
             sandbox::build(

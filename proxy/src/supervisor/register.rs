@@ -82,7 +82,7 @@ impl Register {
     /// Notes a tree: its keeper, which is its session's leader, and its mark.
     pub(super) fn enter(&self, keeper: Pid, mark: &str, server: &str) -> io::Result<Entry> {
         let started = native::find(keeper).map_or(0, |kin| kin.started);
-        let server = super::plain(server);
+        let server = plain(server);
         let name = format!("{}.{started}.{mark}.{server}", keeper.as_raw_nonzero());
         let path = self.folder.join(name);
         create(&path)?;
@@ -201,6 +201,12 @@ fn remains(trees: &[Tree]) -> Vec<Kin> {
         })
         .copied()
         .collect()
+}
+
+/// A server's name for a file's: letters, digits and underscores.
+pub(super) fn plain(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    name.chars().map(plain).collect()
 }
 
 #[cfg(test)]

@@ -60,11 +60,10 @@ pub(super) struct Built {
 }
 
 /// A server's temporary folder.
-pub(super) enum Temporary {
-    /// Made for it alone: it may always write there.
-    Private(PathBuf),
-    /// One that others use as well.
-    Common(PathBuf),
+pub(super) struct Temporary {
+    pub(super) folder: PathBuf,
+    /// Made for it alone: it may always write there. Else others use it as well.
+    pub(super) is_private: bool,
 }
 
 /// The rules for `program`; `home` is its configured working directory.
@@ -85,14 +84,10 @@ pub(super) fn build(
             missing.join("; ")
         ));
     }
-    let write = match (&wanted.write, temporary) {
-        (written, Temporary::Private(folder)) => {
-            let written = written.iter().flatten().cloned();
-            written.chain([folder]).collect()
-        }
-        (Some(written), Temporary::Common(_)) => written.clone(),
-        (None, Temporary::Common(folder)) => vec![folder],
-    };
+    let mut write = wanted.write.clone().unwrap_or_default();
+    if temporary.is_private || wanted.write.is_none() {
+        write.push(temporary.folder);
+    }
     for (key, paths) in [("read", &wanted.read), ("write", &write)] {
         if let Some(path) = paths.iter().find(|path| !path.exists()) {
             return Err(format!(
@@ -168,7 +163,10 @@ mod tests {
     };
 
     fn built(wanted: &Sandbox, kernel: Kernel) -> Result<Built, String> {
-        let temporary = Temporary::Common("/tmp".into());
+        let temporary = Temporary {
+            folder: "/tmp".into(),
+            is_private: false,
+        };
         build(wanted, kernel, "/bin/sh".into(), None, temporary)
     }
 

@@ -38,8 +38,10 @@ impl Prepared {
     pub(super) fn of(launch: &Launch) -> Result<Self, SpawnError> {
         let program = program::locate(launch)?;
         let built = launch.sandbox.as_ref().map(|wanted| {
-            let temporary = PathBuf::from(platform::temporary(&launch.env));
-            let temporary = sandbox::Temporary::Common(temporary);
+            let temporary = sandbox::Temporary {
+                folder: PathBuf::from(platform::temporary(&launch.env)),
+                is_private: false,
+            };
             let cwd = launch.cwd.clone();
             sandbox::build(wanted, kernel::kernel(), program.clone(), cwd, temporary)
         });
