@@ -119,7 +119,7 @@ mod tests {
                     assert_eq!(rejection.scopes(), Some("files write"));
                     assert_eq!((rejection.code, rejection.hidden), (40_302, false));
                     let data = rejection.to_data().expect("data");
-                    assert_eq!(data["scope"], "files write");
+                    assert_eq!(data["scopes"], "files write");
                 }
             }
         }

@@ -353,7 +353,7 @@ async fn scopes_decide_what_is_listed_and_called_and_all_of_them_are_asked_for_a
     }
     assert_eq!(refused.answer()["error"]["code"], 40_302);
     assert_eq!(
-        refused.answer()["error"]["data"]["scope"],
+        refused.answer()["error"]["data"]["scopes"],
         "chill:read chill:write"
     );
 

@@ -241,7 +241,7 @@ pub struct Rejection {
 }
 
 /// The member of a refusal's data that says which scopes are needed, as OAuth writes them.
-const SCOPES: &str = "scope";
+const SCOPES: &str = "scopes";
 
 impl Rejection {
     /// A refusal with no data, shown as a JSON-RPC error.
