@@ -101,6 +101,15 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Another takes its place: what runs on it runs on, and nothing is started for it any more.
+    /// Whoever waits for a start hears [`BackendError::Superseded`].
+    fn supersede(&self) {}
+
+    /// What is known of the failure that it has now.
+    fn known(&self) -> Option<Arc<Recognised>> {
+        None
+    }
+
     /// Ends everything, waiting for children to go.
     async fn stop(&self) {}
 }
@@ -209,6 +218,14 @@ pub enum BackendError {
         cause: String,
         /// What is known of such failures, where it is one.
         known: Option<Arc<Recognised>>,
+    },
+    /// The configuration has changed before it was reached: whatever has its name now is meant.
+    #[error(
+        "server `{server}` was taken out of the configuration; the request was not carried out"
+    )]
+    Superseded {
+        /// Its name.
+        server: Arc<str>,
     },
     /// It cannot take the message now.
     #[error("server `{server}` is busy: {cause}")]

@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug_span, warn};
 
-use crate::backend::{BackendError, Passage, State};
+use crate::backend::{Backend, BackendError, Passage, State};
 use crate::budget::Budget;
 use crate::config::Limits;
 use crate::drain::Drain;
@@ -127,7 +127,7 @@ impl Gate {
         };
         let pass = self.admit(exchange, &route, snapshot, &meter).await?;
         let own = exchange.began.elapsed().saturating_sub(pass.delayed());
-        let answer = Self::carry(exchange, &route, &pass, snapshot).await;
+        let answer = self.carry(exchange, &route, &pass, snapshot).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
         let answer = answer.map(|answer| handles.note(exchange, &route, answer));
         let outcome = Self::complete(exchange, &route, pass, &answer);
@@ -223,6 +223,7 @@ impl Gate {
 
     /// Carries the admitted request to its server, within its deadline.
     async fn carry(
+        &self,
         exchange: &Arc<Exchange>,
         route: &Route,
         pass: &Pass,
@@ -230,25 +231,38 @@ impl Gate {
     ) -> Result<Envelope, Refusal> {
         let passage = Passage { held: pass.held() };
         let calling = std::pin::pin!(async {
-            let mut calling = route.backend.call(exchange, &route.request, passage);
-            let after = tokio::select! {
-                biased;
-                answer = &mut calling => return answer.map_err(Refusal::Server),
-                why = exchange.until_ended() => return Err(Refusal::Ended(why)),
-                after = exchange.until_overdue(bounds(route, pass, &snapshot.config.limits)) => after,
-            };
-            // What its start comes to says more than that it took long.
-            if route.backend.state() != State::Ready
-                && let Ok(answer) = tokio::time::timeout(VERDICT, calling).await
-            {
-                return answer.map_err(Refusal::Server);
+            let mut backend = route.backend.clone();
+            loop {
+                let mut calling = backend.call(exchange, &route.request, passage);
+                let after = tokio::select! {
+                    biased;
+                    answer = &mut calling => match answer {
+                        Err(BackendError::Superseded { .. }) => {
+                            drop(calling);
+                            // It was never put to that one, and goes to the one configured now.
+                            backend = self.successor(&backend)?;
+                            continue;
+                        }
+                        answer => return answer.map_err(Refusal::Server),
+                    },
+                    why = exchange.until_ended() => return Err(Refusal::Ended(why)),
+                    after = exchange.until_overdue(bounds(route, pass, &snapshot.config.limits)) => after,
+                };
+                // What its start comes to says more than that it took long.
+                if backend.state() != State::Ready
+                    && let Ok(answer) = tokio::time::timeout(VERDICT, calling).await
+                {
+                    return answer.map_err(Refusal::Server);
+                }
+                let (server, state) = (route.call.server.clone(), backend.state());
+                let known = (state != State::Ready).then(|| backend.known()).flatten();
+                return Err(Refusal::Overdue {
+                    server,
+                    after,
+                    state,
+                    known,
+                });
             }
-            let (server, state) = (route.call.server.clone(), route.backend.state());
-            Err(Refusal::Overdue {
-                server,
-                after,
-                state,
-            })
         });
         // The conventions of OpenTelemetry for MCP; made only where somebody listens.
         let span = debug_span!(
@@ -264,6 +278,15 @@ impl Gate {
         } else {
             calling.instrument(span).await
         }
+    }
+
+    /// The server that has taken the place of this one.
+    fn successor(&self, superseded: &Arc<dyn Backend>) -> Result<Arc<dyn Backend>, Refusal> {
+        let snapshot = self.0.live.pin();
+        let next = snapshot.routes.get(superseded.name());
+        let next = next.filter(|next| !Arc::ptr_eq(next, superseded));
+        let gone = || Refusal::NoServer(superseded.name().clone());
+        next.cloned().ok_or_else(gone)
     }
 
     /// Every admitted call ends in exactly one outcome, for policies, audit log and metrics alike.

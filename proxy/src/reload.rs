@@ -245,8 +245,12 @@ impl Reloader {
         let listed_anew = names(&now) != names(&older)
             || !dropped.is_empty()
             || older.config.policy != now.config.policy;
-        // A host that listens would hold on to what was before, and hear of no server after.
+        // A host that listens would hold on to what was before, and hear of no server after; a call
+        // that waits for a start would wait for one that nobody wants.
         older.routes.supersede();
+        for server in &dropped {
+            server.supersede();
+        }
         if listed_anew {
             for session in self.gate.sessions().all() {
                 *session.learned() = crate::route::catalog::Learned::default();

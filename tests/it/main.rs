@@ -73,6 +73,7 @@ mod tokens;
 mod tree;
 mod two_readings;
 mod versions;
+mod waiting;
 
 use chillgate_tests::Mock;
 

@@ -19,6 +19,7 @@ use tracing::info;
 use crate::backend::greeting::Greeting;
 use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, SILENCE, State};
 use crate::exchange::Exchange;
+use crate::incidents::Recognised;
 use crate::lock::locked;
 use crate::map::Map;
 use crate::session::Session;
@@ -37,7 +38,7 @@ struct Inner {
     /// The era that each session began in.
     began: Mutex<Map<Arc<str>, Era>>,
     /// Whoever finds out first does it for all; when that last came to nothing.
-    finding: tokio::sync::Mutex<Option<Instant>>,
+    finding: tokio::sync::Mutex<Option<(Instant, BackendError)>>,
     /// Which was tried first the last time it was started ahead.
     last_warmed_legacy: AtomicBool,
     tasks: TaskTracker,
@@ -108,17 +109,20 @@ impl Either {
     }
 
     /// The eras in the order in which they are tried for this session; found out first if need be.
-    async fn order(&self, session: &Arc<Session>) -> [Era; 2] {
+    async fn order(&self, session: &Arc<Session>) -> Result<[Era; 2], BackendError> {
         if self.0.must_find(session) {
             // Not in the caller's hands: what one gives up on the others still wait for.
-            let (inner, session) = (self.0.clone(), session.clone());
+            let (inner, own) = (self.0.clone(), session.clone());
+            let asked = Instant::now();
             let finding = self
                 .0
                 .tasks
-                .spawn(async move { inner.find(&session).await });
-            let _ = finding.await;
+                .spawn(async move { inner.find(&own, asked).await });
+            if let Ok(Err(error)) = finding.await {
+                return Err(error);
+            }
         }
-        self.0.order(session)
+        Ok(self.0.order(session))
     }
 }
 
@@ -156,11 +160,22 @@ impl Inner {
     }
 
     /// Finds out whether the server is modern.
-    async fn find(&self, session: &Arc<Session>) {
+    ///
+    /// # Errors
+    /// It could not be had in either era, since this was asked: asking once more would come to the
+    /// same.
+    async fn find(&self, session: &Arc<Session>, asked: Instant) -> Result<(), BackendError> {
         let mut failed = self.finding.lock().await;
-        let is_late = failed.is_some_and(|at| at.elapsed() < SOON);
-        if self.modern_known.get() != UNKNOWN || is_late {
-            return;
+        if self.modern_known.get() != UNKNOWN {
+            return Ok(());
+        }
+        if let Some((at, error)) = &*failed {
+            if *at > asked {
+                return Err(error.clone());
+            }
+            if at.elapsed() < SOON {
+                return Ok(());
+            }
         }
         let mut asking = self.modern.attend(session);
         let said = tokio::time::timeout(SILENCE, &mut asking).await;
@@ -181,16 +196,31 @@ impl Inner {
         // Of a process that is silent, or leaves, nothing else is to be expected; what is somewhere
         // else may only be down.
         let is_no = match &said {
-            Some(Ok(_)) => return self.settle(Era::Modern, YES).await,
+            Some(Ok(_)) => {
+                self.settle(Era::Modern, YES).await;
+                return Ok(());
+            }
             Some(Err(BackendError::Unspoken { .. })) => true,
             Some(Err(_)) | None => self.sort != Sort::Remote,
         };
-        if is_no && self.legacy.attend(session).await.is_ok() {
-            self.settle(Era::Modern, NO).await;
-            self.settle(Era::Legacy, YES).await;
-            return;
-        }
-        *failed = Some(Instant::now());
+        let error = if is_no {
+            match self.legacy.attend(session).await {
+                Ok(_) => {
+                    self.settle(Era::Modern, NO).await;
+                    self.settle(Era::Legacy, YES).await;
+                    return Ok(());
+                }
+                Err(error) => error,
+            }
+        } else {
+            match said {
+                Some(Err(error)) => error,
+                _ => return Ok(()),
+            }
+        };
+        *failed = Some((Instant::now(), error.clone()));
+        // What is somewhere else is asked by the call itself, which may find it in the older era.
+        if is_no { Err(error) } else { Ok(()) }
     }
 
     async fn settle(&self, era: Era, said: u8) {
@@ -277,7 +307,7 @@ impl Backend for Either {
         passage: Passage,
     ) -> Result<Envelope, BackendError> {
         let (inner, session) = (&*self.0, &exchange.session);
-        let order = self.order(session).await;
+        let order = self.order(session).await?;
         let (first, known) = inner.of(order[0]);
         let answer = first.call(exchange, request, passage).await;
         let is_unspoken = match verdict(request, &answer) {
@@ -307,7 +337,7 @@ impl Backend for Either {
     }
 
     async fn attend(&self, session: &Arc<Session>) -> Result<Attended, BackendError> {
-        let order = self.order(session).await;
+        let order = self.order(session).await?;
         let (first, known) = self.0.of(order[0]);
         let refusal = match first.attend(session).await {
             Err(error @ BackendError::Unspoken { .. }) => error,
@@ -399,6 +429,15 @@ impl Backend for Either {
 
     async fn sleep(&self) {
         tokio::join!(self.0.legacy.sleep(), self.0.modern.sleep());
+    }
+
+    fn supersede(&self) {
+        self.0.legacy.supersede();
+        self.0.modern.supersede();
+    }
+
+    fn known(&self) -> Option<Arc<Recognised>> {
+        self.0.legacy.known()
     }
 
     async fn stop(&self) {

@@ -17,6 +17,7 @@ use crate::backend::pipe::{Pipe, Terms};
 use crate::backend::{Attended, Backend, BackendError, ChildState, Passage, State};
 use crate::config::Isolation;
 use crate::exchange::Exchange;
+use crate::incidents::Recognised;
 use crate::lock::locked;
 use crate::session::{Scope, Session};
 
@@ -61,6 +62,9 @@ struct Inner {
     is_kept_up: AtomicBool,
     /// Requests that may have a process of their own at one time.
     singles: Arc<Semaphore>,
+    /// Nothing is started any more.
+    superseded: CancellationToken,
+    /// And nothing runs either.
     stopping: CancellationToken,
 }
 
@@ -93,6 +97,7 @@ impl Pipes {
             repeatable: Repeatable::default(),
             is_kept_up: AtomicBool::new(false),
             singles: Arc::new(Semaphore::new(SINGLES)),
+            superseded: CancellationToken::new(),
             stopping: CancellationToken::new(),
         }))
     }
@@ -111,6 +116,11 @@ impl Pipes {
             cause,
             known: self.0.terms.incidents.current(&self.0.terms.server),
         }
+    }
+
+    fn superseded(&self) -> BackendError {
+        let server = self.0.terms.server.clone();
+        BackendError::Superseded { server }
     }
 
     fn down(&self, cause: &str) -> BackendError {
@@ -294,7 +304,16 @@ impl Backend for Pipes {
         json::text(&result[at]).map(std::borrow::Cow::into_owned)
     }
 
+    fn supersede(&self) {
+        self.0.superseded.cancel();
+    }
+
+    fn known(&self) -> Option<Arc<Recognised>> {
+        self.0.terms.incidents.current(&self.0.terms.server)
+    }
+
     async fn stop(&self) {
+        self.0.superseded.cancel();
         self.0.stopping.cancel();
         let slots = self.0.places.clear();
         let pipes: Vec<_> = slots

@@ -21,6 +21,7 @@ use crate::era::rounds;
 use crate::era::tasks::{self, Support};
 use crate::exchange::Exchange;
 use crate::identity::nothing;
+use crate::incidents::Recognised;
 use crate::route::own;
 use crate::session::{Session, Task};
 
@@ -550,6 +551,14 @@ impl Backend for Tasking {
 
     fn instructions(&self) -> Option<String> {
         self.0.server.instructions()
+    }
+
+    fn supersede(&self) {
+        self.0.server.supersede();
+    }
+
+    fn known(&self) -> Option<Arc<Recognised>> {
+        self.0.server.known()
     }
 
     async fn stop(&self) {

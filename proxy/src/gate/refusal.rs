@@ -13,6 +13,7 @@ use serde_json::{Value, json as value};
 
 use crate::backend::{BackendError, State};
 use crate::exchange::{Ended, Exchange};
+use crate::incidents::Recognised;
 use crate::session::Full;
 
 /// Why a request was not carried out.
@@ -37,6 +38,8 @@ pub enum Refusal {
         after: Duration,
         /// How the server is by then.
         state: State,
+        /// What is known of its failure.
+        known: Option<Arc<Recognised>>,
     },
     /// There is no room.
     Full(Full),
@@ -180,6 +183,9 @@ impl Refusal {
                         (code::INTERNAL_ERROR, "server-invalid", server, false)
                     }
                     BackendError::Busy { server, .. } => (code::BUSY, "server-busy", server, true),
+                    BackendError::Superseded { server } => {
+                        (code::SERVER_DOWN, "server-superseded", server, true)
+                    }
                 };
                 let mut data = kind(name);
                 data["server"] = (**server).into();
@@ -212,15 +218,25 @@ impl Refusal {
                 server,
                 after,
                 state,
+                known,
             } => {
                 let mut data = kind("timeout");
                 data["server"] = (**server).into();
+                // What still starts has not seen the request.
+                data["retryable"] = (*state == State::Starting).into();
+                if let Some(known) = known {
+                    data["incident"] = serde_json::to_value(known).unwrap_or_default();
+                }
                 let after = after.as_secs_f64();
                 let text = match state {
-                    State::Starting => format!(
-                        "server `{server}` did not get ready within {after:.1} s and is still being \
-                         started; try again in a while, or see what `chillgate doctor` finds"
-                    ),
+                    State::Starting => {
+                        let known = known.as_ref().map(|known| known.sentence());
+                        format!(
+                            "server `{server}` did not get ready within {after:.1} s and is still being \
+                             started; try again in a while, or see what `chillgate doctor` finds{}",
+                            known.unwrap_or_default()
+                        )
+                    }
                     State::Broken(cause) | State::Looping(cause) => {
                         format!("server `{server}` did not answer within {after:.1} s: {cause}")
                     }

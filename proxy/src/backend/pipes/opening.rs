@@ -24,6 +24,8 @@ use crate::session::Session;
 
 /// Why there is no pipe.
 pub(super) enum Trouble {
+    /// Another server has its place.
+    Superseded,
     /// The server could not be started, or did not answer.
     Down(String),
     /// It answered that it does not speak this era, or does not want to.
@@ -40,6 +42,7 @@ impl From<BackendError> for Trouble {
                 return Self::Unspoken(Refusal { cause, is_of_era });
             }
             BackendError::Invalid { cause, .. } => return Self::Wrong(cause),
+            BackendError::Superseded { .. } => return Self::Superseded,
             BackendError::Down { cause, .. } | BackendError::Lost { cause, .. } => cause,
             busy @ BackendError::Busy { .. } => busy.to_string(),
         })
@@ -75,8 +78,12 @@ impl Pipes {
         if let Some(pipe) = slot.current() {
             return Ok(pipe);
         }
-        if self.0.stopping.is_cancelled() {
-            return Err(self.down("it was taken out of the configuration"));
+        if self.0.superseded.is_cancelled() {
+            return Err(self.superseded());
+        }
+        // Whoever has waited for a start hears what came of it, and not of one more.
+        if let Some(failed) = tries.failed_since(asked) {
+            return Err(failed);
         }
         if slot.is_over() {
             return Err(self.down("nobody waits for it any more"));
@@ -91,7 +98,10 @@ impl Pipes {
             // Two at once would fight for the same port, lock or profile.
             let _ = tokio::time::timeout(FAREWELL, before.until_gone()).await;
         }
-        self.bide(slot, &mut tries).await?;
+        tokio::select! {
+            waited = self.bide(slot, &mut tries) => waited?,
+            () = self.0.superseded.cancelled() => return Err(self.superseded()),
+        }
         let restarted = tries.has_opened();
         let is_asleep = slot.asleep().is_some();
         let audience = match (&owner, &before) {
@@ -114,9 +124,7 @@ impl Pipes {
                     Err(Trouble::Down(self.0.opener.silent(&self.0.terms, &audience, cause)))
                 })
             }
-            () = self.0.stopping.cancelled() => {
-                Err(Trouble::Down("it was stopped while it started".to_owned()))
-            }
+            () = self.0.superseded.cancelled() => Err(Trouble::Superseded),
         };
         drop(turn);
         let server = &self.0.terms.server;
@@ -159,30 +167,46 @@ impl Pipes {
                 }
                 Ok(pipe)
             }
-            Err(trouble) => Err(match trouble {
-                // It runs, and may be spoken to in other words.
-                Trouble::Unspoken(refusal) => {
-                    debug!(%server, cause = %refusal.cause, "The server speaks another era.");
-                    let terms = &self.0.terms;
-                    let cause = self.0.opener.refused(terms, &audience, &refusal);
-                    slot.unspoken(&mut tries, &cause);
-                    self.unspoken(cause)
+            Err(trouble) => {
+                let error = self.not_opened(slot, &mut tries, &audience, trouble);
+                tries.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// What a start that came to nothing is told as.
+    fn not_opened(
+        &self,
+        slot: &Slot,
+        tries: &mut Tries,
+        audience: &Arc<Audience>,
+        trouble: Trouble,
+    ) -> BackendError {
+        let (terms, server) = (&self.0.terms, &self.0.terms.server);
+        match trouble {
+            Trouble::Superseded => self.superseded(),
+            // It runs, and may be spoken to in other words.
+            Trouble::Unspoken(refusal) => {
+                debug!(%server, cause = %refusal.cause, "The server speaks another era.");
+                let cause = self.0.opener.refused(terms, audience, &refusal);
+                slot.unspoken(tries, &cause);
+                self.unspoken(cause)
+            }
+            Trouble::Down(mut trouble) | Trouble::Wrong(mut trouble) => {
+                let known = terms.incidents.current(server);
+                // A try in the other era says nothing of what is known.
+                let sentence = known.as_ref().map(|known| known.sentence());
+                if let Some(sentence) = sentence.filter(|it| !trouble.contains(it.as_str())) {
+                    trouble.push_str(&sentence);
                 }
-                Trouble::Down(mut trouble) | Trouble::Wrong(mut trouble) => {
-                    let known = self.0.terms.incidents.current(server);
-                    // A try in the other era says nothing of what is known.
-                    let sentence = known.as_ref().map(|known| known.sentence());
-                    if let Some(sentence) = sentence.filter(|it| !trouble.contains(it.as_str())) {
-                        trouble.push_str(&sentence);
-                    }
-                    slot.failed(&trouble);
-                    let incident = known.as_ref().map(|known| known.id.as_str());
-                    let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
-                    let remedy = remedy.map(|remedy| remedy.id.as_str());
-                    warn!(%server, cause = %trouble, incident, remedy, "The server did not start.");
-                    self.down(&trouble)
-                }
-            }),
+                slot.failed(&trouble);
+                let incident = known.as_ref().map(|known| known.id.as_str());
+                let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
+                let remedy = remedy.map(|remedy| remedy.id.as_str());
+                warn!(%server, cause = %trouble, incident, remedy, "The server did not start.");
+                self.down(&trouble)
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::sleep::Asleep;
-use crate::backend::State;
 use crate::backend::pipe::Pipe;
+use crate::backend::{BackendError, State};
 use crate::lock::locked;
 use crate::map::Map;
 
@@ -52,6 +52,8 @@ pub(super) struct Tries {
     crashes: Backoff,
     /// Those that answered in another era.
     unspoken: Backoff,
+    /// When the last one that came to nothing did, and as what it was told.
+    failed: Option<(Instant, BackendError)>,
 }
 
 /// Starts of a server that failed, in whichever slot and era.
@@ -259,6 +261,17 @@ impl Slot {
 }
 
 impl Tries {
+    /// What the last start has come to, if that was since then.
+    pub(super) fn failed_since(&self, then: Instant) -> Option<BackendError> {
+        let failed = self.failed.as_ref().filter(|(at, _)| *at > then);
+        failed.map(|(_, error)| error.clone())
+    }
+
+    /// It has come to nothing.
+    pub(super) fn failed(&mut self, error: &BackendError) {
+        self.failed = Some((Instant::now(), error.clone()));
+    }
+
     /// Whether there has been a process here before.
     pub(super) fn has_opened(&self) -> bool {
         self.has_opened
