@@ -342,13 +342,14 @@ impl Incidents {
                 };
                 state.servers.insert(server.to_owned(), left);
             } else {
-                // That it starts is no proof of what had failed in service.
-                let in_service = |id: &String| {
+                // That it starts is no proof of what had failed in service, or another agent.
+                let goes_on = |id: &String| {
                     let pattern = state.book.patterns.get(id);
-                    pattern.is_some_and(|pattern| pattern.phase == Phase::Run)
+                    pattern
+                        .is_some_and(|it| it.phase == Phase::Run || !is_behind(it.agent.as_deref()))
                 };
                 let mut ongoing = local.ongoing;
-                ongoing.retain(|id, _| in_service(id));
+                ongoing.retain(|id, _| goes_on(id));
                 if !ongoing.is_empty() {
                     let left = Local {
                         ongoing,
@@ -376,10 +377,20 @@ impl Incidents {
         void
     }
 
-    /// The last failure of a server that has not been well since, in this process.
-    pub fn current(&self, server: &str) -> Option<Arc<Recognised>> {
+    /// The last failure of a server that has not been well since, in this process; whosever it is:
+    /// for operators.
+    pub fn latest(&self, server: &str) -> Option<Arc<Recognised>> {
         let state = locked(&self.0.shared.state);
         let current = state.servers.get(server)?.current.as_ref();
+        current.map(|(_, known)| known.clone())
+    }
+
+    /// The same, unless it is another agent's.
+    pub fn current(&self, server: &str, agent: Option<&str>) -> Option<Arc<Recognised>> {
+        let state = locked(&self.0.shared.state);
+        let current = state.servers.get(server)?.current.as_ref();
+        let own = |whose: &Option<Arc<str>>| whose.is_none() || whose.as_deref() == agent;
+        let current = current.filter(|(whose, _)| own(whose));
         current.map(|(_, known)| known.clone())
     }
 

@@ -310,6 +310,42 @@ async fn what_one_agent_fails_by_is_not_behind_it_when_anothers_process_starts()
 }
 
 #[tokio::test]
+async fn what_two_agents_fail_by_are_two_incidents() {
+    let (gate, state) = remembering().await;
+    std::fs::remove_file(gate.folder().join("alice.token")).unwrap();
+    let (carol, alice) = (agent(&gate, "carol").await, agent(&gate, "alice").await);
+    let error = async |host: &Host| host.call("pid", json!({})).await.answer()["error"].clone();
+    let (first, second) = (error(&carol).await, error(&alice).await);
+    let incident = |error: &Value| error["data"]["incident"].clone();
+    assert_ne!(
+        incident(&first)["id"],
+        incident(&second)["id"],
+        "{first} {second}"
+    );
+    // Neither is told of the other.
+    assert_eq!(incident(&second)["count"], 1, "{second}");
+    assert!(
+        first["message"].as_str().unwrap().contains("carol.token"),
+        "{first}"
+    );
+    assert!(!second.to_string().contains("carol"), "{second}");
+    std::fs::write(gate.folder().join("alice.token"), "again\n").unwrap();
+    until("alice's process", seconds(10), async || {
+        let reply = alice.call("pid", json!({})).await;
+        reply.answer()["result"].is_object().then_some(())
+    })
+    .await;
+    // What is not behind carol is still said, and to carol it is the first.
+    until("alice's to be behind", seconds(5), async || {
+        let text = incidents::incidents(state.path(), &[]).await;
+        (text.contains("of agent carol") && !text.contains("of agent alice")).then_some(())
+    })
+    .await;
+    let again = error(&carol).await;
+    assert_eq!(incident(&again)["count"], 1, "{again}");
+}
+
+#[tokio::test]
 async fn a_name_that_is_refused_is_no_failure_of_the_server() {
     let (gate, state) = remembering().await;
     for number in 0..20 {

@@ -115,7 +115,7 @@ pub(super) fn server_state(server: &Arc<dyn Backend>, incidents: &Incidents) -> 
     };
     let has_failed = matches!(now, State::Looping(_) | State::Broken(_));
     let incident = has_failed
-        .then(|| incidents.current(server.name()))
+        .then(|| incidents.latest(server.name()))
         .flatten();
     let remedy = incident.as_ref().and_then(|known| known.remedy.as_ref());
     let remedy = remedy.map(|remedy| remedy.text.clone());

@@ -114,7 +114,7 @@ impl Pipes {
         BackendError::Unspoken {
             server: self.0.terms.server.clone(),
             cause,
-            known: self.0.terms.incidents.current(&self.0.terms.server),
+            known: self.known(),
         }
     }
 
@@ -124,10 +124,16 @@ impl Pipes {
     }
 
     fn down(&self, cause: &str) -> BackendError {
+        self.down_for(None, cause)
+    }
+
+    /// The same, with what is known of this agent's failures.
+    fn down_for(&self, agent: Option<&str>, cause: &str) -> BackendError {
+        let terms = &self.0.terms;
         BackendError::Down {
-            server: self.0.terms.server.clone(),
+            server: terms.server.clone(),
             cause: cause.to_owned(),
-            known: self.0.terms.incidents.current(&self.0.terms.server),
+            known: terms.incidents.current(&terms.server, agent),
         }
     }
 }
@@ -309,7 +315,7 @@ impl Backend for Pipes {
     }
 
     fn known(&self) -> Option<Arc<Recognised>> {
-        self.0.terms.incidents.current(&self.0.terms.server)
+        self.0.terms.incidents.current(&self.0.terms.server, None)
     }
 
     async fn stop(&self) {

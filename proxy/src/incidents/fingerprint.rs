@@ -120,10 +120,12 @@ pub fn shown(text: &str) -> String {
     format!("{}…", head.trim_end())
 }
 
-/// The name of a pattern: eight hexadecimal digits that stay the same from run to run.
-pub fn id(server: &str, phase: Phase, ended: &str, line: &str) -> String {
+/// The name of a pattern: eight hexadecimal digits that stay the same from run to run. What fails one
+/// agent's process alone is a pattern of that agent's.
+pub fn id(server: &str, agent: Option<&str>, phase: Phase, ended: &str, line: &str) -> String {
     let mut hash = Sha256::new();
-    for part in [server, phase.as_str(), ended, line] {
+    let parts = [server, phase.as_str(), ended, line];
+    for part in parts.into_iter().chain(agent) {
         hash.update(part.len().to_le_bytes());
         hash.update(part.as_bytes());
     }
@@ -232,12 +234,14 @@ mod tests {
 
     #[test]
     fn every_part_counts_and_the_name_is_short() {
-        let base = id("a", Phase::Start, "exit code 1", "x");
+        let base = id("a", None, Phase::Start, "exit code 1", "x");
         assert_eq!(base.len(), 8);
-        assert_ne!(base, id("b", Phase::Start, "exit code 1", "x"));
-        assert_ne!(base, id("a", Phase::Run, "exit code 1", "x"));
-        assert_ne!(base, id("a", Phase::Start, "exit code 2", "x"));
-        assert_ne!(base, id("a", Phase::Start, "exit code 1", "y"));
-        assert_eq!(base, id("a", Phase::Start, "exit code 1", "x"));
+        assert_ne!(base, id("b", None, Phase::Start, "exit code 1", "x"));
+        assert_ne!(base, id("a", None, Phase::Run, "exit code 1", "x"));
+        assert_ne!(base, id("a", None, Phase::Start, "exit code 2", "x"));
+        assert_ne!(base, id("a", None, Phase::Start, "exit code 1", "y"));
+        assert_eq!(base, id("a", None, Phase::Start, "exit code 1", "x"));
+        let of = |agent| id("a", Some(agent), Phase::Start, "exit code 1", "x");
+        assert!(of("ann") != base && of("ann") != of("eve"));
     }
 }

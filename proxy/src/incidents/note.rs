@@ -39,7 +39,8 @@ impl Read {
         let ended = incident.status.map(|status| status.to_string());
         let ended = ended.unwrap_or_default();
         let line = fingerprint::normalised(fingerprint::clipped(telling));
-        let id = fingerprint::id(&incident.server, incident.phase, &ended, &line);
+        let agent = incident.agent.as_deref();
+        let id = fingerprint::id(&incident.server, agent, incident.phase, &ended, &line);
         Self {
             incident,
             cause,
@@ -61,7 +62,7 @@ impl Incidents {
     /// one, or the server has been well since. Whether it was put down.
     pub fn note_change(&self, incident: Incident) -> (Arc<Recognised>, bool) {
         let read = Read::of(incident);
-        match self.current(&read.incident.server) {
+        match self.current(&read.incident.server, read.incident.agent.as_deref()) {
             Some(current) if current.id == read.id => (current, false),
             _ => (Arc::new(self.put(read)), true),
         }

@@ -102,7 +102,7 @@ fn a_remedy_that_worked_is_credited_and_one_that_was_not_needed_is_not() {
         ["the variable TOKEN_OF_MINE", "what `variable` looks at"]
     );
     assert!(pattern.is_resolved(Moment::now()));
-    assert_eq!(incidents.current("files"), None);
+    assert_eq!(incidents.current("files", None), None);
 
     let other = Incidents::default();
     note(

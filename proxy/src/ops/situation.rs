@@ -110,7 +110,7 @@ impl Operations {
                     value["remedy"] = json!(advice);
                 } else if let Some(cause) = state.trouble() {
                     value["error"] = json!(cause);
-                    let known = self.0.incidents.current(name);
+                    let known = self.0.incidents.latest(name);
                     let known = known.and_then(|known| Some(known.remedy.as_ref()?.text.clone()));
                     value["remedy"] = json!(known.unwrap_or_else(|| remedy(kind).to_owned()));
                 }

@@ -149,7 +149,9 @@ impl Pipe {
             cause,
             ended: self.end.get().and_then(|end| end.status.clone()),
             retryable: false,
-            known: self.incidents.current(&self.server),
+            known: self
+                .incidents
+                .current(&self.server, self.origin().agent.as_deref()),
         }
     }
 }

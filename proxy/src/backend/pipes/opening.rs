@@ -194,7 +194,8 @@ impl Pipes {
                 self.unspoken(cause)
             }
             Trouble::Down(mut trouble) | Trouble::Wrong(mut trouble) => {
-                let known = terms.incidents.current(server);
+                let agent = slot.agent.as_deref();
+                let known = terms.incidents.current(server, agent);
                 // A try in the other era says nothing of what is known.
                 let sentence = known.as_ref().map(|known| known.sentence());
                 if let Some(sentence) = sentence.filter(|it| !trouble.contains(it.as_str())) {
@@ -205,7 +206,7 @@ impl Pipes {
                 let remedy = known.as_ref().and_then(|known| known.remedy.as_ref());
                 let remedy = remedy.map(|remedy| remedy.id.as_str());
                 warn!(%server, cause = %trouble, incident, remedy, "The server did not start.");
-                self.down(&trouble)
+                self.down_for(agent, &trouble)
             }
         }
     }
@@ -228,7 +229,10 @@ impl Pipes {
             }
             Wait::Down(wait, trouble) => {
                 let again = wait.as_secs_f64();
-                Err(self.down(&format!("{trouble}; next try in {again:.1} s")))
+                Err(self.down_for(
+                    slot.agent.as_deref(),
+                    &format!("{trouble}; next try in {again:.1} s"),
+                ))
             }
             Wait::Unspoken(_, cause) => Err(self.unspoken(cause)),
         }

@@ -163,7 +163,10 @@ impl Child {
         });
         if theirs.is_some() && !is_new {
             let cause = theirs.map(|theirs| theirs.cause).unwrap_or_default();
-            let known = terms.incidents.current(&terms.server);
+            let agent = start
+                .as_ref()
+                .and_then(|start| start.origin.agent.as_deref());
+            let known = terms.incidents.current(&terms.server, agent);
             return cause + &known.map(|known| known.sentence()).unwrap_or_default();
         }
         let cause = theirs.map_or_else(|| refusal.cause.clone(), |theirs| theirs.cause);

@@ -115,7 +115,7 @@ pub(super) async fn examine(
         (Some(seen), _) => judge(name, &seen, &eras, limit, kind, &mut facts, &mut findings),
         (None, cause) => {
             let cause = cause.unwrap_or_default();
-            let known = incidents.current(name.as_str());
+            let known = incidents.latest(name.as_str());
             let known = known.map(|known| known.sentence()).unwrap_or_default();
             // The cause ends with it; here it is the help.
             let cause = cause.replacen(&known, "", 1);
