@@ -281,7 +281,7 @@ pub struct IncidentsArgs {
     /// Those that are behind us as well.
     #[arg(long)]
     pub all: bool,
-    /// Drop this one from the memory.
+    /// Drop this one from the memory: its id, or at least four characters that no other begins with.
     #[arg(long, value_name = "ID", conflicts_with_all = ["server", "json", "all"])]
     pub forget: Option<String>,
 }

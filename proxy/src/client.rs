@@ -26,8 +26,8 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 use tower_service::Service;
 
-use crate::config::RemoteServer;
 use crate::config::secret::SecretText;
+use crate::config::{RemoteServer, userinfo};
 use crate::platform::UnixStream;
 
 /// How long a connection may take to be made.
@@ -84,7 +84,7 @@ enum Dialed {
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Http")
-            .field("uri", &self.uri)
+            .field("uri", &userinfo::masked(&self.uri.to_string()))
             .finish_non_exhaustive()
     }
 }
@@ -149,7 +149,7 @@ impl Http {
         let uri: Uri = to
             .url
             .parse()
-            .map_err(|error| format!("`{}` is no URL: {error}", to.url))?;
+            .map_err(|error| format!("`{}` is no URL: {error}", userinfo::masked(to.url)))?;
         let mut tcp = HttpConnector::new_with_resolver(Names::default());
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);

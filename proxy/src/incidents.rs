@@ -291,7 +291,7 @@ impl Incidents {
             environment: Environment::of_remote(address, headers, &self.0.salt),
             launch: Launch {
                 name: server.to_owned(),
-                secrets: Secrets::new(values.chain(words)),
+                secrets: Secrets::new(values.chain(words).chain(Secrets::of_url(address))),
                 ..Launch::default()
             },
         }

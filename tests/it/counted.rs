@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use chillgate_tests::process::{descendants, descriptors, mark, marked, peak, resident, send};
 use chillgate_tests::script::interop;
@@ -207,6 +207,18 @@ async fn what_a_server_hides_before_it_kills_its_keeper_is_ended_too() {
         "{:?}",
         gate.log()
     );
+    let mut told = Vec::new();
+    for line in gate.log() {
+        if line.contains("The keeper was killed") {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            let pid = [&line["pid"], &line["fields"]["pid"]].map(Value::as_u64);
+            told.push(pid[0].or(pid[1]).unwrap());
+        }
+    }
+    let count = told.len();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), count, "said twice of one: {:?}", gate.log());
     until("all are buried", seconds(5), async || {
         buried().is_empty().then_some(())
     })

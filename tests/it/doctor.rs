@@ -187,6 +187,50 @@ async fn a_remote_server_is_reached_as_serve_would() {
 }
 
 #[tokio::test]
+async fn the_query_of_an_address_is_shown_nowhere() {
+    let url = "http://127.0.0.1:1/mcp?api_key=Zq9planted";
+    let config = free() + &format!("[server.far]\nurl = \"{url}\"\n");
+    for more in [&[][..], &["--json"]] {
+        let (_, out, err) = doctor(&config, more).await;
+        assert!(out.contains("/mcp?api_key=•"), "{out}{err}");
+        assert!(!(out.clone() + &err).contains("planted"), "{out}{err}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_remote_server_says_ends_without_a_line_break() {
+    let gate = Gate::with("[server.chill]\nbuiltin = \"chill\"\n")
+        .start()
+        .await;
+    // There is no MCP at this address, and what answers says so in a line of text.
+    let remote = format!("[server.far]\nurl = \"http://{}/mcp\"\n", gate.health());
+    let (code, all) = seen(&(free() + &remote)).await;
+    assert_eq!(code, Some(1), "{all}");
+    let findings = server(&all, "far")["findings"].as_array().unwrap();
+    let texts: Vec<_> = findings
+        .iter()
+        .map(|it| it["text"].as_str().unwrap())
+        .collect();
+    let texts = texts.join("\n");
+    assert!(texts.contains("only GET and HEAD"), "{texts}");
+    assert!(!texts.contains('\\'), "{texts}");
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn of_a_server_that_floods_and_never_answers_it_is_not_said_that_it_answers() {
+    let floods = "i=0; while [ $i -lt 300 ]; do echo tick $i; i=$((i+1)); done; exec sleep 1000";
+    let words = chillgate_tests::server::toml_list(&["sh", "-c", floods]);
+    let config = free() + &format!("[server.a]\ncommand = {words}\nstart-timeout = \"2s\"\n");
+    let (code, out, err) = doctor(&config, &[]).await;
+    assert_eq!(code, Some(1), "{out}{err}");
+    let told = out + &err;
+    assert!(told.contains("does not speak MCP on stdio"), "{told}");
+    assert!(!told.contains("answered meanwhile"), "{told}");
+    assert!(!told.contains("babbles"), "{told}");
+}
+
+#[tokio::test]
 async fn what_serve_needs_besides_servers_is_looked_at() {
     let taken = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let front = taken.local_addr().unwrap();

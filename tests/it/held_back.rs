@@ -137,6 +137,60 @@ async fn what_is_held_back_starts_by_itself_once_its_cause_is_gone() {
     }
 }
 
+/// What it is given cannot be had: it is looked at all the same.
+#[tokio::test]
+async fn a_server_without_its_secret_is_held_back_until_the_file_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("late");
+    let given = format!("env = {{ TOKEN = \"file:{}\" }}", secret.display());
+    let gate = gate(&mock("a").table(&given), folder.path()).start().await;
+    let entry = in_state(&gate, "a", "held-back").await;
+    let found = &entry["preflight"][0];
+    assert_eq!(
+        (&found["check"], &found["remedy"]),
+        (&json!("readable"), &json!("missing-secret")),
+        "{entry}"
+    );
+    let advice = format!("put the secret into {} where", secret.display());
+    assert!(entry["remedy"].to_string().contains(&advice), "{entry}");
+    std::fs::write(&secret, "Zq9-planted-value\n").unwrap();
+    in_state(&gate, "a", "up").await;
+    let one = until("the credit", seconds(5), async || {
+        let one = listed(folder.path()).await.remove("a")?;
+        (one["resolved"] == true).then_some(one)
+    })
+    .await;
+    assert_eq!(
+        (&one["worked"], &one["passed"]),
+        (&json!(1), &json!(0)),
+        "{one}"
+    );
+    drop(gate.stop().await);
+    let kept = std::fs::read_to_string(folder.path().join("incidents.json")).unwrap();
+    assert!(!kept.contains("Zq9-planted"), "{kept}");
+}
+
+/// Python does not say which port it was.
+#[tokio::test]
+async fn a_port_that_is_only_named_by_a_variable_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "import os, socket\ns = socket.socket()\ns.bind(('127.0.0.1', int(os.environ['PORT'])))\n\
+         s.close()\nos.execv('{MOCK}', ['{MOCK}', '--name', 'a'])"
+    );
+    let given = format!("env = {{ PORT = \"{port}\" }}");
+    let table = table("a", &["python3", "-c", &script], &given);
+    let gate = gate(&table, folder.path()).start().await;
+    let entry = in_state(&gate, "a", "held-back").await;
+    assert_eq!(entry["preflight"][0]["check"], "port", "{entry}");
+    let advice = format!("port {port} is taken");
+    assert!(entry["remedy"].to_string().contains(&advice), "{entry}");
+    drop(listener);
+    in_state(&gate, "a", "up").await;
+}
+
 /// Nothing is remembered of it: it fails once, and what it failed by is looked at from then on.
 #[tokio::test]
 async fn a_program_that_a_reload_leaves_missing_is_held_back() {

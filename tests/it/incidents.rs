@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
-use chillgate_tests::gate::{Builder, bare, serve};
+use chillgate_tests::gate::{Builder, bare, ended, serve};
 use chillgate_tests::http::{get, request};
 use chillgate_tests::process::free_port;
 use chillgate_tests::server::toml_list;
@@ -449,6 +449,56 @@ async fn a_server_that_ends_in_service_is_recognised_and_its_secrets_are_not_kep
             assert!(!text.contains("planted"), "{text}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_sandbox_keeps_from_a_server_is_laid_on_the_sandbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("own.txt");
+    std::fs::write(&file, "for all to read").unwrap();
+    let script = format!("open('{}')", file.display());
+    let command = toml_list(&["/usr/bin/python3", "-c", &script].map(str::to_owned));
+    let table = format!("[server.a]\ncommand = {command}\nsandbox = {{}}\n");
+    let gate = gate(&table, folder.path()).start().await;
+    let one = until("the incident", seconds(20), async || {
+        listed(folder.path()).await.remove("a")
+    })
+    .await;
+    drop(gate.stop().await);
+    assert_eq!(one["remedy"]["id"], "sandbox-denied", "{one}");
+    let text = one["remedy"]["text"].as_str().unwrap();
+    let piece = format!("its sandbox keeps {} from it", file.display());
+    assert!(text.contains(&piece) && text.contains("`read`"), "{one}");
+}
+
+#[tokio::test]
+async fn an_incident_is_forgotten_by_its_id_and_not_by_a_slip() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = "[server.late]\ncommand = [\"no-such-program-here\"]\n";
+    let gate = gate(table, folder.path()).start().await;
+    let one = until("the incident", seconds(20), async || {
+        listed(folder.path()).await.remove("late")
+    })
+    .await;
+    drop(gate.stop().await);
+    let id = one["id"].as_str().unwrap();
+    let forget = async |id: &str| {
+        let mut command = bare();
+        command
+            .args(["incidents", "--forget", id])
+            .env("CHILLGATE__STATE__FOLDER", folder.path());
+        ended(command, 10).await
+    };
+    for short in ["", &id[..3]] {
+        let (code, out, err) = forget(short).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+        assert!(err.contains(id) && err.contains("late"), "{err}");
+    }
+    assert_eq!(listed(folder.path()).await.len(), 1);
+    let (code, out, err) = forget(&id[..4]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.starts_with(&format!("Forgot {id} of late: ")), "{out}");
+    assert_eq!(listed(folder.path()).await.len(), 0);
 }
 
 #[tokio::test]

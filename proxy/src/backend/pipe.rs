@@ -331,6 +331,7 @@ impl Pipe {
     /// Keeps what the server said of itself when it was opened.
     pub fn greet(&self, greeting: Greeting) {
         let _ = self.greeting.set(greeting);
+        self.tell_babble();
     }
 
     /// The era in which the server is spoken to.

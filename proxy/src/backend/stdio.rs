@@ -48,10 +48,9 @@ impl Child {
     /// Why not, and what is known about that.
     pub fn look(&self, name: &str, incidents: &Incidents, metrics: &Metrics) -> Result<(), String> {
         let launch = self.launch(name, None);
-        let facts = launch
-            .as_ref()
-            .ok()
-            .map(|launch| Arc::new(incidents.facts(launch.clone())));
+        let known = launch.as_ref().ok().cloned();
+        let known = known.or_else(|| self.launch_as_known(name, None));
+        let facts = known.map(|launch| Arc::new(incidents.facts(launch)));
         let found =
             launch.and_then(|launch| supervisor::look_for(&launch).map_err(|error| fact(&error)));
         found.map_err(|cause| {
@@ -66,9 +65,11 @@ impl Child {
         })
     }
 
-    /// What is looked at before it is started; none where that could not be made.
+    /// What is looked at before it is started, as far as that is known.
     pub fn candidate(&self, name: &str, incidents: &Incidents) -> Option<Candidate> {
-        Some(incidents.candidate(self.launch(name, None).ok()?))
+        let launch = self.launch(name, None).ok();
+        let launch = launch.or_else(|| self.launch_as_known(name, None));
+        Some(incidents.candidate(launch?))
     }
 }
 
@@ -136,24 +137,26 @@ impl Opener for Child {
         let agent = agent.map(Arc::<str>::from);
         let whose = agent.clone().filter(|_| self.server.is_by_agent());
         let preparing = tokio::task::spawn_blocking(move || {
-            let launch = this.launch(&named.server, agent.as_deref())?;
-            let facts = named.incidents.facts(launch.clone());
-            Ok((launch, Arc::new(facts)))
+            let agent = agent.as_deref();
+            let launch = this.launch(&named.server, agent);
+            let known = launch.as_ref().ok().cloned();
+            let known = known.or_else(|| this.launch_as_known(&named.server, agent));
+            let facts = known.map(|launch| Arc::new(named.incidents.facts(launch)));
+            (launch, facts)
         });
-        let prepared = preparing
+        let (launch, facts) = preparing
             .await
-            .unwrap_or_else(|error| Err(error.to_string()));
-        let mut origin = Origin {
+            .unwrap_or_else(|error| (Err(error.to_string()), None));
+        let origin = Origin {
             agent: whose,
-            facts: None,
+            facts,
         };
-        let (launch, facts) = prepared.map_err(|cause| {
+        let launch = launch.map_err(|cause| {
             spawning(Failure {
                 origin: origin.clone(),
                 ..Failure::of(cause)
             })
         })?;
-        origin.facts = Some(facts);
         let spawned = supervisor::spawn(launch, &terms.metrics).await;
         let mut process = spawned.map_err(|error| {
             spawning(Failure {

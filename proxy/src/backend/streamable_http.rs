@@ -375,7 +375,7 @@ const LONGEST_CAUSE: usize = 64 << 10;
 /// What is said of a server that refuses a message: the same whatever it was.
 pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
-    let text = text.escape_debug().to_string();
+    let text = text.trim().escape_debug().to_string();
     format!("HTTP {status} {text}").trim_end().to_owned()
 }
 

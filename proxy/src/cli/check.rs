@@ -9,7 +9,7 @@ use super::answer::{Answer, CANNOT, FINE, FOUND, lines};
 use super::{CheckArgs, Global, compile};
 use crate::config::load::{Loaded, Sources, attempt};
 use crate::config::report::Report;
-use crate::config::{Listen, Server, Transport};
+use crate::config::{Listen, Server, Transport, userinfo};
 
 /// Checks the configuration and prints what was found.
 pub fn run(_: &CheckArgs, global: &Global) -> ExitCode {
@@ -96,14 +96,18 @@ fn summary(
                 let program = child.command.first().map_or("", String::as_str);
                 writeln!(out, "  server  {name}: runs {program}")?;
             }
-            Server::Remote(remote) => writeln!(out, "  server  {name}: at {}", remote.url)?,
+            Server::Remote(remote) => {
+                let url = userinfo::masked(&remote.url);
+                writeln!(out, "  server  {name}: at {url}")?;
+            }
         }
     }
     for runbook in &config.runbook {
         writeln!(out, "  runbook {}", runbook.summary())?;
     }
     for endpoint in &config.endpoint {
-        writeln!(out, "  model   {}: at {}", endpoint.name, endpoint.url)?;
+        let url = userinfo::masked(&endpoint.url);
+        writeln!(out, "  model   {}: at {url}", endpoint.name)?;
     }
     for line in policies {
         let shadow = if line.mode.as_str() == "shadow" {
@@ -143,6 +147,23 @@ mod tests {
             answer.out
         );
         assert!(answer.out.contains("policy  calls: "), "{}", answer.out);
+    }
+
+    #[test]
+    fn what_stands_in_the_query_of_a_url_is_not_shown() {
+        let (answer, report) = checked(
+            "[server.a]\nurl = \"https://h.example/mcp?api_key=planted\"\n[[endpoint]]\nname = \"m\"\nkind = \"ollama\"\nurl = \"http://h.example?planted\"\n",
+        );
+        assert!(
+            !format!("{}{report}", answer.out).contains("planted"),
+            "{report}{}",
+            answer.out
+        );
+        assert!(
+            answer.out.contains("https://h.example/mcp?api_key=•"),
+            "{report}{}",
+            answer.out
+        );
     }
 
     #[test]

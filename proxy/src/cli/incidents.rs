@@ -179,23 +179,32 @@ fn write_text(out: &mut String, pattern: &Pattern, kept: &Kept, now: Moment) -> 
     Ok(())
 }
 
+/// So much of an id is enough to forget one by, where it is the beginning of no other.
+const BEGINNING: usize = 4;
+
+/// Forgets the one of this id, or the only one that begins so.
 fn forget(id: &str, kept: &Kept, place: &Place) -> Answer {
-    let fits: Vec<&String> = kept
-        .book
-        .patterns
-        .keys()
-        .filter(|known| known.starts_with(id))
-        .collect();
-    let [whole] = fits.as_slice() else {
+    let all = kept.book.patterns.iter();
+    let fits: Vec<_> = all.filter(|(known, _)| known.starts_with(id)).collect();
+    let [(whole, pattern)] = fits.as_slice() else {
         let message = match fits.len() {
-            0 => format!("no incident is called {id}"),
+            0 => format!("no incident is called {id:?}"),
             count => format!("{count} incidents begin with {id:?}"),
         };
         return Answer::cannot(&message, Some("chillgate incidents --all lists them"));
     };
+    if id.len() < BEGINNING && id != whole.as_str() {
+        let message = format!("{id:?} is too little to forget an incident by");
+        let help = format!(
+            "write {whole}, or at least {BEGINNING} of its characters, if {} is the server that is meant",
+            pattern.server
+        );
+        return Answer::cannot(&message, Some(&help));
+    }
+    let (server, what) = (&pattern.server, &pattern.what);
     match place.change(kept, |book| drop(book.patterns.remove(*whole))) {
         Ok(_) => Answer {
-            out: format!("Forgot {whole}.\n"),
+            out: format!("Forgot {whole} of {server}: {what}\n"),
             err: String::new(),
             code: FINE,
         },

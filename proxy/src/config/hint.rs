@@ -44,14 +44,18 @@ fn distance(a: &str, b: &str) -> usize {
     last.last().copied().unwrap_or(usize::MAX)
 }
 
-/// `a, b or c`, each in backticks, at most sixteen.
+/// The most words that a list names.
+const NAMED: usize = 16;
+
+/// `a, b or c`, each in backticks; of more than sixteen how many more there are.
 pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let words: Vec<String> = words
-        .into_iter()
-        .take(16)
-        .map(|word| format!("`{word}`"))
-        .collect();
-    match words.as_slice() {
+    let mut words = words.into_iter().map(|word| format!("`{word}`"));
+    let mut named: Vec<String> = words.by_ref().take(NAMED).collect();
+    let more = words.count();
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    match named.as_slice() {
         [] => String::new(),
         [one] => one.clone(),
         [some @ .., last] => format!("{} or {last}", some.join(", ")),
@@ -335,6 +339,15 @@ mod tests {
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("", keys), None);
         assert_eq!(nearest(&"x".repeat(10_000), keys), None);
+    }
+
+    #[test]
+    fn a_long_list_says_how_many_more_there_are() {
+        assert_eq!(list([]), "");
+        assert_eq!(list(["a"]), "`a`");
+        assert_eq!(list(["a", "b", "c"]), "`a`, `b` or `c`");
+        assert!(list(["a"; NAMED]).ends_with("`a` or `a`"));
+        assert!(list(["a"; NAMED + 5]).ends_with("`a` or 5 more"));
     }
 
     #[test]

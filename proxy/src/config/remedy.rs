@@ -41,6 +41,8 @@ pub struct Match {
     /// Signals, by number.
     #[serde(deserialize_with = "one_or_more")]
     pub signal: Vec<i32>,
+    /// Whether the server has a sandbox.
+    pub sandboxed: Option<bool>,
     /// Regular expressions over the cause and the last lines of stderr; one must be found.
     #[serde(deserialize_with = "one_or_more")]
     pub text: Vec<Pattern>,

@@ -150,14 +150,16 @@ fn expand_with(
 }
 
 fn read(path: &Path) -> Result<String, SecretError> {
-    let failed = |error| SecretError::File(path.to_owned(), error);
+    // As it is for chillgate: a server may be started in another folder.
+    let whole = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let failed = |error| SecretError::File(whole(), error);
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;
     file.take(LARGEST + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;
     if text.len() as u64 > LARGEST {
-        return Err(SecretError::Large(path.to_owned()));
+        return Err(SecretError::Large(whole()));
     }
     if text.ends_with('\n') {
         text.pop();
@@ -166,7 +168,7 @@ fn read(path: &Path) -> Result<String, SecretError> {
         }
     }
     if text.is_empty() {
-        return Err(SecretError::Empty(path.to_owned()));
+        return Err(SecretError::Empty(whole()));
     }
     Ok(text)
 }
@@ -225,6 +227,14 @@ mod tests {
         assert!(matches!(secret.resolve(), Err(SecretError::Empty(_))));
         std::fs::write(&path, "x".repeat(70_000)).expect("writing");
         assert!(matches!(secret.resolve(), Err(SecretError::Large(_))));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_whole() {
+        let error = read(Path::new("no/such/token")).expect_err("it is not there");
+        let here = std::env::current_dir().expect("a working directory");
+        let whole = here.join("no/such/token").display().to_string();
+        assert!(error.to_string().ends_with(&format!(" {whole}")), "{error}");
     }
 
     #[test]

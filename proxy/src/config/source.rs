@@ -309,11 +309,11 @@ pub(super) fn line(document: &Document, range: Range<usize>) -> Place {
     } else {
         None
     };
-    let passwords = userinfo::passwords(shown);
+    let in_urls = userinfo::hidden(shown);
     let hidden = |at: usize| {
         after.is_some_and(|after| at >= after)
             || secrets.iter().any(|s| s.contains(&at))
-            || passwords.iter().any(|p| p.contains(&(at - from)))
+            || in_urls.iter().any(|it| it.contains(&(at - from)))
     };
     let masked = shown.char_indices().map(|(at, c)| match c {
         '\t' => '\t',

@@ -18,8 +18,8 @@ use tracing::warn;
 
 use super::{Denied, Found, Principal};
 use crate::client::{Destination, Http, JSON};
-use crate::config::agent_name;
 use crate::config::identity::TokenReview as Config;
+use crate::config::{agent_name, userinfo};
 use crate::lock::locked;
 
 /// How long the API server may take.
@@ -94,7 +94,7 @@ impl Reviews {
             let verdict = match asked {
                 Ok(status) => inner.read(&status),
                 Err(cause) => {
-                    warn!(url = %inner.config.url, %cause, "A token could not be reviewed.");
+                    warn!(url = %userinfo::masked(&inner.config.url), %cause, "A token could not be reviewed.");
                     return Err(Denied::NoKeys);
                 }
             };

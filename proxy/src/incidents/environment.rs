@@ -28,6 +28,9 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// The working directory, where one is configured.
     pub folder: String,
+    /// A hash of its sandbox, where it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
     /// A hash of the address of a server somewhere else.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub address: String,
@@ -55,11 +58,14 @@ impl Environment {
         let words = launch.command.iter().map(String::as_str);
         let words: Vec<&str> = [salt].into_iter().chain(words).collect();
         let folder = launch.cwd.as_deref().map(Path::display);
+        let sandbox = launch.sandbox.as_ref();
+        let sandbox = sandbox.map(|sandbox| short(&[salt, &format!("{sandbox:?}")]));
         Self {
             program,
             command: short(&words),
             variables,
             folder: folder.map(|folder| folder.to_string()).unwrap_or_default(),
+            sandbox: sandbox.unwrap_or_default(),
             chillgate: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
             ..Self::default()
@@ -92,6 +98,7 @@ impl Environment {
             ("the program", &self.program, &earlier.program),
             ("the command", &self.command, &earlier.command),
             ("the working directory", &self.folder, &earlier.folder),
+            ("the sandbox", &self.sandbox, &earlier.sandbox),
             ("the address", &self.address, &earlier.address),
             ("chillgate's version", &self.chillgate, &earlier.chillgate),
             ("the kernel", &self.kernel, &earlier.kernel),
@@ -179,6 +186,25 @@ mod tests {
         );
         let kept = serde_json::to_string(&now).expect("it can be written");
         assert!(!kept.contains("planted"), "{kept}");
+    }
+
+    #[test]
+    fn another_sandbox_is_a_change() {
+        let of = |write: Option<&str>| {
+            let sandbox = write.map(|path| crate::config::Sandbox {
+                write: Some(vec![path.into()]),
+                ..Default::default()
+            });
+            let launch = Launch {
+                sandbox,
+                ..launch(&[], &["sh"])
+            };
+            Environment::of(&launch, "s")
+        };
+        let changes = |now, then| of(now).changes_since(&of(then));
+        assert_eq!(changes(Some("/a"), Some("/a")), Vec::<String>::new());
+        assert_eq!(changes(Some("/b"), Some("/a")), ["the sandbox"]);
+        assert_eq!(changes(None, Some("/a")), ["the sandbox"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::remedies::Seen;
 use super::writer::Job;
 use super::{Incident, Incidents, Known, Phase, Recognised, Secrets, fingerprint};
 use crate::lock::locked;
+use crate::supervisor::Launch;
 
 /// Patterns of one server that go on at one time.
 const ONGOING: usize = 64;
@@ -52,6 +53,19 @@ impl Read {
     }
 }
 
+/// The port that a server was given: `PORT`, else the one variable `…_PORT`. Where there are several
+/// nobody knows on which of them it listens.
+fn given_port(launch: &Launch) -> Option<&str> {
+    let number = |value: &str| value.parse::<u16>().is_ok_and(|port| port != 0);
+    let given = launch.env.iter().filter(|(_, value)| number(value));
+    let mut all = given.clone().filter(|(name, _)| name.ends_with("_PORT"));
+    let mut own = given.filter(|(name, _)| name == "PORT");
+    let found = own
+        .next()
+        .or_else(|| all.next().filter(|_| all.next().is_none()));
+    found.map(|(_, value)| value.as_str())
+}
+
 impl Incidents {
     /// Puts a failure down and says what is known about it.
     pub fn note(&self, incident: Incident) -> Recognised {
@@ -78,11 +92,14 @@ impl Incidents {
             id,
         } = read;
         let rules = locked(&self.0.shared.state).rules.clone();
+        let facts = incident.facts.as_deref();
         let advice = rules.find(Seen {
             server: &incident.server,
             phase: incident.phase,
             status: incident.status.filter(|_| !incident.by_gate),
             text: &format!("{cause}\n{}", words.join("\n")),
+            sandboxed: facts.is_some_and(|facts| facts.launch.sandbox.is_some()),
+            port: facts.and_then(|facts| given_port(&facts.launch)),
         });
         let check = advice.as_ref().and_then(|advice| advice.check.clone());
         let skipped = words.len().saturating_sub(WORDS);
@@ -173,5 +190,32 @@ impl Incidents {
             local.current = Some((incident.agent.clone(), known));
         }
         recognised
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_that_was_given_is_known_where_there_is_one() {
+        let of = |env: &[(&str, &str)]| {
+            let env = env.iter();
+            let launch = Launch {
+                env: env
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+                ..Launch::default()
+            };
+            given_port(&launch).map(str::to_owned)
+        };
+        let some = |port: &str| Some(port.to_owned());
+        assert_eq!(of(&[("PORT", "38999"), ("DB_PORT", "5432")]), some("38999"));
+        assert_eq!(of(&[("MCP_PORT", "38999"), ("HOST", "1")]), some("38999"));
+        assert_eq!(of(&[("A_PORT", "1"), ("B_PORT", "2")]), None);
+        for value in ["", "0", "65536", "tcp://h:1"] {
+            assert_eq!(of(&[("PORT", value)]), None);
+        }
+        assert_eq!(of(&[("SUPPORT", "12345")]), None);
     }
 }

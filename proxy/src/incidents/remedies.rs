@@ -49,6 +49,10 @@ pub struct Seen<'a> {
     pub status: Option<Status>,
     /// The cause, and below it the last lines of stderr.
     pub text: &'a str,
+    /// Whether it has a sandbox.
+    pub sandboxed: bool,
+    /// The port that it was given, for words that name none.
+    pub port: Option<&'a str>,
 }
 
 /// A remedy for one failure.
@@ -77,7 +81,11 @@ impl Rules {
         let own = self.own.iter().map(|rule| (rule, true));
         let mut all = own.chain(RULES.iter().map(|rule| (rule, false)));
         all.find_map(|(rule, own)| {
-            let found = fits(rule, seen)?;
+            let mut found = fits(rule, seen)?;
+            let check = rule.check.as_ref();
+            if check.is_some_and(|check| check.port.as_deref() == Some("{1}")) {
+                name_port(&mut found, seen.port);
+            }
             Some(Advice {
                 id: rule.name.clone(),
                 own,
@@ -91,6 +99,16 @@ impl Rules {
 /// The groups of a match, the whole first; empty where the rule has no text.
 type Found = Vec<Option<String>>;
 
+/// The first group is a port: where the words did not name it, the one that the server was given.
+fn name_port(found: &mut Found, given: Option<&str>) {
+    if let Some(port) = given
+        && found.get(1).is_none_or(Option::is_none)
+    {
+        found.resize(found.len().max(2), None);
+        found[1] = Some(port.to_owned());
+    }
+}
+
 fn fits(rule: &Remedy, seen: Seen<'_>) -> Option<Found> {
     let wanted = &rule.matches;
     let (code, signal) = match seen.status {
@@ -103,6 +121,9 @@ fn fits(rule: &Remedy, seen: Seen<'_>) -> Option<Found> {
     };
     let fits = (wanted.server.is_empty() || wanted.server.iter().any(|name| name == seen.server))
         && (wanted.phase.is_empty() || wanted.phase.contains(&seen.phase))
+        && wanted
+            .sandboxed
+            .is_none_or(|wanted| wanted == seen.sandboxed)
         && is(&wanted.exit, code)
         && is(&wanted.signal, signal);
     if !fits {

@@ -7,8 +7,12 @@ use std::fmt;
 
 use chillgate_policies::audit::redact::{MASK, secrets_in};
 
+use crate::config::userinfo;
+
 /// Shorter values are found in ordinary words and are no secrets.
 const SHORTEST: usize = 4;
+/// The same of what is only a part of a value.
+const SHORTEST_PART: usize = 6;
 /// A line that was cut may end within a secret.
 const CUT: usize = 500;
 
@@ -19,7 +23,8 @@ pub struct Secrets(Vec<String>);
 impl Secrets {
     /// These values, and each longer line of those that have several. A value that is the path of
     /// something here is none, nor is a number of at most five digits, such as a port: what broke is
-    /// often named by it. A value that JSON spells otherwise is there in that spelling as well.
+    /// often named by it. The password of a URL is one by itself as well, and a value that JSON spells
+    /// otherwise is there in that spelling too.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<String> = values
             .into_iter()
@@ -27,12 +32,23 @@ impl Secrets {
             .flat_map(|value| value.lines().chain([value]))
             .map(str::trim)
             .filter(|part| part.len() >= SHORTEST && !is_small_number(part))
+            .flat_map(|part| {
+                // A client is told a URL and repeats of it what it likes.
+                let passwords = userinfo::passwords(part).filter(|it| it.len() >= SHORTEST_PART);
+                [part].into_iter().chain(passwords)
+            })
             .flat_map(|part| [part.to_owned(), as_json(part)])
             .collect();
         // The longest first, so that no rest of one is left by another.
         all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         all.dedup();
         Self(all)
+    }
+
+    /// What stands in a URL in confidence: its password, and the values of its query.
+    pub(super) fn of_url(url: &str) -> impl Iterator<Item = &str> {
+        let all = userinfo::passwords(url).chain(userinfo::query_values(url));
+        all.filter(|it| it.len() >= SHORTEST_PART)
     }
 
     /// The text without them.
@@ -114,6 +130,22 @@ mod tests {
         );
         assert!(masked.contains(" on / then "), "{masked}");
         assert!(!format!("{secrets:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn the_password_of_a_url_is_a_secret_by_itself() {
+        let secrets = Secrets::new([
+            "postgres://postgres:Zq9planted@host/database",
+            "https://someone@host/",
+            "redis://me:short@host",
+        ]);
+        let said = "no login of postgres or someone at database with Zq9planted, short";
+        assert_eq!(
+            secrets.mask(said),
+            "no login of postgres or someone at database with [redacted], short"
+        );
+        let url = "https://h/mcp?api_key=Zq9planted&v=1";
+        assert_eq!(Secrets::of_url(url).collect::<Vec<_>>(), ["Zq9planted"]);
     }
 
     #[test]

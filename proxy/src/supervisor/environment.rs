@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::secret::SecretText;
 use crate::platform::{ENVIRONMENT, same_variable};
@@ -38,6 +38,33 @@ pub fn of(
     compose(own, inherit, set)
 }
 
+/// The same without what cannot be had: for whoever looks at a server that this keeps from starting.
+pub fn without_missing(
+    inherit: &[String],
+    set: &BTreeMap<String, SecretText>,
+) -> Vec<(String, String)> {
+    let there = set.iter().filter(|(name, text)| value(name, text).is_ok());
+    let there = there.map(|(name, text)| (name.clone(), text.clone()));
+    of(inherit, &there.collect()).unwrap_or_default()
+}
+
+/// The value of a variable that is set.
+fn value(name: &str, text: &SecretText) -> Result<SecretString, String> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(format!(
+            "{name:?} in `env` cannot be the name of a variable"
+        ));
+    }
+    let value = text.resolve().map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|it| format!(": {it}"));
+        format!("`env` {name}: {error}{}", cause.unwrap_or_default())
+    })?;
+    if value.expose_secret().contains('\0') {
+        return Err(format!("`env` {name}: the value has a NUL byte in it"));
+    }
+    Ok(value)
+}
+
 fn compose(
     own: impl Iterator<Item = (String, String)>,
     inherit: &[String],
@@ -51,18 +78,7 @@ fn compose(
     };
     let mut env: BTreeMap<String, String> = own.filter(|(name, _)| is_wanted(name)).collect();
     for (name, text) in set {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(format!(
-                "{name:?} in `env` cannot be the name of a variable"
-            ));
-        }
-        let value = text.resolve().map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|it| format!(": {it}"));
-            format!("`env` {name}: {error}{}", cause.unwrap_or_default())
-        })?;
-        if value.expose_secret().contains('\0') {
-            return Err(format!("`env` {name}: the value has a NUL byte in it"));
-        }
+        let value = value(name, text)?;
         // What is set wins, also over another spelling where that is the same variable.
         env.retain(|own, _| !same_variable(own, name));
         env.insert(name.clone(), value.expose_secret().to_owned());

@@ -2,9 +2,11 @@
 //!
 //! A banner is usual and harmless. A hundred such lines a minute are a logger in the wrong place, or
 //! a server that has lost its way: that is remembered and said once. The lines are dropped in any
-//! case; nothing is stopped for them, because the calls are answered (ADR 21).
+//! case; nothing is stopped for them, because the calls are answered (ADR 21). Of a server that has
+//! not answered its first words it is said once it has: until then they are what is wrong with it.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,33 +23,38 @@ const WINDOW: Duration = Duration::from_mins(1);
 
 /// The lines of a server that were no messages.
 #[derive(Debug, Default)]
-pub(super) struct Babble(Mutex<Option<Lately>>);
+pub(super) struct Babble {
+    lately: Mutex<Option<Lately>>,
+    /// A line of the flood, without secrets.
+    line: OnceLock<String>,
+    is_told: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Lately {
     since: Instant,
     lines: u32,
-    is_told: bool,
+    is_over: bool,
 }
 
 impl Babble {
     /// One more. Whether it is the one that makes them too many, for the first time.
     fn goes_on(&self) -> bool {
         let now = Instant::now();
-        let mut lately = locked(&self.0);
+        let mut lately = locked(&self.lately);
         let lately = lately.get_or_insert(Lately {
             since: now,
             lines: 0,
-            is_told: false,
+            is_over: false,
         });
         if now.duration_since(lately.since) >= WINDOW {
             (lately.since, lately.lines) = (now, 0);
         }
         lately.lines += 1;
-        if lately.lines <= MANY || lately.is_told {
+        if lately.lines <= MANY || lately.is_over {
             return false;
         }
-        lately.is_told = true;
+        lately.is_over = true;
         true
     }
 }
@@ -55,12 +62,25 @@ impl Babble {
 impl Pipe {
     /// The server has written a line that is no message.
     pub(super) fn note_stray(&self, line: &[u8]) {
-        if !self.babble.goes_on() {
+        if self.babble.goes_on() {
+            // One of the flood: the first stray line may have been a banner.
+            let line = self.origin().masked_head(line, STRANGE);
+            let _ = self.babble.line.set(line);
+        }
+        if self.greeting().is_some() {
+            self.tell_babble();
+        }
+    }
+
+    /// Says it once, where there is something to say. The server has answered its first words.
+    pub(super) fn tell_babble(&self) {
+        let Some(line) = self.babble.line.get() else {
+            return;
+        };
+        if self.babble.is_told.swap(true, Ordering::Relaxed) {
             return;
         }
-        // One of the flood: the first stray line may have been a banner.
         let origin = self.origin();
-        let line = origin.masked_head(line, STRANGE);
         let cause = format!(
             "it wrote more than {MANY} lines a minute on its standard output that are no messages of \
              MCP, such as {line:?}"

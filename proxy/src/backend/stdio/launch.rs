@@ -2,6 +2,7 @@
 //!
 //! Apart because here alone an agent's name becomes part of what is run. It starts nothing.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 
 use super::Child;
@@ -13,6 +14,25 @@ use crate::supervisor::{Launch, environment};
 impl Child {
     /// What is started; for an agent with what is that agent's alone.
     pub(super) fn launch(&self, name: &str, agent: Option<&str>) -> Result<Launch, String> {
+        self.launch_in(name, agent, environment::of)
+    }
+
+    /// The same without the values that cannot be had, where they keep it from being started: what is
+    /// known of it all the same, and looked at until it can be.
+    pub(super) fn launch_as_known(&self, name: &str, agent: Option<&str>) -> Option<Launch> {
+        let known = |inherit: &[String], set: &_| Ok(environment::without_missing(inherit, set));
+        self.launch_in(name, agent, known).ok()
+    }
+
+    fn launch_in(
+        &self,
+        name: &str,
+        agent: Option<&str>,
+        environment: impl FnOnce(
+            &[String],
+            &BTreeMap<String, SecretText>,
+        ) -> Result<Vec<(String, String)>, String>,
+    ) -> Result<Launch, String> {
         let server = &self.server;
         let mut set = server.env.clone();
         let (mut command, mut cwd) = (server.command.clone(), server.cwd.clone());
@@ -31,7 +51,7 @@ impl Child {
                 cwd = Some(folder.into());
             }
         }
-        let env = environment::of(&server.inherit, &set)?;
+        let env = environment(&server.inherit, &set)?;
         let is_given = |name: &String| set.contains_key(name) || server.inherit.contains(name);
         let given = env.iter().filter(|(name, _)| is_given(name));
         Ok(Launch {

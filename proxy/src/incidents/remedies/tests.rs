@@ -4,13 +4,19 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn find(rules: &Rules, phase: Phase, status: Option<Status>, text: &str) -> Option<Advice> {
-    rules.find(Seen {
+fn seen(phase: Phase, status: Option<Status>, text: &str) -> Seen<'_> {
+    Seen {
         server: "a",
         phase,
         status,
         text,
-    })
+        sandboxed: false,
+        port: None,
+    }
+}
+
+fn find(rules: &Rules, phase: Phase, status: Option<Status>, text: &str) -> Option<Advice> {
+    rules.find(seen(phase, status, text))
 }
 
 fn shipped(phase: Phase, text: &str) -> Advice {
@@ -593,6 +599,84 @@ fn checks_look_at_what_the_failure_named() {
 }
 
 #[test]
+fn a_port_without_a_name_is_the_one_that_was_given() {
+    let of = |text, port| {
+        let status = Some(Status::Code(1));
+        let seen = Seen {
+            port,
+            ..seen(Phase::Start, status, text)
+        };
+        let advice = Rules::default().find(seen).expect("a remedy");
+        (advice.text, advice.check.and_then(|check| check.port))
+    };
+    let unnamed = "OSError: [Errno 98] Address already in use";
+    let (text, port) = of(unnamed, Some("38999"));
+    assert_eq!(port.as_deref(), Some("38999"));
+    assert!(text.starts_with("port 38999 is taken"), "{text}");
+    let named = "Error: listen EADDRINUSE: address already in use :::3000";
+    assert_eq!(of(named, Some("38999")).1.as_deref(), Some("3000"));
+    let (text, port) = of(unnamed, None);
+    assert!(text.starts_with("port of the server is taken"), "{text}");
+    assert_eq!(port, None);
+    // Other groups are no ports.
+    let (text, _) = of("KeyError: 'A_TOKEN'", Some("38999"));
+    assert!(!text.contains("38999"), "{text}");
+}
+
+#[test]
+fn what_a_sandbox_may_forbid_is_laid_on_the_sandbox() {
+    let text = "PermissionError: [Errno 13] Permission denied: '/srv/own'";
+    let of = |sandboxed| {
+        let seen = Seen {
+            sandboxed,
+            ..seen(Phase::Start, Some(Status::Code(1)), text)
+        };
+        Rules::default().find(seen).expect("a remedy")
+    };
+    let advice = of(true);
+    assert_eq!(advice.id, "sandbox-denied");
+    for piece in ["/srv/own", "`read`", "`write`", "sandbox"] {
+        assert!(advice.text.contains(piece), "{}", advice.text);
+    }
+    assert_eq!(of(false).id, "permission-denied");
+}
+
+#[test]
+fn a_secrets_file_is_named_without_what_follows_it() {
+    for (phase, id, text, path) in [
+        (
+            Phase::Spawn,
+            "missing-secret",
+            "`env` TOKEN: cannot read the secret file /run/my secrets/t: No such file or directory (os error 2)",
+            "/run/my secrets/t",
+        ),
+        (
+            Phase::Spawn,
+            "missing-secret",
+            "`env` TOKEN: the secret file /run/t is empty",
+            "/run/t",
+        ),
+        (
+            Phase::Remote,
+            "remote-secret",
+            "cannot read the secret file /run/t",
+            "/run/t",
+        ),
+    ] {
+        let advice = shipped(phase, text);
+        assert_eq!(advice.id, id, "{text}");
+        assert!(advice.text.contains(path), "{}", advice.text);
+        assert!(!advice.text.contains("t:"), "{}", advice.text);
+        if phase == Phase::Spawn {
+            assert_eq!(
+                advice.check.and_then(|it| it.readable).as_deref(),
+                Some(path)
+            );
+        }
+    }
+}
+
+#[test]
 fn shipped_remedies_are_sound() {
     let mut names = BTreeSet::new();
     for rule in RULES.iter() {
@@ -617,9 +701,7 @@ fn the_users_own_come_first() {
     assert_eq!(advice.text, "ask 3000 about …");
     let other = rules.find(Seen {
         server: "b",
-        phase: Phase::Start,
-        status: None,
-        text,
+        ..seen(Phase::Start, None, text)
     });
     assert_eq!(other.map(|it| it.id).as_deref(), Some("port-in-use"));
 }

@@ -90,6 +90,8 @@ pub(super) struct Hold {
     /// When the keeper started.
     since: u64,
     scratch: Option<Scratch>,
+    /// It was said that it was killed; whoever waits again need not hear it again.
+    is_mourned: bool,
     ended: bool,
 }
 
@@ -132,6 +134,7 @@ impl Hold {
             entry,
             since,
             scratch: prepared.scratch,
+            is_mourned: false,
             ended: false,
         })
     }
@@ -160,7 +163,9 @@ impl Hold {
             .map_or(true, |status| status.code().is_none());
         if is_killed {
             // Somebody killed the keeper itself; what it kept is this process's to end.
-            warn!(%server, pid = self.pid, "The keeper was killed; ending what it kept.");
+            if !std::mem::replace(&mut self.is_mourned, true) {
+                warn!(%server, pid = self.pid, "The keeper was killed; ending what it kept.");
+            }
             self.end_session().await;
             self.clear_up().await;
         }
