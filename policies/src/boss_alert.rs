@@ -137,7 +137,7 @@ impl Policy for BossAlert {
 mod tests {
     use super::*;
     use crate::engine::boss::Reading;
-    use crate::engine::ledger::{Quota, Take};
+    use crate::engine::ledger::{Draw, Take};
     use crate::engine::testing::{admit, call, chain, services, tool};
     use futures_util::FutureExt;
     use serde_json::{Value, json};
@@ -247,9 +247,11 @@ mod tests {
     struct Away;
 
     impl Ledger for Away {
-        fn take(&self, _: &Bucket, _: Quota, _: u32, _: Duration) -> Reply<Take> {
+        fn take(&self, _: &[Draw<'_>], _: Duration) -> Reply<Take> {
             Reply::Later(Box::pin(async { Err(LedgerDown("gone".into())) }))
         }
+
+        fn charge(&self, _: &[Draw<'_>]) {}
 
         fn raise(&self, _: &Bucket, _: Settings, _: u8) -> Reply<Reading> {
             Reply::Later(Box::pin(async { Err(LedgerDown("gone".into())) }))

@@ -102,7 +102,7 @@ impl Policy for Concurrency {
         };
         format!(
             "at most {at_most} at a time for each {}; {wait}",
-            per.scope()
+            per.words()
         )
     }
 }
@@ -131,7 +131,7 @@ impl Inner {
         rejection.retry_after = Some(jittered(Duration::from_secs(1)));
         rejection.data = vec![
             ("limit", self.at_most.into()),
-            ("scope", self.per.scope().into()),
+            ("scope", self.per.words().into()),
         ];
         Verdict::Reject(rejection)
     }

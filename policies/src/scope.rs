@@ -28,7 +28,7 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 struct Scope {
     name: Arc<str>,
-    require: Vec<Box<str>>,
+    require: Vec<Arc<str>>,
 }
 
 fn build(fields: &mut Fields<'_>, name: &Arc<str>, _: &Services) -> Option<Arc<dyn Policy>> {
@@ -46,7 +46,7 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, _: &Services) -> Option<Arc<d
     }
     let scope = Scope {
         name: Arc::clone(name),
-        require: words.into_iter().map(Box::from).collect(),
+        require: words.into_iter().map(Arc::from).collect(),
     };
     fields.clean().then(|| Arc::new(scope) as Arc<dyn Policy>)
 }
@@ -76,7 +76,7 @@ impl Policy for Scope {
         self.require.iter().all(|scope| scopes.contains(scope))
     }
 
-    fn scopes(&self) -> &[Box<str>] {
+    fn scopes(&self) -> &[Arc<str>] {
         &self.require
     }
 

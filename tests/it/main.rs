@@ -14,6 +14,7 @@
 
 mod architecture;
 mod bad_input;
+mod budgets;
 mod callers;
 mod chill;
 mod cli;

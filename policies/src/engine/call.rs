@@ -36,9 +36,9 @@ pub struct Call {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// Teams, roles: whatever the issuer calls a group.
-    pub groups: Vec<Box<str>>,
+    pub groups: Vec<Arc<str>>,
     /// OAuth scopes, with those that the configuration says they imply.
-    pub scopes: Vec<Box<str>>,
+    pub scopes: Vec<Arc<str>>,
 }
 
 /// What is known about the connection a call came over; shared by all calls of a session.

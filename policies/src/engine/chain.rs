@@ -174,7 +174,7 @@ impl Chain {
     }
 
     /// Every scope that this call needs, each once, in the order of the policies.
-    fn scopes(&self, call: &Call) -> Vec<Box<str>> {
+    fn scopes(&self, call: &Call) -> Vec<Arc<str>> {
         let asking = self
             .links
             .iter()

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::allow::Allow;
 use super::rule::Pattern;
-use super::span::{Rate, Size, Span, UnitError};
+use super::span::{Size, Span, UnitError};
 
 /// Most entries in any list of a policy's table.
 const LONGEST_LIST: usize = 1_000;
@@ -165,12 +166,12 @@ impl<'a> Fields<'a> {
             .map(|span| span.0)
     }
 
-    /// A rate.
-    pub fn rate(&mut self, key: &'static str) -> Option<Rate> {
+    /// What a budget allows.
+    pub fn allowance(&mut self, key: &'static str) -> Option<Allow> {
         self.unit(
             key,
-            "a number per span",
-            "\"60/min\", \"5/s\" or \"1000/day\"",
+            "so much per span",
+            "\"60/min\", \"10MiB/min\" or \"1000/day in Asia/Seoul\"",
         )
     }
 
@@ -236,6 +237,50 @@ impl<'a> Fields<'a> {
         let read = how(&mut inner);
         self.mistakes.append(&mut inner.finish());
         read
+    }
+
+    /// A list of at most `most` tables inside this one, each read by `how`.
+    pub fn tables<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        mut how: impl FnMut(&mut Fields<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.value(key)?;
+        let list = value
+            .as_array()
+            .filter(|list| (1..=most).contains(&list.len()));
+        let tables = list.and_then(|list| list.iter().map(Value::as_object).collect());
+        let Some(tables): Option<Vec<_>> = tables else {
+            let wrong = Wrong::new(
+                format!("`{key}` must be a list of tables, not {}", shown(value)),
+                format!("write {key} = [{{ … }}], at most {most}"),
+            );
+            self.wrong(Some(key), wrong);
+            return None;
+        };
+        let mut all = Vec::new();
+        for (index, table) in tables.into_iter().enumerate() {
+            let mut inner = Fields::new(table, self.policy);
+            inner.path.clone_from(&self.path);
+            inner.path.extend([key.to_owned(), index.to_string()]);
+            all.extend(how(&mut inner));
+            self.mistakes.append(&mut inner.finish());
+        }
+        Some(all)
+    }
+
+    /// The patterns of a key in a table of this one, as far as they are right: a second look at what
+    /// is read, and found fault with, elsewhere.
+    pub(crate) fn peek_patterns(&self, table: &str, key: &str) -> Vec<Pattern> {
+        let value = self.table.get(table).and_then(|inner| inner.get(key));
+        let texts = match value {
+            Some(Value::Array(list)) => list.iter().filter_map(text_of).collect(),
+            Some(value) => text_of(value).into_iter().collect(),
+            None => Vec::new(),
+        };
+        let parsed = texts.into_iter().map(Pattern::parse);
+        parsed.filter_map(Result::ok).collect()
     }
 
     /// Notes that a key that must be there is not.
@@ -376,7 +421,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_matched_to_the_nearest_known_one() {
         let mistakes = read(&json!({"alow": "60/min", "zzzzzzzz": 1}), |fields| {
-            fields.rate("allow");
+            fields.allowance("allow");
             fields.integer("burst", 1..=5);
         });
         assert_eq!(mistakes.len(), 2);
@@ -396,7 +441,7 @@ mod tests {
         let mistakes = read(
             &json!({"allow": 60, "burst": 0, "exceed": {"wait": "5"}}),
             |fields| {
-                fields.rate("allow");
+                fields.allowance("allow");
                 fields.integer("burst", 1..=5);
                 fields.table("exceed", |exceed| exceed.span("wait"));
             },

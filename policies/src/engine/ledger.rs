@@ -10,19 +10,25 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::allow::{Allow, Period};
 use super::boss::{Reading, Settings};
 use super::call::Call;
-use super::span::{LONGEST, Rate, Span};
+use super::rule::Pattern;
+use super::span::LONGEST;
 
 pub use local::{LocalLedger, Usage};
 
 mod local;
 
-/// What a counter is kept for: any mix of agent, server and tool; none of them is one for all.
+/// What a counter is kept for: any mix of these; none of them is one for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The agent, where the policy counts per agent.
     pub agent: Option<Arc<str>>,
+    /// One of its groups, where it counts per group; empty for who has none.
+    pub group: Option<Arc<str>>,
+    /// One of its scopes, where it counts per scope; likewise.
+    pub scope: Option<Arc<str>>,
     /// The server, where it counts per server.
     pub server: Option<Arc<str>>,
     /// What is named in the server's spelling, where it counts per tool.
@@ -32,7 +38,13 @@ pub struct Key {
 impl Key {
     /// One text per key and one key per text, for stores that know only texts.
     pub fn to_text(&self) -> String {
-        let parts = [('a', &self.agent), ('s', &self.server), ('t', &self.tool)];
+        let parts = [
+            ('a', &self.agent),
+            ('g', &self.group),
+            ('o', &self.scope),
+            ('s', &self.server),
+            ('t', &self.tool),
+        ];
         let texts = parts.into_iter().filter_map(|(mark, part)| {
             // The length in front makes it injective whatever the part contains.
             part.as_ref()
@@ -43,30 +55,52 @@ impl Key {
 }
 
 /// Which parts of a call make the key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Per {
     /// One counter for each agent.
     pub agent: bool,
+    /// One counter for each group: of an agent's groups, the first that fits counts.
+    pub group: Option<Fitting>,
+    /// One counter for each scope, likewise.
+    pub scope: Option<Fitting>,
     /// One counter for each server.
     pub server: bool,
     /// One counter for each tool of each server.
     pub tool: bool,
 }
 
+/// The names that fit one of these patterns; all, where there are none.
+#[derive(Clone, Debug, Default)]
+pub struct Fitting(pub Vec<Pattern>);
+
+impl Fitting {
+    fn first(&self, names: &[Arc<str>]) -> Arc<str> {
+        let fits = |name: &&Arc<str>| {
+            self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(name))
+        };
+        names.iter().find(fits).cloned().unwrap_or_default()
+    }
+}
+
 impl Per {
     /// The key of this call. A tool belongs to its server, so `tool` brings the server along.
-    pub fn key(self, call: &Call) -> Key {
+    pub fn key(&self, call: &Call) -> Key {
+        let grants = &call.grants;
         Key {
             agent: self.agent.then(|| Arc::clone(&call.agent)),
+            group: self.group.as_ref().map(|fits| fits.first(&grants.groups)),
+            scope: self.scope.as_ref().map(|fits| fits.first(&grants.scopes)),
             server: (self.server || self.tool).then(|| Arc::clone(&call.server)),
             tool: if self.tool { call.target.clone() } else { None },
         }
     }
 
     /// `agent`, `agent+tool`, …, or `all`.
-    pub fn scope(self) -> String {
+    pub fn words(&self) -> String {
         let parts: Vec<&str> = [
             ("agent", self.agent),
+            ("group", self.group.is_some()),
+            ("scope", self.scope.is_some()),
             ("server", self.server),
             ("tool", self.tool),
         ]
@@ -90,65 +124,118 @@ pub struct Bucket {
     pub key: Key,
 }
 
-/// A legal quota: a rate and how many may come at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    rate: Rate,
-    burst: u32,
-    share: Duration,
+/// What stands between a policy's name and the number of one of its levels.
+const LEVEL: char = '/';
+
+impl Bucket {
+    /// The policy that counts in it.
+    pub fn policy(&self) -> &str {
+        let end = self.name.find(LEVEL).unwrap_or(self.name.len());
+        self.name.get(..end).unwrap_or_default()
+    }
+
+    /// What the buckets of a policy's level are named: 1 is its own.
+    pub fn of_level(policy: &Arc<str>, level: usize) -> Arc<str> {
+        match level {
+            1 => Arc::clone(policy),
+            level => format!("{policy}{LEVEL}{level}").into(),
+        }
+    }
 }
 
-impl Quota {
-    /// A quota, unless filling an empty budget would take longer than 400 days or a share would
-    /// take less than a nanosecond.
-    pub fn new(rate: Rate, burst: u32) -> Option<Self> {
+/// A legal budget: what it allows, and how much of that may come at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    allow: Allow,
+    burst: u64,
+    /// The time after which one more is there; none: it comes back with its window.
+    share: Option<Duration>,
+}
+
+impl Limit {
+    /// A budget, unless filling an empty one would take longer than 400 days, a share would take less
+    /// than a nanosecond, or a window of the calendar had a burst.
+    pub fn new(allow: Allow, burst: Option<u64>) -> Option<Self> {
+        let Period::Span(per) = allow.per else {
+            let burst = burst.is_none().then_some(allow.count)?;
+            return Some(Self {
+                allow,
+                burst,
+                share: None,
+            });
+        };
+        let burst = burst.unwrap_or(allow.count);
         // The span divided by the count, rounded up: rounding never admits more than was written.
-        let nanos = rate.per.as_nanos().div_ceil(u128::from(rate.count.max(1)));
+        let nanos = per.as_nanos().div_ceil(u128::from(allow.count.max(1)));
         let share = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let quota = Self { rate, burst, share };
         let legal = burst >= 1
-            && rate.count >= 1
-            && u128::from(rate.count) <= rate.per.as_nanos()
+            && u32::try_from(burst).is_ok()
+            && allow.count >= 1
+            && u128::from(allow.count) <= per.as_nanos()
             && share.as_nanos() * u128::from(burst) <= LONGEST.as_nanos();
-        legal.then_some(quota)
+        legal.then_some(Self {
+            allow,
+            burst,
+            share: Some(share),
+        })
     }
 
-    /// The rate.
-    pub fn rate(self) -> Rate {
-        self.rate
+    /// What it allows.
+    pub fn allow(&self) -> &Allow {
+        &self.allow
     }
 
-    /// How many may come at once, at least 1.
-    pub fn burst(self) -> u32 {
+    /// How much may come at once, at least 1.
+    pub fn burst(&self) -> u64 {
         self.burst
     }
 
-    /// Time after which one more is admitted, at least a nanosecond.
-    pub fn share(self) -> Duration {
+    /// The time after which one more is admitted, at least a nanosecond; none for a window.
+    pub fn share(&self) -> Option<Duration> {
         self.share
     }
-}
 
-impl std::fmt::Display for Quota {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Rate { count, per } = self.rate;
-        write!(f, "{count} per {}", Span(per))
+    /// The span that it is for: the longest that a window can be.
+    pub fn span(&self) -> Duration {
+        match &self.allow.per {
+            Period::Span(span) => *span,
+            Period::Calendar(calendar) => calendar.longest(),
+        }
     }
 }
 
-/// What taking from a budget gave.
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.allow, f)
+    }
+}
+
+/// What one call takes from one budget.
+#[derive(Clone, Debug)]
+pub struct Draw<'l> {
+    /// Whose budget.
+    pub bucket: Bucket,
+    /// How large it is.
+    pub limit: &'l Limit,
+    /// How much is taken; nothing is always there.
+    pub n: u64,
+}
+
+/// What taking from budgets gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Take {
-    /// Whether the share was granted (and is spent).
+    /// Whether all that was asked for was granted (and is spent).
     pub admitted: bool,
     /// When it was granted: how long the caller must wait before using it, at most its patience.
     pub wait: Duration,
-    /// How many more would be granted at once.
-    pub remaining: u32,
+    /// The budget with the smallest share left; the one that refused, where it was not granted.
+    pub tightest: usize,
+    /// How much more that one would grant at once.
+    pub remaining: u64,
     /// When it was not granted: the earliest moment another try can succeed. `None`: never, more
     /// was asked than the budget holds.
     pub retry_after: Option<Duration>,
-    /// Until the budget is full.
+    /// Until that one is full.
     pub reset: Duration,
 }
 
@@ -167,11 +254,15 @@ pub enum Reply<T> {
 
 /// Counts for all policies. Every operation is atomic per bucket, over all replicas that share it.
 pub trait Ledger: Debug + Send + Sync {
-    /// Takes `n` shares of a budget, or none. Where fewer are left but enough would be there within
-    /// `patience`, they are granted ahead and `wait` says when; earlier callers come first. A grant
-    /// is never given back, also not when the caller leaves while it waits: a budget may come out
-    /// short by that, never over.
-    fn take(&self, bucket: &Bucket, quota: Quota, n: u32, patience: Duration) -> Reply<Take>;
+    /// Takes from all of these budgets, or from none. Where too little is left but enough would be
+    /// there within `patience`, it is granted ahead and `wait` says when; earlier callers come first.
+    /// A grant is never given back, also not when the caller leaves while it waits: a budget may come
+    /// out short by that, never over.
+    fn take(&self, draws: &[Draw<'_>], patience: Duration) -> Reply<Take>;
+
+    /// Spends what has been used already, also where nothing is left: it is owed, and paid before the
+    /// next take.
+    fn charge(&self, draws: &[Draw<'_>]);
 
     /// Raises a boss alert; `roll` is uniform in 0..100 (see [`super::boss::Boss::raise`]).
     fn raise(&self, bucket: &Bucket, settings: Settings, roll: u8) -> Reply<Reading>;

@@ -158,7 +158,8 @@ impl Pass {
 
     /// Keeps the budget with the smaller share left.
     pub(super) fn metered(&mut self, link: &Link, metered: Metered) {
-        let share = |of: &Metered| u64::from(of.remaining) * 1_000_000 / u64::from(of.limit.max(1));
+        let share =
+            |of: &Metered| u128::from(of.remaining) * 1_000_000 / u128::from(of.limit.max(1));
         let tighter = self
             .admitted
             .metered

@@ -33,7 +33,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
     }
 
     /// The scopes that its calls need. Asked of [`Stage::Scope`] only.
-    fn scopes(&self) -> &[Box<str>] {
+    fn scopes(&self) -> &[Arc<str>] {
         &[]
     }
 
@@ -136,12 +136,12 @@ impl fmt::Debug for Verdict {
 /// State of a budget after a call was counted against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metered {
-    /// How many the budget allows per `window`.
-    pub limit: u32,
+    /// How much the budget allows per `window`.
+    pub limit: u64,
     /// The span of `limit`.
     pub window: Duration,
-    /// How many more would be admitted at once.
-    pub remaining: u32,
+    /// How much more would be admitted at once.
+    pub remaining: u64,
     /// Until the budget is full again.
     pub reset: Duration,
     /// How long this call has to wait for its share; zero when there was one left.
@@ -266,7 +266,7 @@ impl Rejection {
     }
 
     /// Says which scopes the call needs, all at once, so that a caller asks its issuer once.
-    pub fn ask_for(&mut self, scopes: &[Box<str>]) {
+    pub fn ask_for(&mut self, scopes: &[Arc<str>]) {
         let scopes = scopes.join(" ");
         self.message = format!(
             "insufficient scope: this needs {scopes}; come back with a token that has all of it"

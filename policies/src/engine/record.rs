@@ -141,9 +141,9 @@ pub struct Budget<'a> {
     /// Name of the policy.
     pub policy: &'a str,
     /// How many per window.
-    pub limit: u32,
+    pub limit: u64,
     /// How many were left.
-    pub remaining: u32,
+    pub remaining: u64,
     /// Seconds until it is full.
     pub reset_s: u64,
 }

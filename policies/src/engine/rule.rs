@@ -3,6 +3,8 @@
 //! Globs are compiled once; the common ones (a literal, `*`, `name_*`) are plain comparisons. Names
 //! are compared byte by byte: no case folding, no normalisation, since servers do none either.
 
+use std::sync::Arc;
+
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::call::Call;
@@ -182,7 +184,7 @@ impl Rule {
                 .as_ref()
                 .is_none_or(|all| all.iter().any(|pattern| pattern.matches(name)))
         };
-        let any_of = |patterns: &Option<Vec<Pattern>>, names: &[Box<str>]| {
+        let any_of = |patterns: &Option<Vec<Pattern>>, names: &[Arc<str>]| {
             patterns.is_none() || names.iter().any(|name| any(patterns, name))
         };
         any(&self.method, &call.method)

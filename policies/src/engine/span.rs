@@ -23,7 +23,7 @@ pub struct UnitError {
 }
 
 impl UnitError {
-    fn new(message: impl Into<String>, help: &'static str) -> Self {
+    pub(super) fn new(message: impl Into<String>, help: &'static str) -> Self {
         Self {
             message: message.into(),
             help,

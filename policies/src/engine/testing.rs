@@ -36,10 +36,10 @@ pub(crate) fn call(agent: &str, server: &str, method: &str, target: Option<&str>
 
 /// A call of a tool by somebody with these groups and scopes.
 pub(crate) fn granted(groups: &[&str], scopes: &[&str]) -> Call {
-    let boxed = |texts: &[&str]| texts.iter().map(|text| Box::from(*text)).collect();
+    let shared = |texts: &[&str]| texts.iter().map(|text| Arc::from(*text)).collect();
     let grants = Grants {
-        groups: boxed(groups),
-        scopes: boxed(scopes),
+        groups: shared(groups),
+        scopes: shared(scopes),
     };
     Call {
         grants: Arc::new(grants),

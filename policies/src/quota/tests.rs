@@ -1,6 +1,7 @@
 //! The quota policy through a chain: what is admitted, what is refused with which words, what a
 //! reload keeps, and that a budget is never exceeded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,21 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::engine::boss::{Reading, Settings};
-use crate::engine::ledger::{Bucket, Key, Ledger, LedgerDown, LocalLedger, Quota, Reply, Take};
+use crate::engine::ledger::{
+    Bucket, Draw, Key, Ledger, LedgerDown, Limit, LocalLedger, Reply, Take,
+};
 use crate::engine::testing::{admit, call, chain, services, tool};
-use crate::engine::{Chain, Services};
+use crate::engine::{Call, Chain, Completion, Grants, Outcome, Pass, Rejection, Services};
 
 fn table(more: &Value) -> Value {
     let mut table = json!({"type": "quota", "name": "q"});
     let object = table.as_object_mut().expect("a table");
     object.extend(more.as_object().expect("a table").clone());
     table
+}
+
+fn limit(allow: &str, burst: Option<u64>) -> Limit {
+    Limit::new(allow.parse().expect("an allowance"), burst).expect("a limit")
 }
 
 /// How many of `tries` calls by `agent` are admitted now.
@@ -258,7 +265,7 @@ fn a_pass_shows_the_tightest_budget_it_was_counted_against() {
 fn a_rate_that_does_not_divide_its_span_is_rounded_against_the_caller() {
     for allow in ["7/min", "3/s", "999/h", "1000000000/s", "60/min"] {
         let rate: crate::engine::span::Rate = allow.parse().expect("a rate");
-        let share = Quota::new(rate, 1).expect("a quota").share();
+        let share = limit(allow, Some(1)).share().expect("even");
         assert!(share * rate.count >= rate.per, "{allow}: {share:?}");
         let less = share.saturating_sub(Duration::from_nanos(1));
         assert!(less * rate.count < rate.per, "{allow}: {share:?}");
@@ -281,17 +288,38 @@ fn a_mistake_says_what_to_write() {
         (
             json!({"allow": "60 per minute"}),
             "allow",
-            "write \"60/min\", \"5/s\" or \"1000/day\"",
+            "write \"60/min\"",
+        ),
+        (json!({"allow": 60}), "allow", "write \"60/min\""),
+        (json!({"allow": "0/s"}), "allow", "write \"60/min\""),
+        (json!({"allow": "5/day in Atlantis"}), "allow", "Asia/Seoul"),
+        (json!({"allow": "5/h in UTC"}), "allow", "of the calendar"),
+        (
+            json!({"allow": "5/day in UTC", "burst": 2}),
+            "burst",
+            "take `burst` out",
         ),
         (
-            json!({"allow": 60}),
-            "allow",
-            "write \"60/min\", \"5/s\" or \"1000/day\"",
+            json!({"allow": "1B/s", "cost": 2}),
+            "cost",
+            "take `cost` out",
+        ),
+        (json!({"allow": "1/s", "cost": -1}), "cost", "0 to 1000000"),
+        (
+            json!({"allow": "1/s", "cost": {"x": 1.5}}),
+            "cost",
+            "0 to 1000000",
+        ),
+        (json!({"allow": "1/s", "within": {}}), "within", "[{ … }]"),
+        (
+            json!({"allow": "1/s", "within": [{"per": "all"}]}),
+            "within.0",
+            "write allow",
         ),
         (
-            json!({"allow": "0/s"}),
-            "allow",
-            "write \"60/min\", \"5/s\" or \"1000/day\"",
+            json!({"allow": "1/s", "within": [{"per": "all", "allow": "1MiB/s"}]}),
+            "within",
+            "a [[policy]] for each",
         ),
         (
             json!({"allow": "1/day", "burst": 1000}),
@@ -302,7 +330,7 @@ fn a_mistake_says_what_to_write() {
         (
             json!({"allow": "1/s", "per": "user"}),
             "per",
-            "\"agent\", \"server\", \"tool\"",
+            "\"agent\", \"group\", \"scope\", \"server\", \"tool\"",
         ),
         (
             json!({"allow": "1/s", "per": ["all", "agent"]}),
@@ -373,11 +401,13 @@ fn a_mistake_says_what_to_write() {
 struct Away;
 
 impl Ledger for Away {
-    fn take(&self, _: &Bucket, _: Quota, _: u32, _: Duration) -> Reply<Take> {
+    fn take(&self, _: &[Draw<'_>], _: Duration) -> Reply<Take> {
         Reply::Later(Box::pin(async {
             Err(LedgerDown("connection refused".into()))
         }))
     }
+
+    fn charge(&self, _: &[Draw<'_>]) {}
 
     fn raise(&self, _: &Bucket, _: Settings, _: u8) -> Reply<Reading> {
         Reply::Later(Box::pin(async {
@@ -391,8 +421,12 @@ impl Ledger for Away {
 struct Remote(LocalLedger);
 
 impl Ledger for Remote {
-    fn take(&self, bucket: &Bucket, quota: Quota, n: u32, patience: Duration) -> Reply<Take> {
-        travel(self.0.take(bucket, quota, n, patience))
+    fn take(&self, draws: &[Draw<'_>], patience: Duration) -> Reply<Take> {
+        travel(self.0.take(draws, patience))
+    }
+
+    fn charge(&self, draws: &[Draw<'_>]) {
+        self.0.charge(draws);
     }
 
     fn raise(&self, bucket: &Bucket, settings: Settings, roll: u8) -> Reply<Reading> {
@@ -448,17 +482,21 @@ fn without_its_store_a_quota_does_what_it_was_told() {
 fn the_ledger_is_bounded_and_forgets_the_longest_unused_first() {
     let (clock, _) = services();
     let ledger = LocalLedger::bounded(Arc::new(clock.clone()), 1_600);
-    let quota = Quota::new("1/day".parse().expect("a rate"), 1).expect("a quota");
+    let once = limit("1/day", Some(1));
     let take = |agent: String| {
         let key = crate::engine::ledger::Key {
             agent: Some(agent.into()),
             ..Default::default()
         };
-        let bucket = Bucket {
-            name: "q".into(),
-            key,
+        let draw = Draw {
+            bucket: Bucket {
+                name: "q".into(),
+                key,
+            },
+            limit: &once,
+            n: 1,
         };
-        let Reply::Now(take) = ledger.take(&bucket, quota, 1, Duration::ZERO) else {
+        let Reply::Now(take) = ledger.take(&[draw], Duration::ZERO) else {
             return false;
         };
         take.admitted
@@ -481,20 +519,20 @@ fn a_budget_that_is_full_again_is_forgotten_before_one_that_is_spent() {
     let (clock, _) = services();
     let ledger = LocalLedger::bounded(Arc::new(clock.clone()), 1_600);
     let take = |agent: &str, rate: &str| {
-        let quota = Quota::new(rate.parse().expect("a rate"), 1).expect("a quota");
+        let once = limit(rate, Some(1));
         let key = Key {
             agent: Some(agent.into()),
             ..Key::default()
         };
-        let reply = ledger.take(
-            &Bucket {
+        let draw = Draw {
+            bucket: Bucket {
                 name: "q".into(),
                 key,
             },
-            quota,
-            1,
-            Duration::ZERO,
-        );
+            limit: &once,
+            n: 1,
+        };
+        let reply = ledger.take(&[draw], Duration::ZERO);
         matches!(reply, Reply::Now(take) if take.admitted)
     };
     for agent in 0..10 {
@@ -512,14 +550,237 @@ fn a_budget_that_is_full_again_is_forgotten_before_one_that_is_spent() {
     }
 }
 
+/// How much of a budget is there.
+fn left(ledger: &LocalLedger, draw: &Draw<'_>) -> u64 {
+    let usage = ledger.usage();
+    let own = usage.iter().find(|usage| usage.bucket == draw.bucket);
+    own.map_or(draw.limit.burst(), |usage| usage.remaining)
+}
+
+/// A call of `tool` by an agent of these groups.
+fn by(agent: &str, groups: &[&str], target: &str) -> Call {
+    let grants = Grants {
+        groups: groups.iter().map(|group| Arc::from(*group)).collect(),
+        scopes: Vec::new(),
+    };
+    Call {
+        grants: Arc::new(grants),
+        ..call(agent, "files", "tools/call", Some(target))
+    }
+}
+
+#[test]
+fn a_call_costs_what_its_tool_does() {
+    let (_, services) = services();
+    let cost = json!({"files__write_*": 5, "write_big": 7, "files__read_*": 0, "*_huge": 100});
+    let chain = chain(&[table(&json!({"allow": "10/h", "cost": cost}))], &services);
+    let left = |tool: &str| {
+        let pass = admit(&chain, by("a", &[], tool));
+        pass.map(|pass| pass.budget().expect("metered").1.remaining)
+    };
+    assert_eq!(left("other").ok(), Some(9));
+    assert_eq!(left("read_all").ok(), Some(9), "free");
+    assert_eq!(left("write_x").ok(), Some(4));
+    let refused = left("write_big").expect_err("7 of 4");
+    assert!(refused.retry_after.is_some(), "it comes back");
+    assert_eq!(refused.to_data().expect("data")["remaining"], 4);
+    let never = left("write_huge").expect_err("100 of 10");
+    assert_eq!(never.retry_after, None, "more than there ever is");
+    assert_eq!(
+        left("read_all").ok(),
+        Some(4),
+        "what is free passes an empty budget"
+    );
+}
+
+#[test]
+fn bytes_are_those_of_requests_and_of_answers_which_may_owe() {
+    let (clock, services) = services();
+    let chain = chain(&[table(&json!({"allow": "1000B/s"}))], &services);
+    let send = |bytes: u64| {
+        let call = Call {
+            bytes_in: bytes,
+            ..by("a", &[], "x")
+        };
+        admit(&chain, call)
+    };
+    let pass = send(400).expect("400 of 1000");
+    pass.complete(Completion::of(Outcome::Ok).bytes_out(2_600));
+    let refused = send(1).expect_err("2000 owed");
+    assert!(refused.retry_after.expect("later") >= Duration::from_secs(2));
+    assert!(
+        refused.message.contains("1000B per 1s"),
+        "{}",
+        refused.message
+    );
+    clock.advance(Duration::from_millis(2_100));
+    assert!(send(100).is_ok() && send(10).is_err());
+    assert!(send(1_001).expect_err("too much").retry_after.is_none());
+}
+
+#[test]
+fn a_day_of_the_calendar_comes_back_whole_at_its_own_midnight() {
+    let (clock, services) = services();
+    let table = table(&json!({"allow": "3/day in Asia/Seoul"}));
+    let chain = chain(&[table], &services);
+    assert_eq!(admitted(&chain, "a", 10), 3);
+    let refused = admit(&chain, tool("x")).expect_err("spent");
+    let left = refused.retry_after.expect("tomorrow");
+    assert!(
+        left <= Duration::from_hours(24) + Duration::from_secs(5),
+        "{left:?}"
+    );
+    let budget = services.local.usage().pop().expect("one");
+    clock.advance(
+        budget
+            .reset
+            .checked_sub(Duration::from_millis(1))
+            .expect("some"),
+    );
+    assert_eq!(admitted(&chain, "a", 10), 0, "a moment before midnight");
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(admitted(&chain, "a", 10), 3);
+    clock.advance(Duration::from_hours(24 * 30));
+    assert_eq!(admitted(&chain, "a", 10), 3, "nothing is saved up");
+}
+
+#[test]
+fn a_call_may_wait_into_the_next_day_and_takes_of_that() {
+    let (clock, services) = services();
+    let table = table(&json!({"allow": "2/day in UTC", "exceed": {"wait": "30m"}}));
+    let chain = chain(&[table], &services);
+    assert_eq!(admitted(&chain, "a", 2), 2);
+    assert!(admit(&chain, tool("x")).is_err(), "midnight is too far");
+    let reset = services.local.usage().pop().expect("one").reset;
+    clock.advance(reset.checked_sub(Duration::from_mins(10)).expect("hours"));
+    let mut waiting: Vec<BoxFuture<'_, Result<Box<Pass>, Rejection>>> = Vec::new();
+    for _ in 0..2 {
+        waiting.push(Box::pin(chain.admit(tool("x"), &())));
+    }
+    for call in &mut waiting {
+        assert!(call.now_or_never().is_none());
+    }
+    assert!(
+        admit(&chain, tool("x")).is_err(),
+        "tomorrow is promised already"
+    );
+    clock.advance(Duration::from_mins(10));
+    for call in &mut waiting {
+        assert!(call.now_or_never().expect("it is tomorrow").is_ok());
+    }
+    assert_eq!(admitted(&chain, "a", 5), 0, "and spent");
+}
+
+#[test]
+fn a_budget_within_others_takes_from_all_or_from_none() {
+    let (_, services) = services();
+    let chain = chain(
+        &[table(&json!({
+            "match": {"group": "team-*"}, "allow": "4/h",
+            "within": [{"per": "group", "allow": "6/h"}, {"per": "all", "allow": "9/h"}],
+        }))],
+        &services,
+    );
+    let spend = |agent: &str, groups: &[&str]| {
+        (0..20)
+            .filter(|_| admit(&chain, by(agent, groups, "x")).is_ok())
+            .count()
+    };
+    assert_eq!(spend("a", &["staff", "team-1"]), 4);
+    assert_eq!(spend("b", &["team-1"]), 2, "its team has 6");
+    assert_eq!(
+        spend("c", &["team-2", "team-1"]),
+        3,
+        "all have 9, the first team counts"
+    );
+    assert_eq!(spend("x", &["staff"]), 20, "nobody of a team");
+    let refused = admit(&chain, by("d", &["team-3"], "x")).expect_err("9 of 9");
+    assert_eq!(refused.to_data().expect("data")["scope"], "all");
+    assert_eq!(&*refused.policy, "q");
+    let left: Vec<(Option<Arc<str>>, u64)> = services
+        .local
+        .usage()
+        .into_iter()
+        .filter(|usage| usage.bucket.key.agent.is_some())
+        .map(|usage| (usage.bucket.key.agent, usage.remaining))
+        .collect();
+    // Who was refused by a wider budget has lost nothing of its own.
+    assert!(left.contains(&(Some("b".into()), 2)), "{left:?}");
+    assert!(left.contains(&(Some("c".into()), 1)), "{left:?}");
+    assert!(
+        !left.iter().any(|(agent, _)| agent.as_deref() == Some("d")),
+        "{left:?}"
+    );
+    assert!(services.local.forget("q") >= 6);
+    assert_eq!(services.local.usage(), []);
+}
+
 proptest! {
     #[test]
-    fn two_keys_never_share_a_text(
-        one in proptest::array::uniform3(proptest::option::of("[ast0-9:]{0,4}")),
-        two in proptest::array::uniform3(proptest::option::of("[ast0-9:]{0,4}")),
+    fn of_several_budgets_none_is_exceeded_and_none_wasted(
+        counts in proptest::array::uniform3(1u64..12), spans in proptest::array::uniform3(1u64..30),
+        calls in proptest::collection::vec((0u64..4_000, 0usize..3, 0usize..2, 0u64..4), 1..120),
     ) {
-        let key = |[agent, server, tool]: [Option<String>; 3]| Key {
+        let (clock, services) = services();
+        let limits: Vec<Limit> = counts
+            .iter()
+            .zip(spans)
+            .map(|(count, span)| limit(&format!("{count}/{span}s"), Some(*count)))
+            .collect();
+        let part = |name: String| Some(Arc::from(name));
+        // What each bucket was granted: when, and how much.
+        let mut granted: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+        for (pass, agent, team, n) in calls {
+            clock.advance(Duration::from_millis(pass));
+            let now = u64::try_from(clock.passed().as_millis()).expect("small");
+            let keys = [
+                Key { agent: part(format!("a{agent}")), ..Key::default() },
+                Key { group: part(format!("t{team}")), ..Key::default() },
+                Key::default(),
+            ];
+            let draws: Vec<Draw<'_>> = keys
+                .iter()
+                .zip(&limits)
+                .map(|(key, limit)| Draw {
+                    bucket: Bucket { name: "q".into(), key: key.clone() },
+                    limit,
+                    n,
+                })
+                .collect();
+            let before: Vec<u64> = draws.iter().map(|draw| left(&services.local, draw)).collect();
+            let Reply::Now(take) = services.local.take(&draws, Duration::ZERO) else {
+                panic!("it is here");
+            };
+            let after: Vec<u64> = draws.iter().map(|draw| left(&services.local, draw)).collect();
+            // Granted if and only if every one of them had it, and refused costs nothing.
+            prop_assert_eq!(take.admitted, before.iter().all(|left| *left >= n), "{:?} {}", before, n);
+            if !take.admitted {
+                prop_assert_eq!(&before, &after);
+                continue;
+            }
+            for draw in &draws {
+                let grants = granted.entry(draw.bucket.key.to_text()).or_default();
+                grants.push((now, n));
+                for (index, (from, _)) in grants.iter().enumerate() {
+                    let window = now - from;
+                    let share = draw.limit.share().expect("even").as_nanos();
+                    let legal = u128::from(draw.limit.burst()) + u128::from(window) * 1_000_000 / share;
+                    let sum: u64 = grants[index..].iter().map(|(_, n)| n).sum();
+                    prop_assert!(u128::from(sum) <= legal, "{sum} of {legal} in {window} ms");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_keys_never_share_a_text(
+        one in proptest::array::uniform5(proptest::option::of("[agost0-9:]{0,4}")),
+        two in proptest::array::uniform5(proptest::option::of("[agost0-9:]{0,4}")),
+    ) {
+        let key = |[agent, group, scope, server, tool]: [Option<String>; 5]| Key {
             agent: agent.map(Into::into),
+            group: group.map(Into::into),
+            scope: scope.map(Into::into),
             server: server.map(Into::into),
             tool: tool.map(Into::into),
         };
@@ -547,7 +808,7 @@ proptest! {
                 clock.advance(Duration::from_millis(10));
                 let now = u64::try_from(clock.passed().as_millis()).expect("small");
                 waiting.retain_mut(|call: &mut BoxFuture<'_, _>| match call.now_or_never() {
-                    Some(pass) => { went.extend(Result::<Box<crate::engine::Pass>, _>::ok(pass).map(|_| now)); false }
+                    Some(pass) => { went.extend(Result::<Box<Pass>, _>::ok(pass).map(|_| now)); false }
                     None => true,
                 });
             }

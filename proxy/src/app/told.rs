@@ -87,10 +87,13 @@ pub(super) fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft>
     let spent: Vec<BudgetLeft> = ledger
         .usage()
         .into_iter()
-        .filter(|usage| all.iter().any(|known| known.policy == usage.bucket.name))
+        .filter(|usage| {
+            all.iter()
+                .any(|known| *known.policy == *usage.bucket.policy())
+        })
         .map(|usage| BudgetLeft {
-            share: f64::from(usage.remaining) / f64::from(usage.quota.burst().max(1)),
-            policy: usage.bucket.name,
+            share: usage.remaining as f64 / usage.limit.burst().max(1) as f64,
+            policy: usage.bucket.policy().into(),
         })
         .collect();
     all.extend(spent);

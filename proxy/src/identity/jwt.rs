@@ -207,8 +207,8 @@ fn bearer(
     let mut next = 0;
     while let Some(scope) = scopes.get(next) {
         let implied = config.implies.get(&**scope).into_iter().flatten();
-        let new: Vec<Box<str>> = implied
-            .map(|scope| Box::from(scope.as_str()))
+        let new: Vec<Arc<str>> = implied
+            .map(|scope| Arc::from(scope.as_str()))
             .filter(|scope| !scopes.contains(scope))
             .collect();
         scopes.extend(new);

@@ -157,7 +157,7 @@ impl Inner {
         let groups = user["groups"].as_array().into_iter().flatten();
         Ok(Principal {
             grants: Arc::new(Grants {
-                groups: groups.filter_map(Value::as_str).map(Box::from).collect(),
+                groups: groups.filter_map(Value::as_str).map(Arc::from).collect(),
                 scopes: Vec::new(),
             }),
             ..Principal::named(agent.into())

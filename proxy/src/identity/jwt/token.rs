@@ -4,6 +4,8 @@
 //! more than a question: which keys there are, and what each is for, the configuration says. What
 //! a header says about where keys could be found (`jku`, `x5u`, `jwk`, `x5c`) is never looked at.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -119,13 +121,13 @@ impl Claims {
     }
 
     /// The words of a claim: a list of texts, or one text with spaces between.
-    pub(super) fn words(&self, name: &str) -> Vec<Box<str>> {
+    pub(super) fn words(&self, name: &str) -> Vec<Arc<str>> {
         match self.get(name) {
-            Some(Value::String(text)) => text.split_ascii_whitespace().map(Box::from).collect(),
+            Some(Value::String(text)) => text.split_ascii_whitespace().map(Arc::from).collect(),
             Some(Value::Array(list)) => list
                 .iter()
                 .filter_map(Value::as_str)
-                .map(Box::from)
+                .map(Arc::from)
                 .collect(),
             _ => Vec::new(),
         }
