@@ -4,9 +4,8 @@
 //! Apart from `policies`, where a budget is one number for one agent. The arithmetic is judged in the
 //! policies' own tests; here it is that all of it is wired to what hosts send and servers answer.
 
-use std::process::Command;
-
 use chillgate_tests::http::get;
+use chillgate_tests::process::command;
 use chillgate_tests::wait::all;
 use chillgate_tests::{Gate, Host, Issuer};
 use serde_json::json;
@@ -112,21 +111,25 @@ async fn a_day_goes_by_its_own_midnight_and_by_no_clock_that_is_set() {
     let host = agent(&gate, "one").await;
     assert_eq!(answered(&host, "echo", 9).await, 3);
     let refused = host.call("echo", json!({})).await;
-    let data = &refused.answer()["error"]["data"];
-    let after = data["retryAfterMs"].as_u64().expect("a day ends") / 1_000;
+    let after = refused.answer()["error"]["data"]["retryAfterMs"]
+        .as_u64()
+        .expect("a day ends")
+        / 1_000;
     // How long the day there still has, as the system's own `date` says.
-    let date = |args: &[&str]| -> u64 {
-        let said = Command::new("date")
+    let date = async |args: &[&str]| -> u64 {
+        let mut date = command("date");
+        let said = date
             .env("TZ", "Asia/Seoul")
             .args(args)
             .output()
+            .await
             .unwrap();
         String::from_utf8_lossy(&said.stdout)
             .trim()
             .parse()
             .unwrap()
     };
-    let left = date(&["-d", "tomorrow 00:00", "+%s"]) - date(&["+%s"]);
+    let left = date(&["-d", "tomorrow 00:00", "+%s"]).await - date(&["+%s"]).await;
     assert!(
         after >= left && after <= left + 10,
         "{after} s, the day has {left} s"
