@@ -27,8 +27,12 @@ use secrecy::ExposeSecret;
 use tower_service::Service;
 
 use crate::config::secret::SecretText;
-use crate::config::{RemoteServer, userinfo};
+use crate::config::{RemoteServer, ServerToken, userinfo};
 use crate::platform::UnixStream;
+
+mod tokens;
+
+use tokens::Tokens;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -53,6 +57,8 @@ pub struct Destination<'c> {
     pub headers: &'c BTreeMap<String, SecretText>,
     /// What is shown as `Authorization: Bearer …`, unless `headers` say something else there.
     pub bearer: Option<&'c SecretText>,
+    /// Where a token of chillgate's own is got from, to be shown in the same way.
+    pub token: Option<&'c ServerToken>,
     /// A PEM file with certificate authorities to trust besides the system's.
     pub ca: Option<&'c Path>,
 }
@@ -63,6 +69,7 @@ impl<'c> From<&'c RemoteServer> for Destination<'c> {
             url: &server.url,
             headers: &server.headers,
             bearer: None,
+            token: server.token.as_ref(),
             ca: server.ca.as_deref(),
         }
     }
@@ -74,6 +81,7 @@ pub struct Http {
     uri: Uri,
     headers: Vec<(HeaderName, SecretText)>,
     bearer: Option<SecretText>,
+    tokens: Option<Tokens>,
 }
 
 enum Dialed {
@@ -130,6 +138,8 @@ impl Http {
             headers.push((name, value.clone()));
         }
         let bearer = to.bearer.cloned();
+        let tokens = to.token.map(|token| Tokens::new(token, to.url));
+        let tokens = tokens.transpose()?;
         let builder = || {
             let mut builder = Client::builder(TokioExecutor::new());
             builder
@@ -144,6 +154,7 @@ impl Http {
                 uri: Uri::from_static("http://localhost/mcp"),
                 headers,
                 bearer,
+                tokens,
             });
         }
         let uri: Uri = to
@@ -164,6 +175,7 @@ impl Http {
             uri,
             headers,
             bearer,
+            tokens,
         })
     }
 
@@ -213,6 +225,29 @@ impl Http {
         accept: HeaderValue,
         extra: &[(HeaderName, HeaderValue)],
     ) -> Result<Reply, HttpError> {
+        let Some(tokens) = &self.tokens else {
+            return self.send_once(method, uri, body, accept, extra).await;
+        };
+        let first = (method.clone(), body.clone(), accept.clone());
+        let reply = self
+            .send_once(first.0, uri, first.1, first.2, extra)
+            .await?;
+        if reply.status() != StatusCode::UNAUTHORIZED {
+            return Ok(reply);
+        }
+        // Refused before anything was done: once more, with a token that is new.
+        tokens.forget().await;
+        self.send_once(method, uri, body, accept, extra).await
+    }
+
+    async fn send_once(
+        &self,
+        method: Method,
+        uri: &Uri,
+        body: Bytes,
+        accept: HeaderValue,
+        extra: &[(HeaderName, HeaderValue)],
+    ) -> Result<Reply, HttpError> {
         let is_post = method == Method::POST;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -224,6 +259,9 @@ impl Http {
         }
         for (name, value) in extra {
             headers.insert(name.clone(), value.clone());
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.show(headers).await?;
         }
         if let Some(secret) = &self.bearer {
             let value = secret_value(&header::AUTHORIZATION, secret, "Bearer ")?;

@@ -26,6 +26,7 @@ pub mod secret;
 mod server;
 pub mod source;
 mod system;
+mod token;
 pub mod units;
 pub(crate) mod userinfo;
 
@@ -36,6 +37,7 @@ pub use identity::{ApiKeys, Identity, agent_name, key_hash};
 use remedy::Remedy;
 use runbook::Runbook;
 use secret::SecretText;
+pub use token::ServerToken;
 use units::{bytes, span, span_opt, word};
 
 /// Where hosts find chillgate when nothing else is configured.
@@ -306,6 +308,8 @@ pub struct RemoteServer {
     pub http_sse: bool,
     /// Headers of chillgate's own towards this server, e.g. `Authorization`.
     pub headers: BTreeMap<String, SecretText>,
+    /// A token of chillgate's own towards this server.
+    pub token: Option<ServerToken>,
     /// A PEM file with certificate authorities to trust besides the system's.
     pub ca: Option<PathBuf>,
     /// How long connecting and the first answer may take.

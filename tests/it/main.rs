@@ -55,6 +55,7 @@ mod ops;
 mod ops_commands;
 mod ops_files;
 mod outward;
+mod own_tokens;
 mod parity;
 mod pass_through;
 mod peers;

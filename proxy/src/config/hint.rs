@@ -268,6 +268,26 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("endpoint.*.kind", r#"kind = "ollama""#),
     ("endpoint.*.model", r#"model = "llama3""#),
     (
+        "server.*.token",
+        r#"token = { endpoint = "https://issuer.example/token", client-id = "chillgate", client-secret = "file:/run/secrets/issuer" }"#,
+    ),
+    (
+        "server.*.token.endpoint",
+        r#"endpoint = "https://issuer.example/token""#,
+    ),
+    ("server.*.token.client-id", r#"client-id = "chillgate""#),
+    (
+        "server.*.token.client-secret",
+        r#"client-secret = "file:/run/secrets/issuer""#,
+    ),
+    ("server.*.token.scopes", r#"scopes = ["search"]"#),
+    (
+        "server.*.token.resource",
+        r#"resource = "https://mcp.example/mcp""#,
+    ),
+    ("server.*.token.audience", r#"audience = "search""#),
+    ("server.*.token.ca", r#"ca = "/etc/chillgate/issuer.pem""#),
+    (
         "endpoint.*.headers",
         r#"headers = { Authorization = "Bearer ${KEY}" }"#,
     ),

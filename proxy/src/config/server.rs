@@ -16,7 +16,7 @@ use super::secret::{AGENT, AGENT_VARIABLE, SecretText};
 use super::units::{span_opt, word_opt};
 use super::{
     CommandServer, Isolation, Probe, RemoteServer, Sandbox, Server, ServerEra, ServerLimits,
-    confine, hint,
+    ServerToken, confine, hint,
 };
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
@@ -50,6 +50,7 @@ pub(super) struct RawServer {
     cwd: Option<PathBuf>,
     url: Option<String>,
     headers: Option<BTreeMap<String, SecretText>>,
+    token: Option<ServerToken>,
     ca: Option<PathBuf>,
     #[serde(deserialize_with = "word_opt")]
     era: Option<ServerEra>,
@@ -103,7 +104,14 @@ const KINDS: [(&str, &[&str]); 3] = [
     ),
     (
         "url",
-        &["headers", "ca", "transport", "start-timeout", "era"],
+        &[
+            "headers",
+            "token",
+            "ca",
+            "transport",
+            "start-timeout",
+            "era",
+        ],
     ),
 ];
 
@@ -420,6 +428,9 @@ impl RawServer {
             }
         }
         secrets("headers", &headers, found);
+        if let Some(token) = &self.token {
+            token_mistakes(token, &headers, found);
+        }
         let http_sse = match self.transport.as_deref() {
             None | Some("streamable-http") => false,
             Some("http-sse") => true,
@@ -445,10 +456,41 @@ impl RawServer {
             url,
             http_sse,
             headers,
+            token: self.token,
             ca: self.ca,
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
             era: self.era.unwrap_or_default(),
         }
+    }
+}
+
+fn token_mistakes(
+    token: &ServerToken,
+    headers: &BTreeMap<String, SecretText>,
+    found: &mut Vec<Wrong>,
+) {
+    let mut refuse = |key: &str, message: &str, help: &str| {
+        found.push(wrong(&["token", key], false, message, help));
+    };
+    if let Err((message, _)) = url_mistake(&token.endpoint) {
+        let help = "write endpoint = \"https://issuer.example/token\"";
+        refuse("endpoint", &message, help);
+    }
+    if token.client_id.is_empty() {
+        let help = "write client-id = \"chillgate\"";
+        refuse("client-id", "an issuer knows nobody without a name", help);
+    }
+    if let Err(error) = token.client_secret.check() {
+        let help = "set the variable, or write \"file:/run/secrets/NAME\" to read a file";
+        refuse("client-secret", &error.to_string(), help);
+    }
+    if headers
+        .keys()
+        .any(|name| name.eq_ignore_ascii_case("authorization"))
+    {
+        let help = "take `Authorization` out of `headers`, or remove `token`";
+        let message = "`token` and `headers` would both say who chillgate is";
+        refuse("endpoint", message, help);
     }
 }
 

@@ -94,6 +94,7 @@ fn client(endpoint: &Endpoint) -> Result<Http, String> {
         url: &endpoint.url,
         headers: &endpoint.headers,
         bearer: None,
+        token: None,
         ca: endpoint.ca.as_deref(),
     })
 }

@@ -63,6 +63,7 @@ impl Reviews {
             url: &config.url,
             headers: &BTreeMap::new(),
             bearer: Some(&config.token),
+            token: None,
             ca: config.ca.as_deref(),
         })?;
         Ok(Self(Arc::new(Inner {

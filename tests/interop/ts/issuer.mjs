@@ -16,7 +16,9 @@ for (const [name, alg] of [["rsa", "RS256"], ["ec", "ES256"], ["ed", "EdDSA"], [
 let published = ["rsa", "ec", "ed", "pss", "p384"];
 let mode = "ok";
 let gone = [];
-const asked = { "/jwks": 0, "/evil": 0, metadata: 0, reviews: 0 };
+const asked = { "/jwks": 0, "/evil": 0, metadata: 0, reviews: 0, tokens: 0 };
+let wrong = 0;
+let lasts = 600;
 
 // `bare` keys say nothing of their algorithm.
 const keys = (bare) => published.map((name) => {
@@ -79,7 +81,22 @@ const server = createServer(async (request, response) => {
       mode = set.mode ?? mode;
       published = set.published ?? published;
       gone = set.gone ?? gone;
+      wrong = set.wrong ?? wrong;
+      lasts = set.lasts ?? lasts;
       return reply({});
+    }
+    // Client credentials: a token for whatever resource is asked for, by whoever knows the secret.
+    case "/token": {
+      asked.tokens += 1;
+      const form = new URLSearchParams(body);
+      const [id, secret] = Buffer.from((request.headers.authorization ?? "").replace("Basic ", ""), "base64").toString().split(":")
+        .map((half) => decodeURIComponent(half.replaceAll("+", " ")));
+      if (id !== "gate way" || secret !== "s3cret:%+ü") return reply({ error: "invalid_client", error_description: "no such client" }, 401);
+      if (form.get("grant_type") !== "client_credentials") return reply({ error: "unsupported_grant_type" }, 400);
+      if (mode === "down") return reply("<html>", 502);
+      const audience = wrong-- > 0 ? "another" : form.get("resource");
+      const claims = { iss: issuer, aud: audience, sub: id, scope: form.get("scope") ?? "", exp: Math.floor(Date.now() / 1000) + 600, jti: String(asked.tokens) };
+      return reply({ access_token: await forge({ claims }), token_type: "bearer", expires_in: lasts });
     }
     // As a Kubernetes API server reviews tokens: `gone` are of pods that are no more.
     case "/apis/authentication.k8s.io/v1/tokenreviews": {

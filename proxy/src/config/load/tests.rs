@@ -346,7 +346,7 @@ fn every_line_that_help_proposes_is_right() {
             // Both at once stand in the line of `tls`; a type stands with what it takes below.
             ["front", _, "tls", _] | ["runbook", _, "type"] => continue,
             ["server", _, "builtin" | "command" | "url"] => format!("[server.a]\n{line}\n"),
-            ["server", _, "headers" | "ca" | "era"] => {
+            ["server", _, "headers" | "token" | "ca" | "era"] => {
                 format!("[server.a]\nurl = \"https://mcp.example\"\n{line}\n")
             }
             ["server", _, "agent-env"] => format!("{SERVER}isolation = \"agent\"\n{line}\n"),
@@ -357,6 +357,18 @@ fn every_line_that_help_proposes_is_right() {
                 format!("[server.a]\nbuiltin = \"chill\"\n{line}\n")
             }
             ["server", _, _] => format!("{SERVER}{line}\n"),
+            ["server", _, "token", key] => {
+                let rest = without(
+                    key,
+                    &[
+                        "endpoint = \"https://issuer.example/token\"",
+                        "client-id = \"a\"",
+                        "client-secret = \"file:/b\"",
+                    ],
+                );
+                let url = "url = \"https://mcp.example\"";
+                format!("[server.a]\n{url}\n[server.a.token]\n{rest}\n{line}\n")
+            }
             ["server", _, table, _] => {
                 format!("[server.a]\ncommand = [\"x\"]\n[server.a.{table}]\n{line}\n")
             }

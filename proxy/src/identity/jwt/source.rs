@@ -56,7 +56,7 @@ enum Place {
     File(PathBuf),
     /// An address, or what the issuer's metadata says it is.
     Net {
-        http: Http,
+        http: Box<Http>,
         jwks: Option<Uri>,
     },
 }
@@ -87,9 +87,11 @@ impl Source {
                     url,
                     headers: &BTreeMap::new(),
                     bearer: jwt.token.as_ref(),
+                    token: None,
                     ca: jwt.ca.as_deref(),
                 })?;
                 let jwks = jwks.is_some().then(|| http.uri().clone());
+                let http = Box::new(http);
                 Place::Net { http, jwks }
             }
         };
