@@ -236,7 +236,10 @@ impl App {
         );
         running.spawn(reloader.run());
         if matches!(self.mode, Mode::Serve) {
-            let ahead = Ahead::of(&self.live.pin(), None);
+            let first = self.live.pin();
+            first.identities.warm();
+            let ahead = Ahead::of(&first, None);
+            drop(first);
             ahead.start(&self.fixtures).await;
         }
         let stdio = fronts

@@ -259,6 +259,8 @@ impl Reloader {
                 }
             }
         }
+        // So that no host waits for the keys of an issuer.
+        now.identities.warm();
         let configured = names(&now);
         let (ahead, fixtures) = (Ahead::of(&now, Some(&older)), self.fixtures.clone());
         self.fixtures

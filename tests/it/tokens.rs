@@ -287,6 +287,12 @@ async fn without_an_audience_a_token_is_for_the_address_that_is_asked() {
         issuer.name()
     );
     let gate = Gate::with(&tables).start().await;
+    until(
+        "its keys to be asked for ahead",
+        Duration::from_secs(10),
+        async || (issuer.asked().await > 0).then_some(()),
+    )
+    .await;
     for (audience, path, expected) in [
         ("https://gate.example/mcp", "/mcp", 200),
         ("https://gate.example/mcp", "/server/chill/mcp", 401),
