@@ -348,7 +348,6 @@ impl Policy for Quota {
 
 impl Level {
     fn summary(&self) -> String {
-        let Limit { .. } = &self.limit;
         let whose = self.per.words();
         let limit = &self.limit;
         match limit.allow().per {

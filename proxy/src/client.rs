@@ -225,29 +225,31 @@ impl Http {
         accept: HeaderValue,
         extra: &[(HeaderName, HeaderValue)],
     ) -> Result<Reply, HttpError> {
+        let mut request = self.request(method, uri, body, accept, extra)?;
         let Some(tokens) = &self.tokens else {
-            return self.send_once(method, uri, body, accept, extra).await;
+            return self.dispatch(request).await;
         };
-        let first = (method.clone(), body.clone(), accept.clone());
-        let reply = self
-            .send_once(first.0, uri, first.1, first.2, extra)
-            .await?;
+        let mut first = request.clone();
+        tokens.show(first.headers_mut()).await?;
+        let reply = self.dispatch(first).await?;
         if reply.status() != StatusCode::UNAUTHORIZED {
             return Ok(reply);
         }
         // Refused before anything was done: once more, with a token that is new.
         tokens.forget().await;
-        self.send_once(method, uri, body, accept, extra).await
+        tokens.show(request.headers_mut()).await?;
+        self.dispatch(request).await
     }
 
-    async fn send_once(
+    /// A request with everything but a token that has to be got first.
+    fn request(
         &self,
         method: Method,
         uri: &Uri,
         body: Bytes,
         accept: HeaderValue,
         extra: &[(HeaderName, HeaderValue)],
-    ) -> Result<Reply, HttpError> {
+    ) -> Result<Request<Full<Bytes>>, HttpError> {
         let is_post = method == Method::POST;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -260,9 +262,6 @@ impl Http {
         for (name, value) in extra {
             headers.insert(name.clone(), value.clone());
         }
-        if let Some(tokens) = &self.tokens {
-            tokens.show(headers).await?;
-        }
         if let Some(secret) = &self.bearer {
             let value = secret_value(&header::AUTHORIZATION, secret, "Bearer ")?;
             headers.insert(header::AUTHORIZATION, value);
@@ -270,6 +269,10 @@ impl Http {
         for (name, secret) in &self.headers {
             headers.insert(name.clone(), secret_value(name, secret, "")?);
         }
+        Ok(request)
+    }
+
+    async fn dispatch(&self, request: Request<Full<Bytes>>) -> Result<Reply, HttpError> {
         let response = match &self.client {
             Dialed::Net(client) => client.request(request).await,
             Dialed::Unix(client) => client.request(request).await,

@@ -478,29 +478,31 @@ fn without_its_store_a_quota_does_what_it_was_told() {
     }
 }
 
+/// Whether an agent's budget has one more.
+fn takes(ledger: &LocalLedger, agent: &str, limit: &Limit) -> bool {
+    let key = Key {
+        agent: Some(agent.into()),
+        ..Key::default()
+    };
+    let bucket = Bucket {
+        name: "q".into(),
+        key,
+    };
+    let draw = Draw {
+        bucket,
+        limit,
+        n: 1,
+    };
+    let reply = ledger.take(&[draw], Duration::ZERO);
+    matches!(reply, Reply::Now(take) if take.admitted)
+}
+
 #[test]
 fn the_ledger_is_bounded_and_forgets_the_longest_unused_first() {
     let (clock, _) = services();
     let ledger = LocalLedger::bounded(Arc::new(clock.clone()), 1_600);
     let once = limit("1/day", Some(1));
-    let take = |agent: String| {
-        let key = crate::engine::ledger::Key {
-            agent: Some(agent.into()),
-            ..Default::default()
-        };
-        let draw = Draw {
-            bucket: Bucket {
-                name: "q".into(),
-                key,
-            },
-            limit: &once,
-            n: 1,
-        };
-        let Reply::Now(take) = ledger.take(&[draw], Duration::ZERO) else {
-            return false;
-        };
-        take.admitted
-    };
+    let take = |agent: String| takes(&ledger, &agent, &once);
     for agent in 0..10_000 {
         clock.advance(Duration::from_millis(1));
         assert!(take(format!("agent-{agent}")));
@@ -518,23 +520,7 @@ fn the_ledger_is_bounded_and_forgets_the_longest_unused_first() {
 fn a_budget_that_is_full_again_is_forgotten_before_one_that_is_spent() {
     let (clock, _) = services();
     let ledger = LocalLedger::bounded(Arc::new(clock.clone()), 1_600);
-    let take = |agent: &str, rate: &str| {
-        let once = limit(rate, Some(1));
-        let key = Key {
-            agent: Some(agent.into()),
-            ..Key::default()
-        };
-        let draw = Draw {
-            bucket: Bucket {
-                name: "q".into(),
-                key,
-            },
-            limit: &once,
-            n: 1,
-        };
-        let reply = ledger.take(&[draw], Duration::ZERO);
-        matches!(reply, Reply::Now(take) if take.admitted)
-    };
+    let take = |agent: &str, rate: &str| takes(&ledger, agent, &limit(rate, Some(1)));
     for agent in 0..10 {
         assert!(take(&format!("spent-{agent}"), "1/day"));
     }
