@@ -345,7 +345,7 @@ impl Session {
     pub fn finish(&self, exchange: &Exchange) {
         self.use_now();
         locked(&self.exchanges).remove(&exchange.id);
-        self.questions.end_of(exchange);
+        self.questions.end_of(exchange, self.era);
     }
 
     /// The request in flight under this id.

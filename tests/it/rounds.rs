@@ -495,14 +495,11 @@ async fn progress_goes_with_the_round_that_it_belongs_to() {
     assert_eq!(said[3]["result"]["resultType"], "input_required");
 }
 
-/// What a server asks late, about a call that is over, is put to nobody.
-#[tokio::test]
-async fn a_late_question_of_a_cancelled_call_reaches_no_other_call() {
-    let gate = gate().await;
+/// A call that its host gave up while the server was with it, on the lane that the next one takes.
+async fn given_up(gate: &Gate, mut late: Value, ms: u64) {
     // The server is there, so that the next call is with it at once.
-    ask(&gate, &call(9, "name")).await;
-    let mut late = call(1, "elicit");
-    late["params"]["arguments"] = json!({"ms": 400});
+    ask(gate, &call(9, "name")).await;
+    late["params"]["arguments"] = json!({"ms": ms});
     let mut connection = Connection::open(gate.front()).await;
     let late_fields = fields(&late);
     let sending = connection.send("POST", "/mcp", &late_fields, late.to_string().into());
@@ -515,9 +512,31 @@ async fn a_late_question_of_a_cancelled_call_reaches_no_other_call() {
     let cancelled =
         async || (gate.heard("a").of("notifications/cancelled").len() == 1).then_some(());
     until("the cancellation", seconds(10), cancelled).await;
+}
+
+/// What a server asks late, about a call that is over, is put to nobody.
+#[tokio::test]
+async fn a_late_question_of_a_cancelled_call_reaches_no_other_call() {
+    let gate = gate().await;
+    given_up(&gate, call(1, "elicit"), 400).await;
     let mut slow = call(2, "wait");
     slow["params"]["arguments"] = json!({"ms": 800, "nonce": "undisturbed"});
     assert_eq!(text(&ask(&gate, &slow).await), "undisturbed");
-    let refused = gate.heard("a").lines().join("\n");
-    assert!(refused.contains("-32601"), "it was not refused: {refused}");
+    let refused = async || {
+        let heard = gate.heard("a").lines().join("\n");
+        heard.contains("-32601").then_some(())
+    };
+    until("the refusal", seconds(10), refused).await;
+}
+
+/// A call soon after one that was given up may be asked about like any other.
+#[tokio::test]
+async fn a_call_after_a_cancelled_one_asks_its_host() {
+    let gate = gate().await;
+    given_up(&gate, call(1, "never"), 0).await;
+    let (questions, state) = asked(&ask(&gate, &call(2, "elicit")).await);
+    let answers = json!({&questions[0].1: {"action": "accept", "content": {"a": 7}}});
+    let said = text(&ask(&gate, &retry(3, "elicit", &state, answers)).await);
+    assert!(said.contains("accept"), "{said}");
+    assert!(!gate.heard("a").lines().join("\n").contains("-32601"));
 }

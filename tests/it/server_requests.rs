@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use chillgate_tests::sse::Events;
-use chillgate_tests::wait::{seconds, within};
+use chillgate_tests::wait::{seconds, until, within};
 use chillgate_tests::{Gate, Host};
 
 use crate::mock;
@@ -57,6 +57,27 @@ async fn sampling_elicitation_and_roots_ask_the_host_that_called() {
         None,
         "another host heard it"
     );
+}
+
+/// A server that asks beside a call, and has answered that call before its host could answer it.
+#[tokio::test]
+async fn a_question_beside_a_call_may_be_answered_after_it() {
+    let gate = Gate::with(&mock("a").ledger().table("")).start().await;
+    let asked = able(&gate).await;
+    let question = json!({"jsonrpc": "2.0", "id": "where", "method": "roots/list"});
+    let head = format!("{question}\n{{\"jsonrpc\":\"2.0\",\"id\":");
+    let line = json!([head, null, ",\"result\":{\"content\":[]}}"]);
+    let reply = asked.call("verbatim", json!({"line": line})).await;
+    let question = &reply.before()[0];
+    assert_eq!(question["method"], "roots/list");
+    let roots = json!({"roots": [{"uri": "file:///late"}]});
+    assert_eq!(asked.respond(&question["id"], roots.clone()).await, 202);
+    let answer = json!({"jsonrpc": "2.0", "id": "where", "result": roots});
+    let heard = async || {
+        let is_answer = |line: &String| serde_json::from_str(line).ok() == Some(answer.clone());
+        gate.heard("a").lines().iter().any(is_answer).then_some(())
+    };
+    until("the server to hear the answer", seconds(10), heard).await;
 }
 
 #[tokio::test]

@@ -313,9 +313,9 @@ impl Pipe {
         *locked(&self.doubt) = Some(Instant::now() + DOUBT);
     }
 
-    /// Whether a question may be about a call that is over.
-    fn is_in_doubt(&self) -> bool {
-        locked(&self.doubt).is_some_and(|until| Instant::now() < until)
+    /// Until when a question may be about a call that is over.
+    fn doubtful_until(&self) -> Option<Instant> {
+        locked(&self.doubt).filter(|until| Instant::now() < *until)
     }
 
     /// The call is over.
@@ -472,6 +472,12 @@ impl Asker for Pipe {
             .line
             .send(&message, &message.edit(), Pace::Gather)
             .await;
+    }
+
+    fn refuse(&self, refusal: &Envelope) {
+        if self.line.offer(refusal).is_err() {
+            self.metrics.dropped(&self.server, "server_not_reading");
+        }
     }
 }
 

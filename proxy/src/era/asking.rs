@@ -109,7 +109,7 @@ pub fn put(
     for (key, id, asked) in questions {
         let (answer, answered) = oneshot::channel();
         let asker = Arc::new(Waiter(Mutex::new(Some(answer))));
-        if session.ask(asker, &asked, Some(exchange)).is_err() {
+        if session.ask(asker, &asked, Some(exchange), None).is_err() {
             return Ok(Put::Unanswerable(session.why_unasked().to_owned()));
         }
         let method = asked.method().unwrap_or_default().to_owned();

@@ -63,6 +63,8 @@ struct Open {
     inputs: Vec<Input>,
     /// When the first and the last of them were asked.
     asked: Option<(Instant, Instant)>,
+    /// Before then it is not known whether they are this call's.
+    not_before: Option<Instant>,
     lacking: Option<Value>,
 }
 
@@ -73,8 +75,9 @@ impl Inputs {
         done
     }
 
-    /// The server asks something more. An error: it has asked enough for one time.
-    pub fn add(&self, mut input: Input) -> Result<(), Refused> {
+    /// The server asks something more, to be heard no sooner than `not_before`. An error: it has
+    /// asked enough for one time.
+    pub fn add(&self, mut input: Input, not_before: Option<Instant>) -> Result<(), Refused> {
         self.change(|mut open| {
             // A name holds for one question at a time.
             let is_taken =
@@ -89,6 +92,7 @@ impl Inputs {
             open.inputs.push(input);
             let now = Instant::now();
             open.asked = Some((open.asked.map_or(now, |(first, _)| first), now));
+            open.not_before = not_before;
             Ok(())
         })
     }
@@ -129,6 +133,7 @@ impl Inputs {
                     return Poll::Pending;
                 };
                 let due = (last + MORE_TO_COME).min(first + LONGEST);
+                let due = open.not_before.map_or(due, |then| due.max(then));
                 if due <= Instant::now() {
                     open.asked = None;
                     return Poll::Ready(Wanted::Answers(std::mem::take(&mut open.inputs)));

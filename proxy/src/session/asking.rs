@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use chillgate_wire::{Envelope, Era, Id};
+use tokio::time::Instant;
 
 use super::{Asker, Session};
 use crate::era::rounds;
@@ -13,14 +14,17 @@ use crate::exchange::{Exchange, Refused};
 
 impl Session {
     /// A server asks the host something. The question travels under an id of chillgate's own.
+    /// Until `not_before` it may be about another call, which is over: a call that ends by then has
+    /// not asked it.
     pub fn ask(
         &self,
         asker: Arc<dyn Asker>,
         question: &Envelope,
         related: Option<&Arc<Exchange>>,
+        not_before: Option<Instant>,
     ) -> Result<(), Refused> {
         if self.era == Era::Modern {
-            return self.ask_in_the_outcome(asker, question, related);
+            return self.ask_in_the_outcome(asker, question, related, not_before);
         }
         let (number, message) = self.questions.open(asker, question, related)?;
         let sent = self.tell_about(related, message);
@@ -37,6 +41,7 @@ impl Session {
         asker: Arc<dyn Asker>,
         question: &Envelope,
         related: Option<&Arc<Exchange>>,
+        not_before: Option<Instant>,
     ) -> Result<(), Refused> {
         let exchange = related.filter(|exchange| exchange.is_askable());
         let exchange = exchange.ok_or(Refused)?;
@@ -44,7 +49,9 @@ impl Session {
             return Err(Refused);
         }
         let (number, _) = self.questions.open(asker, question, Some(exchange))?;
-        let added = exchange.inputs.add(rounds::input(number, question));
+        let added = exchange
+            .inputs
+            .add(rounds::input(number, question), not_before);
         if added.is_err() {
             self.questions.close(number);
         }

@@ -8,17 +8,22 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chillgate_wire::{Envelope, Id, json};
+use chillgate_wire::{Envelope, Era, Id, code, json, message};
 
 use crate::exchange::{Exchange, Refused};
 use crate::lock::locked;
 use crate::map::Map;
+use crate::route::own;
 
 /// Where the host's answer to a server's question goes.
 #[async_trait]
 pub trait Asker: Send + Sync + std::fmt::Debug {
     /// Hands over the host's answer (or its progress), already under the server's own id.
     async fn answer(&self, message: Envelope);
+
+    /// Hands over that there will be no answer, without waiting. Nothing to do for one whose
+    /// question ends with the call that it was asked for.
+    fn refuse(&self, _refusal: &Envelope) {}
 }
 
 /// One question.
@@ -30,6 +35,21 @@ pub(super) struct Question {
     token: Option<Bytes>,
     /// The call it was asked for, as far as that is known.
     pub(super) exchange: Option<Arc<Exchange>>,
+    /// That call has its answer.
+    is_left_over: bool,
+}
+
+impl Question {
+    fn refuse(&self) {
+        let (id, why) = (
+            self.id.as_bytes(),
+            "the call that this was asked for is over",
+        );
+        let refusal = message::error(Some(id), code::METHOD_NOT_FOUND, why, None);
+        if let Ok(refusal) = own(refusal) {
+            self.asker.refuse(&refusal);
+        }
+    }
 }
 
 /// Questions one session may have open at one time.
@@ -65,7 +85,10 @@ impl Questions {
         let message = edit.finish();
         let mut open = locked(&self.open);
         if open.len() >= MOST {
-            return Err(Refused);
+            // A host that has heard of the end of a call may take no more interest in what was asked.
+            let left_over = open.iter().filter(|(_, question)| question.is_left_over);
+            let oldest = left_over.map(|(number, _)| *number).min().ok_or(Refused)?;
+            open.remove(&oldest);
         }
         if let Some(exchange) = related {
             exchange.asked();
@@ -78,6 +101,7 @@ impl Questions {
                 id,
                 token,
                 exchange,
+                is_left_over: false,
             },
         );
         Ok((number, message))
@@ -110,14 +134,28 @@ impl Questions {
         Some((question.asker.clone(), question.token.clone()?))
     }
 
-    /// The call is over, and with it what was asked for it.
-    pub(super) fn end_of(&self, exchange: &Exchange) {
-        locked(&self.open).retain(|_, question| {
-            !question
-                .exchange
-                .as_ref()
-                .is_some_and(|asked| std::ptr::eq(&raw const **asked, exchange))
-        });
+    /// The call is over. A modern host can be asked for it no more, and its server hears so; an older
+    /// one may answer yet, since it was asked on its own, and what a server asks beside a call looks
+    /// as if it was asked for it.
+    pub(super) fn end_of(&self, exchange: &Exchange, era: Era) {
+        let asked = |question: &Question| {
+            let about = question.exchange.as_ref();
+            about.is_some_and(|about| std::ptr::eq(&raw const **about, exchange))
+        };
+        let mut open = locked(&self.open);
+        if era == Era::Legacy {
+            for question in open.values_mut().filter(|question| asked(question)) {
+                question.exchange = None;
+                question.is_left_over = true;
+            }
+            return;
+        }
+        let over = open.extract_if(|_, question| asked(question));
+        let over: Vec<_> = over.map(|(_, question)| question).collect();
+        drop(open);
+        for question in over {
+            question.refuse();
+        }
     }
 
     /// The session is over.

@@ -190,7 +190,7 @@ impl Session {
         }
         let id = tasks::related(question)?;
         if let Some(task) = self.tasks.find(server, &id) {
-            return Some(self.ask(asker.clone(), question, Some(&task.exchange)));
+            return Some(self.ask(asker.clone(), question, Some(&task.exchange), None));
         }
         if self.tasks.ahead.fetch_add(1, Ordering::Relaxed) >= AHEAD {
             self.tasks.ahead.fetch_sub(1, Ordering::Relaxed);
@@ -228,7 +228,7 @@ impl Session {
         let known = tokio::time::timeout(EARLY, known).await;
         self.tasks.ahead.fetch_sub(1, Ordering::Relaxed);
         let put = match known {
-            Ok(task) => self.ask(asker.clone(), &question, Some(&task.exchange)),
+            Ok(task) => self.ask(asker.clone(), &question, Some(&task.exchange), None),
             Err(_) => Err(Refused),
         };
         if put.is_err()

@@ -274,7 +274,7 @@ impl Pipe {
     /// others.
     fn only_logged(&self) -> Option<Arc<Exchange>> {
         // It may still be about one that has ended without its answer.
-        if self.is_in_doubt() {
+        if self.doubtful_until().is_some() {
             return None;
         }
         let pending = locked(&self.pending);
@@ -337,15 +337,13 @@ impl Pipe {
                     if let Some(asked) = about {
                         return asked.map_err(|_| session.why_unasked());
                     }
-                    let is_sure = session.era() == Era::Legacy || !self.is_in_doubt();
                     // What chillgate asks itself is about nobody's call.
                     let related = match session.era() {
                         Era::Legacy => self.only_exchange(),
                         Era::Modern => self.only_one(Exchange::is_askable),
                     };
-                    let related = related.filter(|_| is_sure);
                     session
-                        .ask(asker, question, related.as_ref())
+                        .ask(asker, question, related.as_ref(), self.doubtful_until())
                         .map_err(|_| session.why_unasked())
                 }),
                 Audience::Many(_) => {

@@ -239,7 +239,7 @@ impl Link {
                 let exchange = exchange.or(only.as_ref());
                 let own: Arc<dyn Asker> = self.clone();
                 let about = session.ask_about_task(&remote.terms.server, &own, &said);
-                let asked = about.unwrap_or_else(|| session.ask(own, &said, exchange));
+                let asked = about.unwrap_or_else(|| session.ask(own, &said, exchange, None));
                 if let (Err(_), Some(id)) = (&asked, said.id()) {
                     let refusal = message::error(
                         Some(id.as_bytes()),
