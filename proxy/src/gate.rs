@@ -94,7 +94,9 @@ impl Gate {
     ) -> impl Future<Output = Answer> + Send + use<> {
         // A panic is this exchange's end and nobody else's; the panic hook counts and logs it.
         let name = era::host::remember(&exchange, &request);
-        let relaying = AssertUnwindSafe(self.clone().relay(exchange.clone(), request));
+        // Boxed, since what is handed to a future takes room in it to the end.
+        let relaying = self.clone().relay(exchange.clone(), Box::new(request));
+        let relaying = AssertUnwindSafe(relaying);
         relaying.catch_unwind().map(move |outcome| {
             let answer = match outcome.unwrap_or(Err(Refusal::Panic)) {
                 Ok(answer) => Answer::of(answer),
@@ -104,9 +106,13 @@ impl Gate {
         })
     }
 
-    async fn relay(self, exchange: Arc<Exchange>, request: Envelope) -> Result<Envelope, Refusal> {
+    async fn relay(
+        self,
+        exchange: Arc<Exchange>,
+        request: Box<Envelope>,
+    ) -> Result<Envelope, Refusal> {
         let (snapshot, exchange) = (&self.0.live.pin(), &exchange); // one generation, start to end
-        let request = era::host::understand(exchange, request)?;
+        let request = era::host::understand(exchange, *request)?;
         let inbound = Inbound::read(exchange, request);
         let (_running, inbound) = self.enter(exchange, inbound, snapshot)?;
         let handles = &self.0.handles;
@@ -127,7 +133,8 @@ impl Gate {
         };
         let pass = self.admit(exchange, &route, snapshot, &meter).await?;
         let own = exchange.began.elapsed().saturating_sub(pass.delayed());
-        let answer = self.carry(exchange, &route, &pass, snapshot).await;
+        // Boxed, so that a call that is held takes no room for it yet.
+        let answer = Box::pin(self.carry(exchange, &route, &pass, snapshot)).await;
         let answer = answer.map(|answer| lists::screen(snapshot, exchange, &route, answer));
         let answer = answer.map(|answer| handles.note(exchange, &route, answer));
         let outcome = Self::complete(exchange, &route, pass, &answer);

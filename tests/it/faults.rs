@@ -457,6 +457,7 @@ async fn held_calls_on_one_line_are_small_and_in_time() {
     );
     assert!(each <= 8 << 10, "{each} bytes each");
     if long() {
+        assert!(each <= 4 << 10, "{each} bytes each");
         assert!(typical <= Duration::from_millis(20), "{typical:?}");
     }
 }

@@ -65,8 +65,8 @@ async fn a_question_beside_a_call_may_be_answered_after_it() {
     let gate = Gate::with(&mock("a").ledger().table("")).start().await;
     let asked = able(&gate).await;
     let question = json!({"jsonrpc": "2.0", "id": "where", "method": "roots/list"});
-    let head = format!("{question}\n{{\"jsonrpc\":\"2.0\",\"id\":");
-    let line = json!([head, null, ",\"result\":{\"content\":[]}}"]);
+    let before = format!("{question}\n{{\"jsonrpc\":\"2.0\",\"id\":");
+    let line = json!([before, null, ",\"result\":{\"content\":[]}}"]);
     let reply = asked.call("verbatim", json!({"line": line})).await;
     let question = &reply.before()[0];
     assert_eq!(question["method"], "roots/list");

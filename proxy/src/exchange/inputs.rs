@@ -4,7 +4,7 @@
 //! here until the server has fallen silent. It neither words the outcome nor knows the answers.
 
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ pub enum Wanted {
 /// The questions of one call that its host has not heard yet.
 #[derive(Debug, Default)]
 pub struct Inputs {
-    open: Mutex<Open>,
+    /// Made with the first question: most calls lead to none, and there are many of them.
+    open: Mutex<Option<Box<Open>>>,
     /// Wakes whoever carries the call; there is never more than one.
     asked: AtomicWaker,
 }
@@ -69,8 +70,8 @@ struct Open {
 }
 
 impl Inputs {
-    fn change<T>(&self, change: impl FnOnce(MutexGuard<'_, Open>) -> T) -> T {
-        let done = change(locked(&self.open));
+    fn change<T>(&self, change: impl FnOnce(&mut Open) -> T) -> T {
+        let done = change(locked(&self.open).get_or_insert_default());
         self.asked.wake();
         done
     }
@@ -78,7 +79,7 @@ impl Inputs {
     /// The server asks something more, to be heard no sooner than `not_before`. An error: it has
     /// asked enough for one time.
     pub fn add(&self, mut input: Input, not_before: Option<Instant>) -> Result<(), Refused> {
-        self.change(|mut open| {
+        self.change(|open| {
             // A name holds for one question at a time.
             let is_taken =
                 |name: &String| open.inputs.iter().any(|it| it.name.as_ref() == Some(name));
@@ -99,7 +100,7 @@ impl Inputs {
 
     /// The server no longer wants to know.
     pub fn withdraw(&self, number: u64) {
-        self.change(|mut open| {
+        self.change(|open| {
             open.inputs.retain(|input| input.number != number);
             if open.inputs.is_empty() {
                 open.asked = None;
@@ -109,13 +110,16 @@ impl Inputs {
 
     /// The server asked for what this host has not declared.
     pub fn lacks(&self, capabilities: Value) {
-        self.change(|mut open| open.lacking = Some(capabilities));
+        self.change(|open| open.lacking = Some(capabilities));
     }
 
     /// Shows what has been asked, which stays where it is. `None`: nothing has.
     pub fn peek<T>(&self, look: impl FnOnce(&[Input]) -> T) -> Option<T> {
         let open = locked(&self.open);
-        (!open.inputs.is_empty()).then(|| look(&open.inputs))
+        let inputs = open.as_ref().map(|open| &open.inputs);
+        inputs
+            .filter(|inputs| !inputs.is_empty())
+            .map(|inputs| look(inputs))
     }
 
     /// Ready once the server has asked something and then been silent for a moment. For the one who
@@ -125,6 +129,10 @@ impl Inputs {
         loop {
             let due = {
                 let mut open = locked(&self.open);
+                let Some(open) = &mut *open else {
+                    *silence = None;
+                    return Poll::Pending;
+                };
                 if let Some(lacking) = open.lacking.take() {
                     return Poll::Ready(Wanted::Capabilities(lacking));
                 }
