@@ -22,7 +22,7 @@ use crate::backend::stdio::Child;
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
 use crate::config::{
-    Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Eras, Front, Health as HealthConfig, Listen, Log,
+    self, Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Eras, Front, Health as HealthConfig, Listen, Log,
     LogFormat, Prefix, Server, Transport,
 };
 use crate::drain::Drain;
@@ -37,6 +37,7 @@ use crate::rest;
 use crate::service::Notices;
 use crate::session::Scope;
 use crate::snapshot::{Fixtures, Live, Snapshot};
+use crate::store::{Link, SharedLedger, StoreDown, Target};
 use crate::telemetry;
 use crate::telemetry::audit::{Audit, Destination};
 use crate::telemetry::logs::{self, LogGuard};
@@ -46,7 +47,9 @@ use crate::{state, supervisor};
 mod stop;
 mod told;
 
-use told::{budgets_left, children, endpoint_health, server_state};
+use told::{
+    budgets_last_seen, budgets_left, children, endpoint_health, server_state, store_health,
+};
 
 /// How long the end may take once what runs has finished: the last answers, servers, the audit log.
 const AFTER_DRAIN: Duration = Duration::from_secs(12);
@@ -98,12 +101,28 @@ pub fn run(loaded: Loaded, sources: Sources, mode: Mode) -> ExitCode {
     }
 }
 
+/// The store that replicas share, where one is configured. That it is away keeps nobody from starting.
+async fn open_store(state: &config::State, tasks: &TaskTracker) -> Option<Arc<SharedLedger>> {
+    let target = Target::of(state)?;
+    let link = Link::new(target, &state.prefix, state.timeout);
+    match link.open().await {
+        Ok(()) => info!("Budgets and boss alerts are the store's."),
+        Err(StoreDown(cause)) => {
+            warn!(%cause, "The store is away: policies do what `on-store-error` says.");
+        }
+    }
+    let clock = Arc::new(TokioClock);
+    let shared = SharedLedger::new(link, &state.prefix, clock, tasks.clone());
+    Some(Arc::new(shared))
+}
+
 struct App {
     gate: Gate,
     live: Live,
     fixtures: Fixtures,
     audit: Option<Arc<Audit>>,
     mode: Mode,
+    shared: Option<Arc<SharedLedger>>,
 }
 
 impl App {
@@ -140,6 +159,10 @@ impl App {
         services.audit = audit.clone().map(|sink| sink as _);
         let drain = Drain::default();
         let tasks = TaskTracker::new();
+        let shared = open_store(&loaded.config.state, &tasks).await;
+        if let Some(shared) = &shared {
+            services.ledger = shared.clone();
+        }
         let incidents = Incidents::open(folder, &loaded.config.remedy);
         let fixtures = Fixtures {
             services: Arc::new(services),
@@ -170,7 +193,14 @@ impl App {
         let known = fixtures.incidents.clone();
         metrics.children_from(move || children(&servers, &known));
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
-        metrics.budgets_from(move || budgets_left(&chain, &ledger));
+        match shared.clone() {
+            None => metrics.budgets_from(move || budgets_left(&chain, &ledger)),
+            Some(store) => {
+                let (policies, own) = (live.clone(), store.clone());
+                metrics.store_from(move || store_health(&policies, &store));
+                metrics.budgets_from(move || budgets_last_seen(&chain, &own));
+            }
+        }
         let endpoints = fixtures.operations.endpoints().clone();
         metrics.endpoints_from(move || endpoint_health(&endpoints));
         fixtures.operations.take_over(&loaded.config);
@@ -183,6 +213,7 @@ impl App {
             fixtures,
             audit,
             mode,
+            shared,
         };
         app.serve(&loaded, sources).await
     }
@@ -218,6 +249,9 @@ impl App {
             async move { gate.sweep().await }
         });
         running.spawn(heartbeat.clone().keep_beating());
+        if let Some(shared) = &self.shared {
+            running.spawn(shared.link().clone().keep());
+        }
         running.spawn(rest::watch(self.gate.clone()));
         // Who wraps one server for a host is no service of its own.
         let notices = match &self.mode {

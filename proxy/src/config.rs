@@ -25,6 +25,7 @@ pub mod runbook;
 pub mod secret;
 mod server;
 pub mod source;
+pub mod state;
 mod system;
 mod token;
 pub mod units;
@@ -37,6 +38,7 @@ pub use identity::{ApiKeys, Identity, agent_name, key_hash};
 use remedy::Remedy;
 use runbook::Runbook;
 use secret::SecretText;
+pub use state::State;
 pub use token::ServerToken;
 use units::{bytes, span, span_opt, word};
 
@@ -324,27 +326,6 @@ pub struct RemoteServer {
 pub struct Audit {
     /// A file, appended to; `-` is standard output (never with a stdio front).
     pub file: PathBuf,
-}
-
-/// Where counters live, and where what outlives the process is kept.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct State {
-    /// `memory`.
-    #[serde(deserialize_with = "word")]
-    pub store: Store,
-    /// What outlives the process: which servers run, what failed. Absent: systemd's state directory,
-    /// else `$XDG_STATE_HOME/chillgate` or `~/.local/state/chillgate`.
-    pub folder: Option<PathBuf>,
-}
-
-/// A place for counters.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Store {
-    /// This process; gone when it ends.
-    #[default]
-    Memory,
 }
 
 /// When all servers sleep because nobody calls.

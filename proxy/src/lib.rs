@@ -36,5 +36,6 @@ pub mod service;
 pub mod session;
 pub mod snapshot;
 pub mod state;
+pub mod store;
 pub mod supervisor;
 pub mod telemetry;

@@ -215,6 +215,7 @@ fn each_outside_thing_has_one_home() {
             ],
         ),
         (&["jsonwebtoken::", "x509_cert::"], &["proxy/src/identity"]),
+        (&["redis::"], &["proxy/src/store"]),
         (&["Command::new"], &["proxy/src/supervisor"]),
         (&["prometheus::"], &["proxy/src/telemetry/metrics"]),
     ] {

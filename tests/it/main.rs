@@ -70,6 +70,7 @@ mod sandbox;
 mod schemas;
 mod server_requests;
 mod service;
+mod shared;
 mod tls;
 mod tokens;
 mod tree;

@@ -215,7 +215,9 @@ fn after_scheme(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
         return None;
     }
     let start = skip(text, end, char::is_whitespace);
-    let value = value_at(text, start, None);
+    // As a name's value begins behind its sign, so that what was masked there is found again.
+    let begin = skip(text, start, |c| matches!(c, '=' | ':'));
+    let value = value_at(text, begin, None);
     let telling = value.len() >= 8
         && value != MASK
         && (bearer
@@ -223,7 +225,7 @@ fn after_scheme(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
                 .bytes()
                 .skip(1)
                 .any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase() || byte == b'='));
-    (start > end && telling).then(|| start..start + value.len())
+    (start > end && telling).then(|| begin..begin + value.len())
 }
 
 /// `password=x`, `"api_key": "x"`, `--token x`.
@@ -566,6 +568,14 @@ mod tests {
         assert_eq!(value["day"], "2026-11-21");
         assert_eq!(value["n"], 123_456_789_012u64);
         assert_eq!(value["long"], format!("{}… [600 bytes]", "가".repeat(85)));
+    }
+
+    #[test]
+    fn a_scheme_above_a_masked_value_masks_nothing_more() {
+        let once = secrets_in("Bearer\n=TOKEN");
+        assert_eq!(once, "Bearer\n=[redacted]");
+        assert_eq!(secrets_in(&once), once);
+        assert_eq!(secrets_in("Bearer =abcdefgh1"), "Bearer =[redacted]");
     }
 
     proptest! {

@@ -11,8 +11,11 @@ use crate::health::endpoint::{EndpointState, Endpoints};
 use crate::health::{self, ServerState};
 use crate::incidents::Incidents;
 use crate::snapshot::Live;
+use crate::store::SharedLedger;
 use crate::supervisor::usage;
-use crate::telemetry::metrics::{BudgetLeft, ChildUsage, EndpointHealth, ServerHealth};
+use crate::telemetry::metrics::{
+    BudgetLeft, ChildUsage, EndpointHealth, ServerHealth, StoreHealth,
+};
 
 /// How all servers are, and what their processes take.
 pub(super) fn children(live: &Live, incidents: &Incidents) -> Vec<ServerHealth> {
@@ -98,6 +101,34 @@ pub(super) fn budgets_left(live: &Live, ledger: &LocalLedger) -> Vec<BudgetLeft>
         .collect();
     all.extend(spent);
     all
+}
+
+/// Every quota policy that this replica has used, and what was left of it then: the budgets are the
+/// store's.
+pub(super) fn budgets_last_seen(live: &Live, store: &SharedLedger) -> Vec<BudgetLeft> {
+    let policies = live.pin().chain.policies().into_iter();
+    let quotas = policies.filter(|policy| policy.kind == "quota");
+    let seen = quotas.filter_map(|policy| {
+        let share = store.left(&policy.name)?;
+        Some(BudgetLeft {
+            policy: policy.name.into(),
+            share,
+        })
+    });
+    seen.collect()
+}
+
+/// How the store is that replicas share.
+pub(super) fn store_health(live: &Live, store: &SharedLedger) -> StoreHealth {
+    let policies = live.pin().chain.policies().into_iter();
+    let counting = policies.filter(|policy| matches!(policy.kind, "quota" | "boss-alert"));
+    let link = store.link();
+    StoreHealth {
+        policies: counting.map(|policy| policy.name.into()).collect(),
+        is_away: link.down().is_some(),
+        errors: link.errors().to_vec(),
+        emptied: link.emptied(),
+    }
 }
 
 /// How a server is, and what is known of its failures.

@@ -13,6 +13,7 @@ use super::source::Step;
 use super::{Config, Front, Listen, Transport, hint};
 
 mod identity;
+mod state;
 
 /// Where a front listens that says nothing about it.
 const DEFAULT_FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8800);
@@ -35,6 +36,9 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
     }
     if sound(&["identity"]) {
         identity::mistakes(&config.identity, &mut found);
+    }
+    if sound(&["state"]) {
+        state::mistakes(&config.state, &mut found);
     }
     if sound(&["runbook"]) {
         runbooks(config, &mut found);

@@ -23,12 +23,14 @@ mod families;
 #[cfg_attr(not(target_os = "linux"), path = "metrics/own/elsewhere.rs")]
 mod own;
 mod policy;
+mod store;
 
 pub use budgets::BudgetLeft;
 pub use children::{ChildUsage, ServerHealth};
 pub use chill::ChillLevels;
 pub use endpoints::EndpointHealth;
 pub use exchange::{ExchangeMetrics, InFlight};
+pub use store::StoreHealth;
 
 use budgets::BudgetGauges;
 use children::ChildGauges;
@@ -36,6 +38,7 @@ use chill::ChillGauges;
 use endpoints::EndpointGauges;
 use exchange::Exchanges;
 use families::Families;
+use store::StoreGauges;
 
 /// All metrics of one chillgate.
 pub struct Metrics {
@@ -44,6 +47,7 @@ pub struct Metrics {
     exchanges: Exchanges,
     chill: ChillGauges,
     budgets: BudgetGauges,
+    store: StoreGauges,
     children: ChildGauges,
     endpoints: EndpointGauges,
     /// One scrape at a time, so that the gauges filled for one are not seen half-filled by another.
@@ -75,6 +79,7 @@ impl Metrics {
         let families = Families::register(&registry);
         let chill = ChillGauges::register(&registry);
         let budgets = BudgetGauges::register(&registry);
+        let store = StoreGauges::register(&registry);
         let children = ChildGauges::register(&registry);
         let endpoints = EndpointGauges::register(&registry);
         own::register(&registry);
@@ -86,6 +91,7 @@ impl Metrics {
             exchanges,
             chill,
             budgets,
+            store,
             children,
             endpoints,
             scrape: Mutex::new(()),
@@ -97,6 +103,7 @@ impl Metrics {
         let _one = locked(&self.scrape);
         self.chill.fill();
         self.budgets.fill();
+        self.store.fill();
         self.children.fill();
         self.endpoints.fill();
         let gathered = self.registry.gather();
@@ -280,6 +287,11 @@ impl Metrics {
     /// Where the state of quotas is read at each scrape; replaces what was given before.
     pub fn budgets_from(&self, read: impl Fn() -> Vec<BudgetLeft> + Send + Sync + 'static) {
         self.budgets.read_from(Box::new(read));
+    }
+
+    /// Where the health of the shared store is read at each scrape; replaces what was given before.
+    pub fn store_from(&self, read: impl Fn() -> StoreHealth + Send + Sync + 'static) {
+        self.store.read_from(Box::new(read));
     }
 
     /// Where the health of model endpoints is read at each scrape; replaces what was given before.

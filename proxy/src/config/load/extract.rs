@@ -227,12 +227,6 @@ fn describe(error: &Error, path: Vec<Step>, value: Option<&Value>) -> Said {
                 help: Some(help),
             }
         }
-        Kind::UnknownVariant(_, _) if pattern == "state.store" => Said {
-            path,
-            key: false,
-            message: "this store is not part of this version of chillgate".to_owned(),
-            help: Some("write store = \"memory\": counters are this process's own".to_owned()),
-        },
         Kind::UnknownVariant(given, known) => {
             let choice = known
                 .iter()

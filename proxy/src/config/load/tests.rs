@@ -276,7 +276,13 @@ ca = "/etc/tls/ca.crt"
 [audit]
 file = "-"
 [state]
-store = "memory"
+store = ["redis://a:6379", "redis://b:6379"]
+username = "chillgate"
+password = "file:/run/secrets/redis"
+sentinel = "mymaster"
+ca = "/etc/tls/redis-ca.crt"
+timeout = "10ms"
+prefix = "team-a"
 [limits]
 message = "1MiB"
 memory = 1073741824
@@ -335,6 +341,11 @@ fn every_line_that_help_proposes_is_right() {
         ];
         let text = match parts.as_slice() {
             [_] => format!("{line}\n{SERVER}"),
+            ["state", key @ ("username" | "password" | "sentinel" | "ca")] => {
+                let password = "password = \"file:/run/secrets/redis\"\n";
+                let password = if *key == "password" { "" } else { password };
+                format!("{SERVER}[state]\nstore = \"rediss://redis\"\n{password}{line}\n")
+            }
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
             ["remedy", _, _] => {

@@ -90,9 +90,9 @@ fn the_agent_its_groups_and_its_scopes_are_where_the_configuration_says() {
     assert_eq!(&*whose.agent, "agent-a");
     assert_eq!(
         whose.grants.scopes,
-        ["files:read".into(), "files:write".into()]
+        ["files:read", "files:write"].map(Arc::<str>::from)
     );
-    assert_eq!(whose.grants.groups, ["team-a".into()]);
+    assert_eq!(whose.grants.groups, ["team-a"].map(Arc::<str>::from));
     assert_eq!(whose.until, Some(at(2_030.0)));
 
     let deep = config(&json!({
@@ -112,7 +112,7 @@ fn the_agent_its_groups_and_its_scopes_are_where_the_configuration_says() {
     assert_eq!(&*whose.agent, "k8s:bot");
     let scopes: Vec<&str> = whose.grants.scopes.iter().map(|scope| &**scope).collect();
     assert_eq!(scopes, ["admin", "files:write", "files:read"]);
-    assert_eq!(whose.grants.groups, ["r".into()]);
+    assert_eq!(whose.grants.groups, ["r"].map(Arc::<str>::from));
 
     for name in [
         json!(null),

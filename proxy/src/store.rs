@@ -1,0 +1,263 @@
+//! The store that replicas share: budgets and boss alerts in Redis or Valkey.
+//!
+//! One more [`Ledger`]: policies do not know which one they count in. Each operation is one script
+//! that runs on the server, by the server's clock, on keys of one policy, which are in one slot of a
+//! cluster. What becomes of a call while the store is away is the policies' matter; nothing here
+//! decides it, and nothing waits for longer than `state.timeout`.
+//!
+//! Keys are `PREFIX:1:{POLICY}:q:NAME:KEY` for budgets and `…:b:…` for boss alerts; 1 is the version of
+//! what stands in them, which `take.lua` and `raise.lua` describe.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chillgate_policies::engine::allow::Period;
+use chillgate_policies::engine::boss::{Reading, Settings, TOP};
+use chillgate_policies::engine::clock::Clock;
+use chillgate_policies::engine::ledger::{Bucket, Draw, Ledger, LedgerDown, Limit, Reply, Take};
+use redis::Script;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::lock::locked;
+use crate::map::Map;
+
+mod link;
+mod target;
+
+pub use link::{Link, StoreDown};
+pub use target::{StoreError, Target};
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take.lua")));
+static RAISE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/raise.lua")));
+
+/// The version of what stands in the keys.
+const VERSION: u32 = 1;
+
+/// Units in which a share is counted where it is short, for each microsecond: nanoseconds.
+const FINE: u64 = 1_000;
+/// A share from here on, in nanoseconds, is counted in whole microseconds: so all numbers stay below
+/// the 2^53 up to which a script's are exact, and the rate at most a thousandth below what is written.
+const COARSE: u64 = 1_000_000;
+
+/// Counters that replicas share.
+#[derive(Debug)]
+pub struct SharedLedger(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    prefix: String,
+    clock: Arc<dyn Clock>,
+    /// The server's clock less this machine's, in microseconds, as of its last answer.
+    ahead: AtomicI64,
+    /// The smallest share that was left of any budget of a policy when it was last used.
+    left: Mutex<Map<Arc<str>, f64>>,
+    tasks: TaskTracker,
+}
+
+/// A budget as the script is told of it.
+#[derive(Clone, Debug)]
+struct Drawn {
+    bucket: Bucket,
+    limit: Limit,
+    n: u64,
+}
+
+impl SharedLedger {
+    /// Counters behind this link, under keys that begin with `prefix`. What nobody waits for is done
+    /// by `tasks`.
+    pub fn new(link: Link, prefix: &str, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
+        Self(Arc::new(Inner {
+            link,
+            prefix: prefix.to_owned(),
+            clock,
+            ahead: AtomicI64::new(0),
+            left: Mutex::default(),
+            tasks,
+        }))
+    }
+
+    /// The link to the store.
+    pub fn link(&self) -> &Link {
+        &self.0.link
+    }
+
+    /// The smallest share that was left of any budget of a policy when this replica last used one.
+    pub fn left(&self, policy: &str) -> Option<f64> {
+        locked(&self.0.left).get(policy).copied()
+    }
+}
+
+impl Inner {
+    fn key(&self, sort: char, bucket: &Bucket) -> String {
+        let (policy, name) = (bucket.policy(), &bucket.name);
+        let key = bucket.key.to_text();
+        format!("{}:{VERSION}:{{{policy}}}:{sort}:{name}:{key}", self.prefix)
+    }
+
+    /// What the calendar says at the server, as far as that is known.
+    fn now(&self) -> SystemTime {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        let off = Duration::from_micros(ahead.unsigned_abs());
+        let wall = self.clock.wall();
+        if ahead < 0 { wall - off } else { wall + off }
+    }
+
+    fn note_time(&self, server: i64) {
+        let own = micros_since_epoch(self.clock.wall());
+        self.ahead.store(server - own, Ordering::Relaxed);
+    }
+
+    async fn draw(
+        &self,
+        what: &'static str,
+        draws: &[Drawn],
+        patience: Duration,
+    ) -> Result<Take, LedgerDown> {
+        // A window that is not the server's own is put right with the time that it answers.
+        for _ in 0..2 {
+            let now = self.now();
+            let mut asking = TAKE.prepare_invoke();
+            asking.arg(what).arg(micros(patience));
+            for draw in draws {
+                asking.key(self.key('q', &draw.bucket));
+                for argument in arguments(draw, now) {
+                    asking.arg(argument);
+                }
+            }
+            let answer: [i64; 7] = self.link.ask(what, &asking).await?;
+            let [granted, .., server] = answer;
+            self.note_time(server);
+            if granted >= 0 {
+                let take = take_of(answer);
+                self.note_left(draws, &take);
+                return Ok(take);
+            }
+        }
+        Err(LedgerDown(
+            "its clock and this machine's do not agree on the date".to_owned(),
+        ))
+    }
+
+    fn note_left(&self, draws: &[Drawn], take: &Take) {
+        let Some(draw) = draws.get(take.tightest) else {
+            return;
+        };
+        let share = take.remaining as f64 / draw.limit.burst().max(1) as f64;
+        let mut left = locked(&self.left);
+        match left.get_mut(draw.bucket.policy()) {
+            Some(known) => *known = share,
+            None => drop(left.insert(draw.bucket.policy().into(), share)),
+        }
+    }
+}
+
+impl Ledger for SharedLedger {
+    fn take(&self, draws: &[Draw<'_>], patience: Duration) -> Reply<Take> {
+        let (inner, draws) = (Arc::clone(&self.0), owned(draws));
+        Reply::Later(Box::pin(async move {
+            inner.draw("take", &draws, patience).await
+        }))
+    }
+
+    fn charge(&self, draws: &[Draw<'_>]) {
+        let (inner, draws) = (Arc::clone(&self.0), owned(draws));
+        self.0.tasks.spawn(async move {
+            if let Err(error) = inner.draw("charge", &draws, Duration::ZERO).await {
+                debug!(%error, "What a call has used was not charged.");
+            }
+        });
+    }
+
+    fn raise(&self, bucket: &Bucket, settings: Settings, roll: u8) -> Reply<Reading> {
+        let (inner, key) = (Arc::clone(&self.0), self.0.key('b', bucket));
+        let is_noticed = roll < settings.alertness || settings.alertness >= 100;
+        Reply::Later(Box::pin(async move {
+            let mut asking = RAISE.prepare_invoke();
+            asking.key(key).arg(u8::from(is_noticed));
+            asking.arg(micros(settings.cooldown)).arg(TOP);
+            let [before, after]: [u8; 2] = inner.link.ask("raise", &asking).await?;
+            let holds = after == TOP && !settings.hold.is_zero();
+            Ok(Reading {
+                before,
+                after,
+                held: holds.then_some(settings.hold),
+            })
+        }))
+    }
+}
+
+fn owned(draws: &[Draw<'_>]) -> Vec<Drawn> {
+    let owned = draws.iter().map(|draw| Drawn {
+        bucket: draw.bucket.clone(),
+        limit: draw.limit.clone(),
+        n: draw.n,
+    });
+    owned.collect()
+}
+
+/// What `take.lua` is told of one budget.
+fn arguments(draw: &Drawn, now: SystemTime) -> [Argument; 6] {
+    use Argument::{Number, Word};
+    let (n, size) = (Number(draw.n), Number(draw.limit.burst()));
+    match (&draw.limit.allow().per, draw.limit.share()) {
+        (Period::Calendar(calendar), _) => {
+            let (begin, end) = calendar.around(now);
+            let at = |at| Number(micros_since_epoch(at).unsigned_abs());
+            let longest = Number(micros(calendar.longest()));
+            [Word("w"), n, size, at(begin), at(end), longest]
+        }
+        (Period::Span(_), share) => {
+            let nanos = share.map_or(1, |share| share.as_nanos().max(1));
+            let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+            let (share, scale) = if nanos < COARSE {
+                (nanos, FINE)
+            } else {
+                // Rounded up: rounding never admits more than was written.
+                (nanos.div_ceil(1_000), 1)
+            };
+            let (share, scale) = (Number(share), Number(scale));
+            [Word("e"), n, size, share, scale, Number(0)]
+        }
+    }
+}
+
+/// One argument of a script.
+#[derive(Clone, Copy, Debug)]
+enum Argument {
+    Word(&'static str),
+    Number(u64),
+}
+
+impl redis::ToRedisArgs for Argument {
+    fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
+        match self {
+            Self::Word(word) => word.write_redis_args(out),
+            Self::Number(number) => number.write_redis_args(out),
+        }
+    }
+}
+
+fn take_of([granted, wait, tightest, remaining, retry, reset, _]: [i64; 7]) -> Take {
+    let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+    Take {
+        admitted: granted == 1,
+        wait: span(wait),
+        tightest: usize::try_from(tightest).unwrap_or_default(),
+        remaining: u64::try_from(remaining).unwrap_or_default(),
+        retry_after: (granted == 0 && retry >= 0).then(|| span(retry)),
+        reset: span(reset),
+    }
+}
+
+/// Whole microseconds, none of them lost.
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+fn micros_since_epoch(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
