@@ -125,8 +125,13 @@ async fn served(example: &Path, config: &str) {
         .header("x-agent-id", "reader")
         .open()
         .await;
-    let tools = within("the tools", seconds(90), host.tools()).await;
-    assert!(!tools.is_empty(), "{} offers no tool", example.display());
+    // A list waits for a server that starts, but not for longer than 5 s; npx may take longer.
+    until(
+        &format!("{}'s tools", example.display()),
+        seconds(90),
+        async || (!host.tools().await.is_empty()).then_some(()),
+    )
+    .await;
     chillgate_tests::process::signal(&child, rustix::process::Signal::TERM);
     let status = within("the drain", seconds(20), child.wait())
         .await
