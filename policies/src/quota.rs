@@ -50,6 +50,12 @@ pub const KIND: Kind = Kind {
         ),
         EXCEED,
         KeyDoc::new(
+            "exact",
+            "true | false",
+            "whether replicas that share a store count to the last one; where not, each may take a \
+             hundredth of the burst ahead, and most calls wait for no store; default true",
+        ),
+        KeyDoc::new(
             "on-store-error",
             "\"deny\" | \"local\" | \"allow\"",
             "when a shared store is away: refuse, count in this replica, or admit; default deny",
@@ -90,6 +96,7 @@ struct Inner {
     of: Counted,
     costs: Costs,
     patience: Duration,
+    exact: bool,
     on_store_error: OnStoreError,
     ledger: Arc<dyn Ledger>,
     local: Arc<LocalLedger>,
@@ -142,6 +149,15 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, services: &Services) -> Optio
         fields.wrong(Some("cost"), Wrong::new(message, "take `cost` out"));
     }
     let patience = exceed(fields);
+    let exact = match fields.value("exact") {
+        None => true,
+        Some(Value::Bool(exact)) => *exact,
+        Some(_) => {
+            let wrong = Wrong::new("`exact` is true or false", "write exact = false");
+            fields.wrong(Some("exact"), wrong);
+            true
+        }
+    };
     let modes = [
         ("deny", OnStoreError::Deny),
         ("local", OnStoreError::Local),
@@ -155,6 +171,7 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, services: &Services) -> Optio
             of,
             costs,
             patience,
+            exact,
             on_store_error,
             ledger: Arc::clone(&services.ledger),
             local: Arc::clone(&services.local),
@@ -377,14 +394,14 @@ impl Costs {
 impl Inner {
     /// What this call takes from each level, handed on without a list of its own for the usual one.
     fn draw<R>(&self, call: &Call, n: u64, with: impl FnOnce(&[Draw<'_>]) -> R) -> R {
-        let draw = |level| Self::drawn(level, call, n);
+        let draw = |level| self.drawn(level, call, n);
         match &self.levels[..] {
             [own] => with(&[draw(own)]),
             levels => with(&levels.iter().map(draw).collect::<Vec<_>>()),
         }
     }
 
-    fn drawn<'l>(level: &'l Level, call: &Call, n: u64) -> Draw<'l> {
+    fn drawn<'l>(&self, level: &'l Level, call: &Call, n: u64) -> Draw<'l> {
         Draw {
             bucket: Bucket {
                 name: Arc::clone(&level.name),
@@ -392,6 +409,7 @@ impl Inner {
             },
             limit: &level.limit,
             n,
+            exact: self.exact,
         }
     }
 
@@ -427,6 +445,9 @@ impl Inner {
             ("remaining", take.remaining.into()),
             ("scope", level.per.words().into()),
         ];
+        if self.of == Counted::Bytes {
+            rejection.data.push(("unit", "bytes".into()));
+        }
         Verdict::Reject(rejection)
     }
 

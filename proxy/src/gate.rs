@@ -37,7 +37,7 @@ pub mod suspended;
 
 use handles::Handles;
 use inbound::Inbound;
-pub use refusal::{Answer, Refusal};
+pub use refusal::{Answer, Refusal, Spent};
 use suspended::Suspended;
 
 /// So long is waited for what the start of a server comes to that a call waits for, beyond the

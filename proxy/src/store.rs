@@ -24,9 +24,11 @@ use crate::lock::locked;
 use crate::map::Map;
 
 mod link;
+mod memo;
 mod target;
 
 pub use link::{Link, StoreDown};
+use memo::Memo;
 pub use target::{StoreError, Target};
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take.lua")));
@@ -48,6 +50,7 @@ pub struct SharedLedger(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     link: Link,
+    memo: Memo,
     prefix: String,
     clock: Arc<dyn Clock>,
     /// The server's clock less this machine's, in microseconds, as of its last answer.
@@ -60,10 +63,16 @@ struct Inner {
 /// A budget as the script is told of it.
 #[derive(Clone, Debug)]
 struct Drawn {
+    key: String,
     bucket: Bucket,
     limit: Limit,
     n: u64,
 }
+
+/// How long what was taken ahead is good for, at most.
+const AHEAD: Duration = Duration::from_mins(1);
+/// Of a budget that need not be exact a replica takes up to this part ahead, with a call.
+const PART: u64 = 100;
 
 impl SharedLedger {
     /// Counters behind this link, under keys that begin with `prefix`. What nobody waits for is done
@@ -71,6 +80,7 @@ impl SharedLedger {
     pub fn new(link: Link, prefix: &str, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
         Self(Arc::new(Inner {
             link,
+            memo: Memo::default(),
             prefix: prefix.to_owned(),
             clock,
             ahead: AtomicI64::new(0),
@@ -95,6 +105,16 @@ impl Inner {
         let (policy, name) = (bucket.policy(), &bucket.name);
         let key = bucket.key.to_text();
         format!("{}:{VERSION}:{{{policy}}}:{sort}:{name}:{key}", self.prefix)
+    }
+
+    fn owned(&self, draws: &[Draw<'_>]) -> Vec<Drawn> {
+        let owned = draws.iter().map(|draw| Drawn {
+            key: self.key('q', &draw.bucket),
+            bucket: draw.bucket.clone(),
+            limit: draw.limit.clone(),
+            n: draw.n,
+        });
+        owned.collect()
     }
 
     /// What the calendar says at the server, as far as that is known.
@@ -122,7 +142,7 @@ impl Inner {
             let mut asking = TAKE.prepare_invoke();
             asking.arg(what).arg(micros(patience));
             for draw in draws {
-                asking.key(self.key('q', &draw.bucket));
+                asking.key(&draw.key);
                 for argument in arguments(draw, now) {
                     asking.arg(argument);
                 }
@@ -141,6 +161,40 @@ impl Inner {
         ))
     }
 
+    /// Takes for a call, and where that need not be exact some more for those that come.
+    async fn take(
+        &self,
+        draws: Vec<Drawn>,
+        exact: bool,
+        patience: Duration,
+    ) -> Result<Take, LedgerDown> {
+        let key = memo_key(&draws);
+        let n = draws.first().map_or(0, |draw| draw.n);
+        let more = draws.iter().map(|draw| draw.limit.burst() / PART).min();
+        let more = more.filter(|more| *more > 0 && !exact && n > 0);
+        // One call at a time, so that no replica ever has more than that.
+        if let Some(more) = more
+            && let Some(_asking) = self.memo.ask_ahead(&key, self.clock.now())
+        {
+            let with_more = |draw: &Drawn| Drawn {
+                n: draw.n + more,
+                ..draw.clone()
+            };
+            let greedy: Vec<Drawn> = draws.iter().map(with_more).collect();
+            let take = self.draw("take", &greedy, Duration::ZERO).await?;
+            if take.admitted {
+                let span = good_for(&draws, more, &take);
+                self.memo.ahead(key, more, span, take, self.clock.now());
+                return Ok(take);
+            }
+        }
+        let take = self.draw("take", &draws, patience).await?;
+        if !take.admitted && patience.is_zero() {
+            self.memo.refused(key, n, take, self.clock.now());
+        }
+        Ok(take)
+    }
+
     fn note_left(&self, draws: &[Drawn], take: &Take) {
         let Some(draw) = draws.get(take.tightest) else {
             return;
@@ -156,14 +210,22 @@ impl Inner {
 
 impl Ledger for SharedLedger {
     fn take(&self, draws: &[Draw<'_>], patience: Duration) -> Reply<Take> {
-        let (inner, draws) = (Arc::clone(&self.0), owned(draws));
-        Reply::Later(Box::pin(async move {
-            inner.draw("take", &draws, patience).await
-        }))
+        let (inner, owned) = (Arc::clone(&self.0), self.0.owned(draws));
+        let n = owned.first().map_or(0, |draw| draw.n);
+        let now = self.0.clock.now();
+        let known = self.0.memo.recall(&memo_key(&owned), n, now);
+        // Who would wait asks for its turn, whoever was refused before.
+        if let Some(take) = known.filter(|take| take.admitted || patience.is_zero()) {
+            return Reply::Now(take);
+        }
+        let exact = draws.iter().any(|draw| draw.exact);
+        Reply::Later(Box::pin(
+            async move { inner.take(owned, exact, patience).await },
+        ))
     }
 
     fn charge(&self, draws: &[Draw<'_>]) {
-        let (inner, draws) = (Arc::clone(&self.0), owned(draws));
+        let (inner, draws) = (Arc::clone(&self.0), self.0.owned(draws));
         self.0.tasks.spawn(async move {
             if let Err(error) = inner.draw("charge", &draws, Duration::ZERO).await {
                 debug!(%error, "What a call has used was not charged.");
@@ -189,13 +251,31 @@ impl Ledger for SharedLedger {
     }
 }
 
-fn owned(draws: &[Draw<'_>]) -> Vec<Drawn> {
-    let owned = draws.iter().map(|draw| Drawn {
-        bucket: draw.bucket.clone(),
-        limit: draw.limit.clone(),
-        n: draw.n,
+/// The budgets of one call, in one text.
+fn memo_key(draws: &[Drawn]) -> String {
+    match draws {
+        [one] => one.key.clone(),
+        several => several
+            .iter()
+            .map(|draw| draw.key.as_str())
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+/// How long what was taken ahead is good for: until the store has it back.
+fn good_for(draws: &[Drawn], more: u64, take: &Take) -> Duration {
+    let spans = draws.iter().map(|draw| match draw.limit.share() {
+        Some(share) => Duration::from_nanos(
+            u64::try_from(share.as_nanos())
+                .unwrap_or(u64::MAX)
+                .saturating_mul(more),
+        ),
+        None => draw.limit.span(),
     });
-    owned.collect()
+    let windows = draws.iter().any(|draw| draw.limit.share().is_none());
+    let until = if windows { take.reset } else { Duration::MAX };
+    spans.min().unwrap_or_default().min(until).min(AHEAD)
 }
 
 /// What `take.lua` is told of one budget.

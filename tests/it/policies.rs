@@ -115,6 +115,9 @@ async fn a_refusal_can_be_a_429_or_a_tool_error() {
                 .to_str()
                 .unwrap();
             assert!(after.parse::<u64>().unwrap() >= 1, "{after}");
+            let field = |name: &str| refused.headers[name].to_str().unwrap();
+            assert_eq!(field("ratelimit-policy"), "\"calls\";q=1;w=3600");
+            assert_eq!(field("ratelimit"), format!("\"calls\";r=0;t={after}"));
         } else {
             assert_eq!(refused.result()["isError"], true, "{refused:?}");
         }

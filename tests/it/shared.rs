@@ -175,6 +175,48 @@ async fn the_store_counts_what_memory_counts() {
     );
 }
 
+/// Where it need not be exact, replicas take ahead: never more than is allowed is admitted, what is
+/// left over is bounded, and most calls ask no store.
+#[tokio::test]
+async fn a_budget_that_need_not_be_exact_is_taken_ahead() {
+    const LIMIT: usize = 1000;
+    let redis = Redis::start().await;
+    let policy = "timeout = \"5s\"\n".to_owned() + &quota("allow = \"1000/day\"\nexact = false");
+    let gates = all((0..4).map(|_| replica(&redis, &policy))).await;
+    let asked = async || -> u64 {
+        let stats = redis.tell(&["INFO", "commandstats"]).await;
+        let line = stats
+            .lines()
+            .find(|line| line.starts_with("cmdstat_evalsha:"));
+        let calls = line.and_then(|line| line.split(['=', ',']).nth(1));
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    };
+    let before = asked().await;
+    let clients = gates.iter().flat_map(|gate| [gate; 4]);
+    let using = clients.map(async |gate| Client::of(gate, "one").await.use_up().await);
+    let admitted: usize = all(using).await.into_iter().sum();
+    // A hundredth for each replica that stops while it has some.
+    assert!((LIMIT - 4 * 10..=LIMIT).contains(&admitted), "{admitted}");
+    let asked = asked().await - before;
+    eprintln!("{admitted} of {LIMIT} admitted by 4 replicas, which asked {asked} times");
+    assert!(asked < LIMIT as u64 / 2, "{asked}");
+    // Who is refused asks no more for a while.
+    let mut client = Client::of(&gates[0], "one").await;
+    client.call().await;
+    let since = redis.tell(&["INFO", "commandstats"]).await;
+    for _ in 0..50 {
+        assert_eq!(client.call().await.0, Some(42_900));
+    }
+    let now = redis.tell(&["INFO", "commandstats"]).await;
+    let of = |stats: &str| {
+        stats
+            .lines()
+            .find(|line| line.starts_with("cmdstat_evalsha:"))
+            .map(|line| line.split(',').next().unwrap().to_owned())
+    };
+    assert_eq!(of(&since), of(&now));
+}
+
 /// One boss watches all replicas.
 #[tokio::test]
 async fn a_boss_is_alert_to_calls_of_all_replicas() {
@@ -303,9 +345,10 @@ async fn a_flushed_store_gives_a_budget_once_more() {
     };
     assert_eq!(use_up(&mut clients).await, 10);
     redis.tell(&["SCRIPT", "FLUSH"]).await;
+    let mut others = all(gates.iter().map(|gate| Client::of(gate, "two"))).await;
     assert_eq!(
-        use_up(&mut clients).await,
-        0,
+        use_up(&mut others).await,
+        10,
         "a script that is gone is sent again"
     );
     // The replicas have seen their mark there.
@@ -424,9 +467,16 @@ async fn a_cluster_counts_each_policy_on_its_node() {
             .join(format!("{number}.conf"))
             .display()
             .to_string();
-        // Its second port, for the others, is 10000 above the first.
-        nodes
-            .push(Redis::with(&["--cluster-enabled", "yes", "--cluster-config-file", &file]).await);
+        let bus = free_port().to_string();
+        let options = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-config-file",
+            &file,
+            "--cluster-port",
+            &bus,
+        ];
+        nodes.push(Redis::with(&options).await);
     }
     let places: Vec<String> = nodes
         .iter()
@@ -452,7 +502,7 @@ async fn a_cluster_counts_each_policy_on_its_node() {
             .then_some(())
     })
     .await;
-    let policies: String = (0..6)
+    let policies: Vec<String> = (0..6)
         .map(|n| {
             format!(
                 "[[policy]]\ntype = \"quota\"\nname = \"calls-{n}\"\nmatch = {{ agent = \"agent-{n}\" }}\n\
@@ -460,6 +510,7 @@ async fn a_cluster_counts_each_policy_on_its_node() {
             )
         })
         .collect();
+    let policies = policies.concat();
     let urls: Vec<String> = nodes.iter().map(Redis::url).collect();
     let table = mock("a").ledger().table("")
         + HEADER
@@ -499,6 +550,7 @@ async fn sentinels_lead_to_the_master_that_there_is() {
         sentinel
             .arg(&file)
             .arg("--sentinel")
+            .current_dir(folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true);
@@ -521,8 +573,8 @@ async fn sentinels_lead_to_the_master_that_there_is() {
         seconds(60),
         async || {
             for (port, _) in &sentinels {
-                let known = knows(*port).await;
-                if known != (Some("1".to_owned()), Some("2".to_owned())) {
+                let seen = knows(*port).await;
+                if seen != (Some("1".to_owned()), Some("2".to_owned())) {
                     return None;
                 }
             }

@@ -2,9 +2,11 @@
 //!
 //! It can be stopped, killed and started again on its port. Nothing here knows what chillgate keeps.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 use tokio::process::Child;
 
 use crate::process::{command, free_port, signal};
@@ -17,6 +19,8 @@ pub struct Redis {
     process: Child,
     port: u16,
     options: Vec<String>,
+    /// What it writes all the same, as a replica does.
+    folder: TempDir,
 }
 
 impl Redis {
@@ -36,11 +40,13 @@ impl Redis {
 
     /// Starts one on this port.
     pub async fn on(port: u16, options: Vec<String>) -> Self {
-        let process = run(port, &options);
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let process = run(port, &options, folder.path());
         let redis = Self {
             process,
             port,
             options,
+            folder,
         };
         redis.until_there().await;
         redis
@@ -73,7 +79,7 @@ impl Redis {
 
     /// Starts it again, empty, on the same port.
     pub async fn again(&mut self) {
-        self.process = run(self.port, &self.options);
+        self.process = run(self.port, &self.options, self.folder.path());
         self.until_there().await;
     }
 
@@ -102,9 +108,10 @@ impl Redis {
     }
 }
 
-fn run(port: u16, options: &[String]) -> Child {
+fn run(port: u16, options: &[String], folder: &Path) -> Child {
     let mut server = command("redis-server");
     server
+        .current_dir(folder)
         .args(["--bind", "127.0.0.1", "--port"])
         .arg(port.to_string())
         .args(["--save", "", "--appendonly", "no"])

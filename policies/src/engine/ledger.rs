@@ -219,6 +219,9 @@ pub struct Draw<'l> {
     pub limit: &'l Limit,
     /// How much is taken; nothing is always there.
     pub n: u64,
+    /// Whether it has to be counted to the last one. Where not, a shared ledger may take some ahead:
+    /// up to a hundredth of the burst for each replica, by which a budget may come out short.
+    pub exact: bool,
 }
 
 /// What taking from budgets gave.

@@ -492,6 +492,7 @@ fn takes(ledger: &LocalLedger, agent: &str, limit: &Limit) -> bool {
         bucket,
         limit,
         n: 1,
+        exact: true,
     };
     let reply = ledger.take(&[draw], Duration::ZERO);
     matches!(reply, Reply::Now(take) if take.admitted)
@@ -731,6 +732,7 @@ proptest! {
                     bucket: Bucket { name: "q".into(), key: key.clone() },
                     limit,
                     n,
+                    exact: true,
                 })
                 .collect();
             let before: Vec<u64> = draws.iter().map(|draw| left(&services.local, draw)).collect();

@@ -148,6 +148,7 @@ pub fn express(exchange: &Exchange, name: Option<&'static str>, answer: Answer) 
         status,
         retry_after: answer.retry_after,
         lacking: answer.lacking,
+        spent: answer.spent,
     }
 }
 

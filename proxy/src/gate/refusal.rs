@@ -73,6 +73,40 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// For `WWW-Authenticate`: all scopes that the call needs, where it lacks one.
     pub lacking: Option<Box<str>>,
+    /// For `RateLimit`: the budget that had too little left.
+    pub spent: Option<Box<Spent>>,
+}
+
+/// A budget that had too little left for a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// The policy's name.
+    pub policy: Arc<str>,
+    /// What it allows.
+    pub quota: u64,
+    /// Per how many seconds.
+    pub window: u64,
+    /// What is left of it.
+    pub remaining: u64,
+    /// Whether bytes are counted, and not calls.
+    pub is_bytes: bool,
+}
+
+impl Spent {
+    fn of(rejection: &Rejection) -> Option<Box<Self>> {
+        let number = |name| {
+            let (_, value) = rejection.data.iter().find(|(key, _)| *key == name)?;
+            value.as_u64()
+        };
+        Some(Box::new(Self {
+            policy: rejection.policy.clone(),
+            quota: number("limit")?,
+            // A window of less than a second is one that the field cannot say.
+            window: number("windowS")?,
+            remaining: number("remaining")?,
+            is_bytes: rejection.data.iter().any(|(key, _)| *key == "unit"),
+        }))
+    }
 }
 
 impl Answer {
@@ -83,6 +117,7 @@ impl Answer {
             status: StatusCode::OK,
             retry_after: None,
             lacking: None,
+            spent: None,
         }
     }
 
@@ -93,6 +128,7 @@ impl Answer {
             status: StatusCode::OK,
             retry_after: None,
             lacking: None,
+            spent: None,
         }
     }
 
@@ -123,12 +159,13 @@ impl Refusal {
     pub fn answer(self, exchange: &Exchange) -> Answer {
         let id = exchange.id.as_bytes();
         let status = self.status();
-        let (mut retry_after, mut lacking) = (None, None);
+        let (mut retry_after, mut lacking, mut spent) = (None, None, None);
         let (code, text, data) = match self {
             Self::Ended(Ended::ByHost) => return Answer::none(),
             Self::Policy { rejection, tool } => {
                 retry_after = rejection.retry_after;
                 lacking = rejection.scopes().map(Box::from);
+                spent = Spent::of(&rejection);
                 if rejection.answer == engine::Answer::ToolError {
                     return tool_error(id, &rejection);
                 }
@@ -156,6 +193,7 @@ impl Refusal {
             status,
             retry_after,
             lacking,
+            spent,
         }
     }
 
@@ -350,6 +388,7 @@ fn tool_error(id: &[u8], rejection: &Rejection) -> Answer {
         status: StatusCode::OK,
         retry_after: None,
         lacking: None,
+        spent: None,
     }
 }
 

@@ -62,9 +62,10 @@ impl Target {
         let (first, is_one) = (nodes.first().cloned(), nodes.len() == 1);
         let first = first.ok_or_else(|| StoreError::Unusable("no address".to_owned()))?;
         // The library works on them with each connection, also where it needs none.
-        let certificates = match nodes.iter().any(is_tls) {
-            true => Some(self.certificates().await?),
-            false => None,
+        let certificates = if nodes.iter().any(is_tls) {
+            Some(self.certificates().await?)
+        } else {
+            None
         };
         if let Some(master) = &self.reach.sentinel {
             return self.master(master, nodes, certificates, within).await;

@@ -9,13 +9,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use super::Reply;
 use super::body::{Body, Media};
 use crate::era::host::not_spoken;
-use crate::gate::{Answer, Refusal};
+use crate::gate::{Answer, Refusal, Spent};
 use crate::identity::Denied;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const UNCHANGED: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
 /// What keeps nginx from holding a stream back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The scopes that a refused call needs, on their way to where the challenge is worded.
@@ -40,7 +42,54 @@ pub(super) fn of(answer: Answer) -> Reply {
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
+    if answer.status == StatusCode::TOO_MANY_REQUESTS
+        && let Some(spent) = answer.spent
+    {
+        let after = reply.headers().get(header::RETRY_AFTER).cloned();
+        rate_limit(reply.headers_mut(), &spent, after.as_ref());
+    }
     reply
+}
+
+/// What is allowed and what is left of it (draft-ietf-httpapi-ratelimit-headers-11). It agrees with
+/// `Retry-After`.
+fn rate_limit(headers: &mut HeaderMap, spent: &Spent, after: Option<&HeaderValue>) {
+    let Spent {
+        quota,
+        window,
+        remaining,
+        ..
+    } = spent;
+    let name = structured(&spent.policy);
+    let unit = if spent.is_bytes {
+        ";qu=\"content-bytes\""
+    } else {
+        ""
+    };
+    let policy = format!("{name};q={quota};w={window}{unit}");
+    let until = after.and_then(|after| after.to_str().ok());
+    let until = until.map(|seconds| format!(";t={seconds}"));
+    let left = format!("{name};r={remaining}{}", until.unwrap_or_default());
+    for (field, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(field, value);
+        }
+    }
+}
+
+/// A string of RFC 9651, which knows visible ASCII only.
+fn structured(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            _ => out.push('?'),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// A web page may read it only if it is told so.
