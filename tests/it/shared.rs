@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 use crate::mock;
 
+/// A machine that is busy with other things must not look like a store that is away.
+const PATIENT: &str = "timeout = \"5s\"\n";
 const HEADER: &str = "[identity]\nheader = \"x-agent-id\"\n";
 
 /// A replica; `more` goes on with `[state]` and has the policies.
@@ -84,8 +86,7 @@ impl Client {
 async fn replicas_together_admit_exactly_what_is_allowed() {
     const LIMIT: usize = 1000;
     let redis = Redis::start().await;
-    // A machine that is busy with other things must not look like a store that is away.
-    let policy = "timeout = \"5s\"\n".to_owned() + &quota("allow = \"1000/day\"");
+    let policy = PATIENT.to_owned() + &quota("allow = \"1000/day\"");
     let gates = all((0..8).map(|_| replica(&redis, &policy))).await;
     let rounds = if long() { 100 } else { 5 };
     for round in 0..rounds {
@@ -112,7 +113,8 @@ async fn the_store_counts_what_memory_counts() {
          [[policy]]\ntype = \"quota\"\nname = \"bytes\"\nmatch = { tool = \"a__blob\" }\nallow = \"64KiB/h\"\n\
          [[policy]]\ntype = \"quota\"\nname = \"waits\"\nmatch = { tool = \"a__pid\" }\nallow = \"20/s\"\nburst = 1\n\
          exceed = { wait = \"5s\" }\n";
-    let gates = all((0..2).map(|_| replica(&redis, policies))).await;
+    let policies = PATIENT.to_owned() + policies;
+    let gates = all((0..2).map(|_| replica(&redis, &policies))).await;
     let host = async |gate: &Gate, name: &str| gate.host().header("x-agent-id", name).open().await;
     let answered = async |host: &Host, tool: &str, given: Value, calls: usize| {
         let mut count = 0;
@@ -181,7 +183,7 @@ async fn the_store_counts_what_memory_counts() {
 async fn a_budget_that_need_not_be_exact_is_taken_ahead() {
     const LIMIT: usize = 1000;
     let redis = Redis::start().await;
-    let policy = "timeout = \"5s\"\n".to_owned() + &quota("allow = \"1000/day\"\nexact = false");
+    let policy = PATIENT.to_owned() + &quota("allow = \"1000/day\"\nexact = false");
     let gates = all((0..4).map(|_| replica(&redis, &policy))).await;
     let asked = async || -> u64 {
         let stats = redis.tell(&["INFO", "commandstats"]).await;
@@ -223,7 +225,8 @@ async fn a_boss_is_alert_to_calls_of_all_replicas() {
     let redis = Redis::start().await;
     let policy = "[[policy]]\ntype = \"boss-alert\"\nname = \"boss\"\nmatch = { method = \"tools/call\" }\n\
                   alertness = 100\nhold = \"1s\"\n";
-    let gates = all((0..2).map(|_| replica(&redis, policy))).await;
+    let policy = PATIENT.to_owned() + policy;
+    let gates = all((0..2).map(|_| replica(&redis, &policy))).await;
     let mut clients = all(gates.iter().map(|gate| Client::of(gate, "one"))).await;
     for turn in 0..5 {
         let (refused, took) = clients[turn % 2].call().await;
@@ -334,7 +337,7 @@ async fn a_store_that_hangs_holds_no_call_up() {
 #[tokio::test]
 async fn a_flushed_store_gives_a_budget_once_more() {
     let redis = Redis::start().await;
-    let policy = quota("allow = \"10/day\"");
+    let policy = PATIENT.to_owned() + &quota("allow = \"10/day\"");
     let gates = all((0..2).map(|_| replica(&redis, &policy))).await;
     let mut clients = all(gates.iter().map(|gate| Client::of(gate, "one"))).await;
     let use_up = async |clients: &mut Vec<Client>| -> usize {
