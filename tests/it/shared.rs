@@ -312,13 +312,20 @@ async fn a_store_that_hangs_holds_no_call_up() {
     let gate = replica(&redis, &policy).await;
     let mut clients = all((0..8).map(|_| Client::of(&gate, "one"))).await;
     all(clients.iter_mut().map(Client::call)).await;
-    let before = p99(call_on(&mut clients, seconds(1)).await);
+    let before = call_on(&mut clients, seconds(1)).await;
+    let (pace, before) = (before.len(), p99(before));
     redis.signal(Signal::STOP);
-    let took = call_on(&mut clients, seconds(if long() { 10 } else { 3 })).await;
+    let span = if long() { 10 } else { 3 };
+    let took = call_on(&mut clients, seconds(span)).await;
     let (calls, worst) = (took.len(), *took.iter().max().unwrap());
     let during = p99(took);
     eprintln!(
         "{calls} calls with a store that hangs: p99 {during:?} (before: {before:?}), {worst:?} at most"
+    );
+    // Were each of them to wait in vain, there would be a tenth of them.
+    assert!(
+        calls as u64 > pace as u64 * span / 3,
+        "{calls} in {span} s, {pace} in the one before"
     );
     let more = Duration::from_millis(if long() { 30 } else { 100 });
     assert!(during < before + more, "{during:?}, {before:?} before");
