@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod explain;
 pub mod incidents;
 pub mod key;
+pub mod quota;
 pub mod run;
 pub mod service;
 mod sources;
@@ -161,6 +162,17 @@ Examples:
   chillgate incidents --json
   chillgate incidents --forget 3f9a1c07")]
     Incidents(IncidentsArgs),
+    /// Show what is spent of quotas in the shared store, or give it back.
+    #[command(after_long_help = "\
+Asks the store of [state] itself; no chillgate need run. --reset forgets what is shown: budgets are
+full again, boss alerts over.
+
+Examples:
+  chillgate quota
+  chillgate quota --policy calls --agent alice
+  chillgate quota --policy calls --agent alice --reset
+  chillgate quota --json")]
+    Quota(QuotaArgs),
     /// Make an API key for an agent and the line that lets it in.
     #[command(after_long_help = "\
 The key is printed once, on the first line; the second line belongs under [identity.api-keys].
@@ -284,6 +296,23 @@ pub struct IncidentsArgs {
     /// Drop this one from the memory: its id, or at least four characters that no other begins with.
     #[arg(long, value_name = "ID", conflicts_with_all = ["server", "json", "all"])]
     pub forget: Option<String>,
+}
+
+/// `chillgate quota`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct QuotaArgs {
+    /// Of this policy alone.
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+    /// Of this agent alone.
+    #[arg(long, value_name = "AGENT")]
+    pub agent: Option<String>,
+    /// As JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Forget what is shown.
+    #[arg(long, requires = "policy")]
+    pub reset: bool,
 }
 
 /// `chillgate key AGENT`.

@@ -24,6 +24,7 @@ use crate::lock::locked;
 use crate::map::Map;
 
 mod link;
+pub mod list;
 mod memo;
 mod target;
 

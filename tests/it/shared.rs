@@ -6,6 +6,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use chillgate_tests::gate::{bare, ended};
 use chillgate_tests::http::{Connection, collect};
 use chillgate_tests::modern::{body, fields, message};
 use chillgate_tests::pace::p99;
@@ -377,6 +378,59 @@ async fn a_flushed_store_gives_a_budget_once_more() {
     }
 }
 
+/// What an operator sees of the store, and gives back.
+#[tokio::test]
+async fn what_is_spent_is_shown_and_given_back() {
+    let redis = Redis::start().await;
+    let policy = PATIENT.to_owned()
+        + &quota("allow = \"3/h\"\nwithin = [{ per = \"all\", allow = \"100/day in UTC\" }]")
+        + "[[policy]]\ntype = \"boss-alert\"\nname = \"boss\"\nmatch = { method = \"tools/call\" }\n\
+           alertness = 100\nhold = \"0s\"\n";
+    let gate = replica(&redis, &policy).await;
+    let (mut one, mut two) = (
+        Client::of(&gate, "one").await,
+        Client::of(&gate, "two:b").await,
+    );
+    assert_eq!((one.use_up().await, two.use_up().await), (3, 3));
+    let quota = async |more: &[&str]| {
+        let mut command = bare();
+        command
+            .arg("quota")
+            .arg("--config")
+            .arg(gate.config())
+            .args(more);
+        ended(command, 20).await
+    };
+    let (code, out, err) = quota(&["--json"]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    let of = |name: &str, agent: Option<&str>| {
+        let fits = |row: &&Value| row["policy"] == name && row["agent"].as_str() == agent;
+        let mut rows = shown.as_array().unwrap().iter().filter(fits);
+        rows.next()
+            .unwrap_or_else(|| panic!("no {name} of {agent:?}: {out}"))
+    };
+    assert_eq!(of("calls", Some("one"))["spent"], 3);
+    assert_eq!(of("calls", Some("two:b"))["spent"], 3);
+    assert_eq!(of("calls/2", None)["spent"], 6);
+    assert!(of("calls", Some("one"))["fullInMs"].as_u64().unwrap() > 3_500_000);
+    assert_eq!(of("boss", Some("one"))["alert"], 3);
+    let (code, out, _) = quota(&["--policy", "calls", "--agent", "one", "--reset"]).await;
+    assert_eq!(code, Some(0));
+    assert!(out.contains("calls agent one: 3 spent, full in "), "{out}");
+    // A refusal is remembered for a second.
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!((one.use_up().await, two.use_up().await), (3, 0));
+    let (code, _, err) = quota(&["--policy", "cals"]).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("did you mean `calls`?"), "{err}");
+    redis.signal(Signal::STOP);
+    let (code, _, err) = quota(&[]).await;
+    redis.signal(Signal::CONT);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("within 5 seconds"), "{err}");
+}
+
 /// Keys and certificates in a folder, made with openssl.
 async fn certified() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -534,6 +588,18 @@ async fn a_cluster_counts_each_policy_on_its_node() {
         let admitted: usize = all(using).await.into_iter().sum();
         assert_eq!(admitted, 10, "{agent}");
     }
+    let mut listing = bare();
+    listing
+        .arg("quota")
+        .arg("--json")
+        .arg("--config")
+        .arg(gates[0].config());
+    let (code, out, err) = ended(listing, 20).await;
+    assert_eq!(code, Some(0), "{err}");
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    let spent = |row: &Value| row["spent"].as_u64().unwrap();
+    let shown: u64 = shown.as_array().unwrap().iter().map(spent).sum();
+    assert_eq!(shown, 6 * 2 * 10, "{out}");
     let sizes = all(nodes.iter().map(|node| node.tell(&["DBSIZE"]))).await;
     let used = sizes.iter().filter(|size| *size != "0").count();
     assert!(used >= 2, "all on one node: {sizes:?}");

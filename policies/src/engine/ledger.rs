@@ -52,6 +52,28 @@ impl Key {
         });
         texts.collect()
     }
+
+    /// The key that has this text, if one has.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut key = Self::default();
+        let mut rest = text;
+        while let Some(mark) = rest.chars().next() {
+            let (length, behind) = rest.get(mark.len_utf8()..)?.split_once(':')?;
+            let length = length.parse::<usize>().ok()?;
+            let part = Some(Arc::from(behind.get(..length)?));
+            rest = behind.get(length..)?;
+            match mark {
+                'a' => key.agent = part,
+                'g' => key.group = part,
+                'o' => key.scope = part,
+                's' => key.server = part,
+                't' => key.tool = part,
+                _ => return None,
+            }
+        }
+        // Parts in another order, or one twice, are no text of ours.
+        (key.to_text() == text).then_some(key)
+    }
 }
 
 /// Which parts of a call make the key.

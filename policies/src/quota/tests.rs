@@ -774,6 +774,7 @@ proptest! {
         };
         let (one, two) = (key(one), key(two));
         prop_assert_eq!(one == two, one.to_text() == two.to_text());
+        prop_assert_eq!(Key::from_text(&one.to_text()), Some(one));
     }
 
     #[test]
