@@ -338,6 +338,35 @@ async fn a_store_that_hangs_holds_no_call_up() {
     assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
 }
 
+/// A server that takes no writes any more, as a master does that has been replaced, is no store.
+#[tokio::test]
+async fn a_store_that_takes_no_writes_is_away_until_it_does() {
+    let redis = Redis::start().await;
+    let gate = replica(&redis, &(PATIENT.to_owned() + &quota("allow = \"1000/h\""))).await;
+    let mut client = Client::of(&gate, "one").await;
+    assert_eq!(client.call().await.0, None);
+    let other = free_port().to_string();
+    redis.tell(&["REPLICAOF", "127.0.0.1", &other]).await;
+    assert_eq!(client.call().await.0, Some(50_304));
+    let is_away = async || {
+        let scrape = gate.scrape().await;
+        scrape.count("chillgate_quota_degraded", &[("policy", "calls")]) == 1
+    };
+    // It answers, and is not taken for a store all the same.
+    for _ in 0..10 {
+        assert!(is_away().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    redis.tell(&["REPLICAOF", "NO", "ONE"]).await;
+    let began = Instant::now();
+    until("the store to be used again", seconds(10), async || {
+        (!is_away().await).then_some(())
+    })
+    .await;
+    assert!(began.elapsed() < seconds(2), "{:?}", began.elapsed());
+    assert_eq!(client.call().await.0, None);
+}
+
 /// Faults, row 72: a store that forgets gives each budget out once more, no more than that, and
 /// everybody can see it.
 #[tokio::test]
@@ -485,31 +514,10 @@ async fn what_is_spent_is_shown_and_given_back() {
     assert!(err.contains("within 5 seconds"), "{err}");
 }
 
-/// Keys and certificates in a folder, made with openssl.
+/// A folder with a certificate that signs itself.
 async fn certified() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let made = command("openssl")
-        .current_dir(folder.path())
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-        ])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .output()
-        .await
-        .expect("openssl is installed");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    crate::tls::certificate(folder.path()).await;
     folder
 }
 
@@ -539,7 +547,6 @@ async fn a_store_behind_tls_lets_in_who_it_knows() {
         "+set",
         "+del",
         "+time",
-        "+ping",
     ])
     .await;
     let table = |user: &str, ca: &str| {

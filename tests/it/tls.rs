@@ -11,7 +11,7 @@ use chillgate_tests::{Gate, Host};
 use serde_json::json;
 
 /// A certificate for 127.0.0.1 that signs itself: `cert.pem` and `key.pem`.
-async fn certificate(folder: &Path) -> (String, String) {
+pub(crate) async fn certificate(folder: &Path) -> (String, String) {
     let made = command("openssl")
         .args(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '),

@@ -182,8 +182,8 @@ impl Link {
     async fn connect(&self) -> Result<(), StoreDown> {
         let connecting = async {
             let connection = self.0.target.connect(CONNECT).await?;
-            let mut using = connection.clone();
-            let () = cmd("PING").query_async(&mut using).await?;
+            // A server that takes no writes answers a PING as well.
+            self.mark(&connection).await?;
             Ok::<_, StoreError>(connection)
         };
         let connection = match timeout(CONNECT, connecting).await {
@@ -219,23 +219,22 @@ impl Link {
         }
     }
 
+    /// The mark of this store. Whoever finds none makes one; all see then that it is another.
+    async fn mark(&self, connection: &Connection) -> Result<Option<String>, RedisError> {
+        let mut using = connection.clone();
+        let mark = HEXLOWER.encode(&random::bytes::<8>());
+        let mut marking = cmd("SET");
+        marking.arg(&self.0.mark).arg(mark).arg("NX");
+        marking.query_async::<Option<String>>(&mut using).await?;
+        cmd("GET").arg(&self.0.mark).query_async(&mut using).await
+    }
+
     /// Whether the store still has what it had, and answers at all: the mark that was found there.
     async fn look(&self, known: Option<String>) -> Option<String> {
         let Some(connection) = self.0.connection.load_full() else {
             return known;
         };
-        let mut using = (*connection).clone();
-        let looking = async {
-            // Whoever finds none makes one; all see then that it is another.
-            let mut marking = cmd("SET");
-            marking
-                .arg(&self.0.mark)
-                .arg(HEXLOWER.encode(&random::bytes::<8>()))
-                .arg("NX");
-            marking.query_async::<Option<String>>(&mut using).await?;
-            cmd("GET").arg(&self.0.mark).query_async(&mut using).await
-        };
-        let why: StoreDown = match timeout(CONNECT, looking).await {
+        let why: StoreDown = match timeout(CONNECT, self.mark(&connection)).await {
             Ok(Ok(found)) => {
                 if known.is_some() && known != found {
                     self.0.counts.emptied.fetch_add(1, Ordering::Relaxed);
