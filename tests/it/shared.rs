@@ -322,10 +322,9 @@ async fn a_store_that_hangs_holds_no_call_up() {
     eprintln!(
         "{calls} calls with a store that hangs: p99 {during:?} (before: {before:?}), {worst:?} at most"
     );
-    assert!(
-        waited * 4 < calls,
-        "{waited} of {calls} waited for the store"
-    );
+    // The first few do, and then nobody; a tenth are slow where the machine is busy.
+    let most = 60 + calls / 10;
+    assert!(waited <= most, "{waited} of {calls} waited for the store");
     let more = Duration::from_millis(if long() { 30 } else { 100 });
     assert!(during < before + more, "{during:?}, {before:?} before");
     redis.signal(Signal::CONT);
@@ -405,22 +404,27 @@ async fn a_flushed_store_gives_a_budget_once_more() {
     }
 }
 
-/// The time that a script takes there and back, over a connection of its own: half of them take less.
-fn bare_script(redis: &Redis, sha: &str, rounds: usize) -> Duration {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", redis.port())).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let asked = format!("*3\r\n$7\r\nEVALSHA\r\n$40\r\n{sha}\r\n$1\r\n0\r\n");
-    let mut heard = [0; 64];
-    let mut took = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
-        let began = Instant::now();
-        stream.write_all(asked.as_bytes()).unwrap();
-        let read = stream.read(&mut heard).unwrap();
-        took.push(began.elapsed());
-        assert!(heard.starts_with(b":1"), "{:?}", &heard[..read]);
+/// A script that does nothing, there and back, over a connection that does nothing else.
+struct Bare(std::net::TcpStream, String);
+
+impl Bare {
+    async fn to(redis: &Redis) -> Self {
+        let sha = redis.tell(&["SCRIPT", "LOAD", "return 1"]).await;
+        let stream = std::net::TcpStream::connect(("127.0.0.1", redis.port())).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let asked = format!("*3\r\n$7\r\nEVALSHA\r\n$40\r\n{sha}\r\n$1\r\n0\r\n");
+        Self(stream, asked)
     }
-    p50(took)
+
+    fn ask(&mut self) -> Duration {
+        use std::io::{Read as _, Write as _};
+        let mut heard = [0; 64];
+        let began = Instant::now();
+        self.0.write_all(self.1.as_bytes()).unwrap();
+        let read = self.0.read(&mut heard).unwrap();
+        assert!(heard.starts_with(b":1"), "{:?}", &heard[..read]);
+        began.elapsed()
+    }
 }
 
 fn p50(mut took: Vec<Duration>) -> Duration {
@@ -432,7 +436,7 @@ fn p50(mut took: Vec<Duration>) -> Duration {
 #[tokio::test]
 async fn a_quota_in_the_store_costs_one_round_trip() {
     let redis = Redis::start().await;
-    let sha = redis.tell(&["SCRIPT", "LOAD", "return 1"]).await;
+    let mut bare = Bare::to(&redis).await;
     let policy = quota("allow = \"1000000000/day\"");
     let own = mock("a").table("") + HEADER + &policy;
     let own = Gate::with(&own).start().await;
@@ -445,20 +449,22 @@ async fn a_quota_in_the_store_costs_one_round_trip() {
     let rounds = if long() { 5000 } else { 300 };
     let mut ratios = Vec::new();
     for _ in 0..5 {
-        let bare = bare_script(&redis, &sha, rounds);
-        let (mut of_own, mut of_shared) = (Vec::new(), Vec::new());
+        // One after the other, so that all of them find the machine alike.
+        let (mut alone, mut of_own, mut of_shared) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
+            alone.push(bare.ask());
             of_own.push(own.call().await.1);
             of_shared.push(shared.call().await.1);
         }
-        let (of_own, of_shared) = (p50(of_own), p50(of_shared));
+        let (alone, of_own, of_shared) = (p50(alone), p50(of_own), p50(of_shared));
         let more = of_shared.saturating_sub(of_own);
-        eprintln!("in memory {of_own:?}, in the store {of_shared:?}; a bare script {bare:?}");
-        ratios.push(more.as_secs_f64() / bare.as_secs_f64());
+        eprintln!("in memory {of_own:?}, in the store {of_shared:?}; a bare script {alone:?}");
+        ratios.push(more.as_secs_f64() / alone.as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);
     eprintln!("a quota in the store costs {ratios:.2?} bare scripts more than one in memory");
-    assert!(ratios[2] < 6.0, "{ratios:?}");
+    // A connection for each call, or waiting for a timer, would show; so does a machine that is busy.
+    assert!(ratios[2] < if long() { 4.0 } else { 12.0 }, "{ratios:?}");
 }
 
 /// What an operator sees of the store, and gives back.
@@ -555,7 +561,7 @@ async fn a_store_behind_tls_lets_in_who_it_knows() {
         mock("a").ledger().table("")
             + HEADER
             + &format!(
-                "[state]\nstore = \"rediss://localhost:{port}\"\nusername = \"{user}\"\n\
+                "[state]\nstore = \"rediss://127.0.0.1:{port}\"\nusername = \"{user}\"\n\
                  password = \"file:{password}\"\nca = \"{ca}\"\ntimeout = \"1s\"\n"
             )
             + &quota("allow = \"3/h\"")
