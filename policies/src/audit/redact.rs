@@ -208,6 +208,11 @@ fn looks_secret(word: &str) -> bool {
     word.len() >= 16 && (jwt() || aws() || PREFIXES.iter().any(|prefix| word.starts_with(prefix)))
 }
 
+/// What stands between a name and its value.
+fn is_sign(c: char) -> bool {
+    matches!(c, '=' | ':')
+}
+
 /// `Bearer x`, `Basic x`.
 fn after_scheme(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
     let bearer = word.eq_ignore_ascii_case("bearer");
@@ -216,10 +221,10 @@ fn after_scheme(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
     }
     let start = skip(text, end, char::is_whitespace);
     // As a name's value begins behind its sign, so that what was masked there is found again.
-    let begin = skip(text, start, |c| matches!(c, '=' | ':'));
+    let begin = skip(text, start, is_sign);
     let value = value_at(text, begin, None);
-    let telling = value.len() >= 8
-        && value != MASK
+    // What was masked before makes it no longer.
+    let telling = value.replace(MASK, "").len() >= 8
         && (bearer
             || value
                 .bytes()
@@ -237,13 +242,13 @@ fn after_name(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
     let sign = skip(text, skip(text, end, quoted), char::is_whitespace);
     let mut start = match text.as_bytes().get(sign) {
         Some(b':') => {
-            let start = skip(text, sign + 1, |c| c.is_whitespace() || c == '=');
+            let start = skip(text, sign + 1, |c| c.is_whitespace() || is_sign(c));
             if begins_sentence(text.get(sign + 1..start)?, text.get(start..)?) {
                 return None;
             }
             start
         }
-        Some(b'=') => skip(text, sign + 1, |c| c.is_whitespace() || c == '='),
+        Some(b'=') => skip(text, sign + 1, |c| c.is_whitespace() || is_sign(c)),
         // `'--token', 'x'`: what separates them is no value.
         Some(b',') if word.starts_with('-') && skip(text, end, quoted) > end => {
             skip(text, sign + 1, char::is_whitespace)
@@ -264,7 +269,13 @@ fn after_name(text: &str, word: &str, end: usize) -> Option<Range<usize>> {
     let quote = text
         .get(start..open)
         .and_then(|quotes| quotes.chars().next_back());
-    let value = value_at(text, open, quote);
+    let mut value = value_at(text, open, quote);
+    if quote.is_none() && value.contains(['/', '?', '#']) {
+        // What may end part of an address goes with all behind it: without it the rest would be
+        // read in another way.
+        let rest = text.get(open..).unwrap_or_default();
+        value = rest.split(char::is_whitespace).next().unwrap_or_default();
+    }
     let count = is_count(word, &serde_json::from_str(value).unwrap_or(Value::Null));
     (open > end && !value.is_empty() && !count && value != MASK).then(|| open..open + value.len())
 }
@@ -576,6 +587,9 @@ mod tests {
         assert_eq!(once, "Bearer\n=[redacted]");
         assert_eq!(secrets_in(&once), once);
         assert_eq!(secrets_in("Bearer =abcdefgh1"), "Bearer =[redacted]");
+        let once = secrets_in("https://passwordhttps://]@ x");
+        assert_eq!(once, "https://passwordhttps:[redacted] x");
+        assert_eq!(secrets_in(&once), once);
     }
 
     proptest! {
