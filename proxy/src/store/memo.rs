@@ -96,16 +96,26 @@ impl Memo {
 
     /// The store has refused so much.
     pub(super) fn refused(&self, key: String, n: u64, take: Take, now: Instant) {
+        // What cheaper calls may still have is not thrown away for it.
+        if self.is_left(&key, now) {
+            return;
+        }
         let since = now;
         self.keep(key, Known::Refused { n, since, take }, now);
     }
 
     /// Leave to ask for more than a call needs: nobody else does, and nothing is left of what was.
     pub(super) fn ask_ahead(&self, key: &str, now: Instant) -> Option<Asking<'_>> {
-        let is_left = |known: &Known| matches!(known, Known::Ahead { left, until, .. } if *left > 0 && *until > now);
-        let is_first = !locked(&self.known).get(key).is_some_and(is_left)
-            && locked(&self.asking).insert(key.to_owned());
+        let is_first = !self.is_left(key, now) && locked(&self.asking).insert(key.to_owned());
         is_first.then(|| Asking(self, key.to_owned()))
+    }
+
+    /// Whether there is some of what was taken ahead.
+    fn is_left(&self, key: &str, now: Instant) -> bool {
+        match locked(&self.known).get(key) {
+            Some(Known::Ahead { left, until, .. }) => *left > 0 && *until > now,
+            _ => false,
+        }
     }
 
     /// So much was taken ahead and is good for so long.
@@ -178,6 +188,8 @@ mod tests {
         memo.ahead("a".to_owned(), 5, span, take(true, 0), now);
         drop(asking);
         assert!(memo.ask_ahead("a", now).is_none(), "there is some left");
+        memo.refused("a".to_owned(), 9, take(false, 300), now);
+        assert!(memo.recall("a", 1, now).is_some_and(|take| take.admitted));
         assert!(memo.ask_ahead("a", now + span).is_some());
         assert_eq!(memo.recall("a", 1, now + span), None);
     }
