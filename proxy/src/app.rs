@@ -27,12 +27,14 @@ use crate::config::{
 };
 use crate::drain::Drain;
 use crate::front::stdio;
+use crate::front::streamable_http::Streams;
 use crate::front::streamable_http::listen::Bound;
 use crate::gate::Gate;
 use crate::health::{self, Health, Heartbeat, Readiness};
 use crate::incidents::Incidents;
 use crate::ops::Operations;
 use crate::reload::{self, Reloader};
+use crate::replicas::Replicas;
 use crate::rest;
 use crate::service::Notices;
 use crate::session::Scope;
@@ -192,12 +194,17 @@ impl App {
         let servers = live.clone();
         let known = fixtures.incidents.clone();
         metrics.children_from(move || children(&servers, &known));
+        let replicas = match loaded.config.replicas.clone() {
+            Some(config) if shared.is_some() => Replicas::together(config),
+            _ => Replicas::alone(),
+        };
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
         match shared.clone() {
             None => metrics.budgets_from(move || budgets_left(&chain, &ledger)),
             Some(store) => {
                 let (policies, own) = (live.clone(), store.clone());
-                metrics.store_from(move || store_health(&policies, &store));
+                let replicas = replicas.clone();
+                metrics.store_from(move || store_health(&policies, &store, &replicas));
                 metrics.budgets_from(move || budgets_last_seen(&chain, &own));
             }
         }
@@ -205,7 +212,8 @@ impl App {
         metrics.endpoints_from(move || endpoint_health(&endpoints));
         fixtures.operations.take_over(&loaded.config);
         let budget = crate::budget::Budget::new(loaded.config.limits.memory);
-        let gate = Gate::new(live.clone(), metrics, drain, fixtures.tasks.clone(), budget);
+        let tasks = fixtures.tasks.clone();
+        let gate = Gate::new(live.clone(), metrics, drain, tasks, budget, replicas);
         fixtures.operations.watch(&gate);
         let app = Self {
             gate,
@@ -235,14 +243,16 @@ impl App {
                     .map_err(|error| format!("error: {error}"))?,
             );
         }
+        bound.extend(self.for_replicas(config).await?);
         let heartbeat = Heartbeat::default();
         let _health = match health_of(config, &self.mode) {
             None => None,
             Some(address) => Some(self.probes(address, &heartbeat)?),
         };
         let (mut running, mut serving) = (JoinSet::new(), JoinSet::new());
+        let streams = Streams::default();
         for front in bound {
-            serving.spawn(front.serve(self.gate.clone()));
+            serving.spawn(front.serve(self.gate.clone(), streams.clone()));
         }
         running.spawn({
             let gate = self.gate.clone();
@@ -250,7 +260,9 @@ impl App {
         });
         running.spawn(heartbeat.clone().keep_beating());
         if let Some(shared) = &self.shared {
-            running.spawn(shared.link().clone().keep());
+            let link = shared.link().clone();
+            running.spawn(link.clone().keep());
+            running.spawn(self.gate.replicas().clone().keep(link));
         }
         running.spawn(rest::watch(self.gate.clone()));
         // Who wraps one server for a host is no service of its own.
@@ -304,6 +316,26 @@ impl App {
         let (linger, deadline) = self.patience();
         notices.stopping(linger.max(deadline) + AFTER_DRAIN);
         self.stop(running, serving).await
+    }
+
+    /// The listener for the other replicas, where there can be any.
+    async fn for_replicas(&self, config: &Config) -> Result<Option<Bound>, String> {
+        let replicas = self.gate.replicas();
+        let Some(settings) = config.replicas.as_ref().filter(|_| replicas.is_shared()) else {
+            return Ok(None);
+        };
+        let mut front = bare(
+            Transport::StreamableHttp,
+            Some(Listen::Tcp(settings.listen)),
+        );
+        front.tls.clone_from(&settings.tls);
+        let bound = Bound::new(front).await;
+        let bound = bound.map_err(|error| format!("error: replicas.listen: {error}"))?;
+        if let Some(address) = bound.taken() {
+            let listens = replicas.listens_at(address);
+            listens.map_err(|cause| format!("error: replicas.advertise: {cause}"))?;
+        }
+        Ok(Some(bound.inner()))
     }
 
     fn probes(
@@ -399,8 +431,9 @@ fn look_for_server(config: &Config, name: &str, fixtures: &Fixtures) -> Result<(
     }
 }
 
-fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
-    let bare = |transport, listen| Front {
+/// A front of which nothing but its transport and its address is configured.
+fn bare(transport: Transport, listen: Option<Listen>) -> Front {
+    Front {
         transport,
         listen,
         eras: Eras::default(),
@@ -410,7 +443,10 @@ fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
         allow_anonymous: false,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
-    };
+    }
+}
+
+fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
     match mode {
         Mode::Wrap(_) => vec![bare(Transport::Stdio, None)],
         Mode::Serve if config.front.is_empty() => {

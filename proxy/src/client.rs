@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -39,6 +41,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long an unused connection stays open: less than the 5 s after which Node and uvicorn close
 /// theirs. A call that meets such a close is lost, for nobody knows whether it was carried out.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// How often a connection on which nothing is heard is looked at.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 type Net = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
 type Unix = Client<UnixDial, Full<Bytes>>;
@@ -164,6 +169,10 @@ impl Http {
         let mut tcp = HttpConnector::new_with_resolver(Names::default());
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
+        // A machine that has gone without a word is noticed, however long an answer may take.
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE));
+        tcp.set_keepalive_retries(Some(3));
         tcp.enforce_http(false);
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(trust(to)?)
@@ -215,6 +224,23 @@ impl Http {
     pub async fn delete(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
         self.send(Method::DELETE, &self.uri, Bytes::new(), ACCEPT_BOTH, extra)
             .await
+    }
+
+    /// Sends a request as it came from somebody else, to another path of the same server.
+    pub async fn hand_on(
+        &self,
+        method: Method,
+        target: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Reply, HttpError> {
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = target.parse().ok();
+        let uri = Uri::from_parts(parts).map_err(|error| HttpError::Connect(error.to_string()))?;
+        let mut request = Request::new(Full::new(body));
+        (*request.method_mut(), *request.uri_mut()) = (method, uri);
+        *request.headers_mut() = headers;
+        self.dispatch(request).await
     }
 
     async fn send(

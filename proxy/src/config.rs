@@ -20,6 +20,7 @@ pub(crate) mod hint;
 pub mod identity;
 pub mod load;
 pub mod remedy;
+mod replicas;
 pub mod report;
 pub mod runbook;
 pub mod secret;
@@ -36,6 +37,7 @@ pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
 use endpoint::Endpoint;
 pub use identity::{ApiKeys, Identity, agent_name, key_hash};
 use remedy::Remedy;
+pub use replicas::Replicas;
 use runbook::Runbook;
 use secret::SecretText;
 pub use state::State;
@@ -77,6 +79,8 @@ pub struct Config {
     pub audit: Option<Audit>,
     /// Where counters live, and where what outlives the process is kept.
     pub state: State,
+    /// How replicas of this gateway reach each other. Absent: what is another replica's is not handed on.
+    pub replicas: Option<Replicas>,
     /// When all servers sleep because nobody calls.
     pub rest: Rest,
     /// Bounds on everything that could grow.

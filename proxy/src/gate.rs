@@ -24,6 +24,7 @@ use crate::config::Limits;
 use crate::drain::Drain;
 use crate::era::{self, mirrored};
 use crate::exchange::{Ended, Exchange};
+use crate::replicas::Replicas;
 use crate::route::listen::LISTEN;
 use crate::route::{Astray, Route, lists};
 use crate::session::{Aside, Full, Opening, Place, Session, Sessions};
@@ -60,6 +61,7 @@ struct Inner {
     requests: AtomicU64,
     suspended: Suspended,
     handles: Handles,
+    replicas: Replicas,
 }
 
 impl Gate {
@@ -70,8 +72,9 @@ impl Gate {
         drain: Drain,
         tasks: TaskTracker,
         budget: Budget,
+        replicas: Replicas,
     ) -> Self {
-        let (sessions, streams) = (Sessions::new(budget.most()), AtomicUsize::new(0));
+        let sessions = Sessions::new(budget.most(), replicas.clone());
         Self(Arc::new(Inner {
             live,
             sessions,
@@ -79,10 +82,11 @@ impl Gate {
             drain,
             tasks,
             budget,
-            streams,
+            streams: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             suspended: Suspended::default(),
             handles: Handles::default(),
+            replicas,
         }))
     }
 
@@ -502,6 +506,11 @@ impl Gate {
     /// How long a host can come back for what a stream has carried.
     pub fn replay(&self) -> Duration {
         self.0.live.pin().config.limits.replay
+    }
+
+    /// Who else there is.
+    pub fn replicas(&self) -> &Replicas {
+        &self.0.replicas
     }
 
     /// The bytes that may be held at one time.

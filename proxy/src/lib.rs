@@ -30,6 +30,7 @@ pub mod ops;
 mod platform;
 pub mod random;
 pub mod reload;
+pub mod replicas;
 pub mod rest;
 pub mod route;
 pub mod service;

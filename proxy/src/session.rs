@@ -22,6 +22,7 @@ use crate::identity::Principal;
 use crate::line::Line;
 use crate::lock::locked;
 use crate::map::Map;
+use crate::replicas::{Replicas, Ring};
 use crate::route::catalog::Learned;
 
 mod asking;
@@ -134,6 +135,7 @@ pub struct Session {
     numbers: AtomicU64,
     /// What it is found by, where nobody opened it.
     standing: Option<Arc<Standing>>,
+    replicas: Replicas,
 }
 
 /// Requests of the modern era belong to no session of their host's. chillgate keeps one for all
@@ -209,6 +211,7 @@ impl Session {
         agent: Arc<Agent>,
         limits: &Limits,
         replays: &Memory,
+        replicas: &Replicas,
         standing: Option<Arc<Standing>>,
     ) -> Arc<Self> {
         // A copy: a slice would keep the whole read buffer of the connection alive.
@@ -221,7 +224,11 @@ impl Session {
             .and_then(|asked| Revision::known(&asked))
             .filter(|revision| revision.era() == Era::Legacy)
             .unwrap_or(Revision::V2025_11_25);
-        let id: Arc<str> = random_id().into();
+        let id: Arc<str> = match opening.era {
+            Era::Legacy => replicas.session_id(&agent.name),
+            Era::Modern => random_id(),
+        }
+        .into();
         let client = text(&["clientInfo", "name"])
             .map(|name| (name, text(&["clientInfo", "version"]).unwrap_or_default()));
         let context = Arc::new(Context {
@@ -259,6 +266,7 @@ impl Session {
             over: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
             standing,
+            replicas: replicas.clone(),
         })
     }
 
@@ -267,6 +275,20 @@ impl Session {
         match self.era {
             Era::Legacy => host_id.clone(),
             Era::Modern => Id::number(self.numbers.fetch_add(1, Ordering::Relaxed) + 1),
+        }
+    }
+
+    /// What is sealed for it.
+    pub fn ring(&self) -> Arc<Ring> {
+        self.replicas.ring()
+    }
+
+    /// What a place in a list is sealed for. The next request of a modern host may come to another
+    /// replica, which keeps another session for it.
+    pub fn reader(&self) -> Cow<'_, str> {
+        match self.era {
+            Era::Legacy => Cow::Borrowed(&*self.id),
+            Era::Modern => Cow::Owned(format!("{} {:?}", self.agent.name, self.scope)),
         }
     }
 

@@ -5,8 +5,9 @@
 //! cluster. What becomes of a call while the store is away is the policies' matter; nothing here
 //! decides it, and nothing waits for longer than `state.timeout`.
 //!
-//! Keys are `PREFIX:1:{POLICY}:q:NAME:KEY` for budgets and `…:b:…` for boss alerts; 1 is the version of
-//! what stands in them, which `take.lua` and `raise.lua` describe.
+//! Keys are `PREFIX:1:{POLICY}:q:NAME:KEY` for budgets, `…:b:…` for boss alerts, and
+//! `PREFIX:1:{replicas}:…` for where replicas meet; 1 is the version of what stands in them, which
+//! `take.lua`, `raise.lua` and `meet.lua` describe.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -25,10 +26,12 @@ use crate::map::Map;
 
 mod link;
 pub mod list;
+mod meeting;
 mod memo;
 mod target;
 
 pub use link::{Link, StoreDown};
+pub use meeting::{Meeting, Present};
 use memo::Memo;
 pub use target::{StoreError, Target};
 

@@ -62,6 +62,7 @@ mod peers;
 mod policies;
 mod relay;
 mod remote_incidents;
+mod replicas;
 mod respawn;
 mod resumption;
 mod rounds;

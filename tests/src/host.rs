@@ -171,6 +171,17 @@ impl Host {
         self.session = Some(session.to_owned());
     }
 
+    /// Goes on elsewhere, as behind a load balancer that keeps no order.
+    #[must_use]
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self.idle
+            .get_mut()
+            .expect("no test panics while it holds this")
+            .clear();
+        self
+    }
+
     /// Where the endpoint is.
     pub fn address(&self) -> SocketAddr {
         self.address

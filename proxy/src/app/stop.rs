@@ -64,6 +64,10 @@ impl App {
         let waiting = async {
             tokio::time::sleep(linger).await;
             drain.refuse();
+            // Whoever reaches another replica hears at once that this one is no more.
+            if let Some(shared) = &self.shared {
+                self.gate.replicas().leave(shared.link()).await;
+            }
             drain.until_idle().await;
             while serving.join_next().await.is_some() {}
         };

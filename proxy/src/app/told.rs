@@ -10,11 +10,12 @@ use crate::backend::{Backend, State};
 use crate::health::endpoint::{EndpointState, Endpoints};
 use crate::health::{self, ServerState};
 use crate::incidents::Incidents;
+use crate::replicas::Replicas;
 use crate::snapshot::Live;
 use crate::store::SharedLedger;
 use crate::supervisor::usage;
 use crate::telemetry::metrics::{
-    BudgetLeft, ChildUsage, EndpointHealth, ServerHealth, StoreHealth,
+    BudgetLeft, ChildUsage, EndpointHealth, ReplicasHealth, ServerHealth, StoreHealth,
 };
 
 /// How all servers are, and what their processes take.
@@ -119,7 +120,7 @@ pub(super) fn budgets_last_seen(live: &Live, store: &SharedLedger) -> Vec<Budget
 }
 
 /// How the store is that replicas share.
-pub(super) fn store_health(live: &Live, store: &SharedLedger) -> StoreHealth {
+pub(super) fn store_health(live: &Live, store: &SharedLedger, replicas: &Replicas) -> StoreHealth {
     let policies = live.pin().chain.policies().into_iter();
     let counting = policies.filter(|policy| matches!(policy.kind, "quota" | "boss-alert"));
     let link = store.link();
@@ -128,6 +129,10 @@ pub(super) fn store_health(live: &Live, store: &SharedLedger) -> StoreHealth {
         is_away: link.down().is_some(),
         errors: link.errors().to_vec(),
         emptied: link.emptied(),
+        replicas: replicas.is_shared().then(|| ReplicasHealth {
+            count: replicas.count(),
+            forwards: replicas.forwards().counts(),
+        }),
     }
 }
 

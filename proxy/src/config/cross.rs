@@ -13,6 +13,7 @@ use super::source::Step;
 use super::{Config, Front, Listen, Transport, hint};
 
 mod identity;
+mod replicas;
 mod state;
 
 /// Where a front listens that says nothing about it.
@@ -39,6 +40,9 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
     }
     if sound(&["state"]) {
         state::mistakes(&config.state, &mut found);
+    }
+    if sound(&["state", "replicas", "front", "health"]) {
+        replicas::mistakes(config, &mut found);
     }
     if sound(&["runbook"]) {
         runbooks(config, &mut found);

@@ -2,8 +2,8 @@
 //!
 //! A modern call that needs something of its host ends in `input_required` and is sent again with
 //! the answers (2026-07-28, basic/patterns/mrtr). The state that travels in between is sealed: it
-//! names a waiting call, holds for one agent, one request, one round and a limited time, and says
-//! nothing else. It keeps no call itself.
+//! names a waiting call and the replica that has it, holds for one agent, one request, one round and a
+//! limited time, and says nothing else. It keeps no call itself.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chillgate_wire::{Envelope, code, json, message};
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json as value};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +18,7 @@ use crate::exchange::Exchange;
 use crate::exchange::inputs::Input;
 use crate::gate::suspended::refused;
 use crate::gate::{Answer, Refusal};
+use crate::replicas::{ReplicaId, Ring};
 use crate::session::Scope;
 
 /// The member of `params` that holds the host's answers.
@@ -29,11 +29,13 @@ pub const STATE: &str = "requestState";
 /// What an unsealed state says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
+    /// The replica that has the call.
+    pub owner: ReplicaId,
     /// The waiting call.
     pub call: u64,
     /// How many times its host has been asked.
     pub round: u32,
-    /// Until when it waits, in seconds since the process began.
+    /// Until when it waits, in seconds since that replica began.
     pub until: u64,
 }
 
@@ -42,32 +44,25 @@ pub struct Ticket {
 #[error("`requestState` was not made here for this agent and this request")]
 pub struct Broken;
 
-/// Seals states with a key of this process.
-#[derive(Debug)]
-pub struct Seal([u8; 32]);
-
 /// The key of `params._meta` under which an older server may give its question a name.
 const NAME: &str = "dev.chillgate/key";
 /// The longest such name.
 const NAME_BYTES: usize = 64;
 
-const TICKET: usize = 8 + 4 + 8;
+const TICKET: usize = 8 + 8 + 8 + 4 + 8;
 
-impl Default for Seal {
-    fn default() -> Self {
-        Self(crate::random::bytes())
-    }
-}
-
-impl Seal {
-    /// The state for a ticket that is good for what `bound` stands for alone.
-    pub fn close(&self, ticket: Ticket, bound: &[u8; 32]) -> String {
+impl Ticket {
+    /// The state for this ticket, good for what `bound` stands for alone.
+    pub fn seal(self, ring: &Ring, bound: &[u8; 32]) -> String {
+        let ticket = self;
         let mut plain = Vec::with_capacity(TICKET + 32);
+        plain.extend_from_slice(&ring.current().to_be_bytes());
+        plain.extend_from_slice(&ticket.owner.0.to_be_bytes());
         plain.extend_from_slice(&ticket.call.to_be_bytes());
         plain.extend_from_slice(&ticket.round.to_be_bytes());
         plain.extend_from_slice(&ticket.until.to_be_bytes());
-        let seal = self.mac(&plain, bound).finalize().into_bytes();
-        plain.extend_from_slice(&seal);
+        let tag = ring.tag("state", &[&plain, bound]);
+        plain.extend_from_slice(&tag);
         URL_SAFE_NO_PAD.encode(plain)
     }
 
@@ -75,28 +70,24 @@ impl Seal {
     ///
     /// # Errors
     /// It was made by somebody else, for something else, or has been changed.
-    pub fn open(&self, state: &str, bound: &[u8; 32]) -> Result<Ticket, Broken> {
+    pub fn open(ring: &Ring, state: &str, bound: &[u8; 32]) -> Result<Self, Broken> {
         let whole = URL_SAFE_NO_PAD.decode(state).map_err(|_| Broken)?;
-        let (plain, seal) = whole.split_at_checked(TICKET).ok_or(Broken)?;
-        let mac = self.mac(plain, bound);
-        mac.verify_slice(seal).map_err(|_| Broken)?;
+        let (plain, tag) = whole.split_at_checked(TICKET).ok_or(Broken)?;
         let number = |at: std::ops::Range<usize>| {
             plain[at]
                 .iter()
                 .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
         };
-        Ok(Ticket {
-            call: number(0..8),
-            round: number(8..12) as u32,
-            until: number(12..20),
+        let is_whole = tag.len() == 32;
+        if !is_whole || !ring.verifies("state", number(0..8), &[plain, bound], tag) {
+            return Err(Broken);
+        }
+        Ok(Self {
+            owner: ReplicaId(number(8..16)),
+            call: number(16..24),
+            round: number(24..28) as u32,
+            until: number(28..36),
         })
-    }
-
-    fn mac(&self, plain: &[u8], bound: &[u8; 32]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length will do");
-        mac.update(plain);
-        mac.update(bound);
-        mac
     }
 }
 
@@ -334,6 +325,7 @@ mod tests {
     }
 
     const TICKET: Ticket = Ticket {
+        owner: ReplicaId(5),
         call: 7,
         round: 2,
         until: 1 << 40,
@@ -342,17 +334,17 @@ mod tests {
     /// R-105, R-106.
     #[test]
     fn a_state_is_good_for_its_agent_its_place_and_its_request_alone() {
-        let seal = Seal::default();
+        let ring = Ring::own();
         let one = Scope::One(Arc::from("a"));
         let request = call(r#"{"name":"t","arguments":{"a":1,"b":[2]}}"#);
         let bound_to = |agent, scope, request: &Envelope| bound(agent, scope, request);
-        let state = seal.close(TICKET, &bound_to("me", &one, &request));
+        let state = TICKET.seal(&ring, &bound_to("me", &one, &request));
         for alike in [
             r#"{"name":"t","arguments":{"a":1,"b":[2]}}"#,
             r#"{"arguments": {"b":[ 2 ],"a":1}, "name":"t"}"#,
             r#"{"name":"t","arguments":{"a":1,"b":[2]},"_meta":{"x":1},"inputResponses":{},"requestState":"s"}"#,
         ] {
-            let opened = seal.open(&state, &bound_to("me", &one, &call(alike)));
+            let opened = Ticket::open(&ring, &state, &bound_to("me", &one, &call(alike)));
             assert_eq!(opened, Ok(TICKET), "{alike}");
         }
         for other in [
@@ -361,22 +353,25 @@ mod tests {
             r#"{"name":"t","arguments":{"a":"1","b":[2]}}"#,
             r#"{"name":"t"}"#,
         ] {
-            let opened = seal.open(&state, &bound_to("me", &one, &call(other)));
+            let opened = Ticket::open(&ring, &state, &bound_to("me", &one, &call(other)));
             assert_eq!(opened, Err(Broken), "{other}");
         }
         let two = Scope::One(Arc::from("b"));
-        assert!(seal.open(&state, &bound_to("you", &one, &request)).is_err());
-        assert!(seal.open(&state, &bound_to("me", &two, &request)).is_err());
+        assert!(Ticket::open(&ring, &state, &bound_to("you", &one, &request)).is_err());
+        assert!(Ticket::open(&ring, &state, &bound_to("me", &two, &request)).is_err());
         let mine = bound_to("me", &one, &request);
-        assert!(Seal::default().open(&state, &mine).is_err(), "another key");
+        assert!(
+            Ticket::open(&Ring::own(), &state, &mine).is_err(),
+            "another key"
+        );
         for at in 0..state.len() {
             let mut changed = state.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).expect("ASCII");
-            assert!(seal.open(&changed, &mine).is_err(), "{at}");
+            assert!(Ticket::open(&ring, &changed, &mine).is_err(), "{at}");
         }
         for nonsense in ["", "x", "=", &state[1..], &format!("{state}A")] {
-            assert!(seal.open(nonsense, &mine).is_err(), "{nonsense}");
+            assert!(Ticket::open(&ring, nonsense, &mine).is_err(), "{nonsense}");
         }
     }
 

@@ -114,6 +114,7 @@ impl Running {
             match Box::pin(gate.resume(session, &state, &request, &id)).await? {
                 Resumed::On(waiting) => Ok(Self::again(gate.clone(), *waiting, id)),
                 Resumed::Waits(answer) => Err(answer),
+                Resumed::Elsewhere(place) => return Err(Refusal::Elsewhere(place)),
                 Resumed::Foreign => {
                     let exchange = Exchange::new(id, session.clone(), grants.clone(), outbox);
                     Ok(Self::new(gate.clone(), exchange, request))

@@ -3,7 +3,8 @@
 //! POST brings one message (or a 2025-03-26 batch), answered as JSON or as an event stream; GET
 //! opens the session's own stream; DELETE ends the session. A host that goes away has not
 //! cancelled anything: its call runs on. The order of checks is: path, `Host` and `Origin`,
-//! identity, headers, size, JSON, era, session. Listening and TLS are in `streamable_http/listen`.
+//! identity, headers, size, JSON, era, session. Listening and TLS are in `streamable_http/listen`; what
+//! is another replica's is handed on in `streamable_http/elsewhere`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,11 +25,13 @@ use crate::front::origin::Origins;
 use crate::front::running::Running;
 use crate::gate::Gate;
 use crate::identity::{Found, Identities, Peer, Principal, WELL_KNOWN};
+use crate::replicas::digest;
 use crate::route::listen::LISTEN;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::Snapshot;
 
 pub mod body;
+mod elsewhere;
 pub mod flow;
 mod http_sse;
 pub mod listen;
@@ -38,6 +41,8 @@ mod reply;
 mod resumable;
 
 use body::Body;
+use elsewhere::Handed;
+pub use http_sse::Streams;
 use listen::OneRequest;
 use modern::Begun;
 use read::Rather;
@@ -63,29 +68,53 @@ pub struct Endpoint {
     /// It is served over TLS.
     is_secure: bool,
     /// None: HTTP+SSE is not served.
-    streams: Option<http_sse::Streams>,
+    streams: Option<Streams>,
+    /// It serves other replicas, which say who their hosts are.
+    is_inner: bool,
 }
 
 /// Who is at the other end of the connection.
 struct Caller<'c> {
     peer: Peer,
     place: &'c OneRequest,
+    /// The digest of the body that another replica hands on.
+    body: Option<[u8; 32]>,
+}
+
+impl Caller<'_> {
+    /// A body is the one that was handed on.
+    fn check(&self, raw: &[u8]) -> Result<(), Box<Reply>> {
+        if self.body.is_none_or(|body| body == digest(raw)) {
+            return Ok(());
+        }
+        let text = "this body is not the one that the other replica has handed on";
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        Err(Box::new(refuse(status, code::INVALID_REQUEST, text)))
+    }
 }
 
 /// A reply that says why there is no better one.
 type Reply = Response<Body>;
 
 impl Endpoint {
-    /// An endpoint that checks `Host` and `Origin` against `origins`.
-    pub fn new(gate: Gate, origins: Origins, front: &Front) -> Self {
+    /// An endpoint that checks `Host` and `Origin` against `origins`; `streams` are those of all fronts.
+    pub fn new(gate: Gate, origins: Origins, front: &Front, streams: Streams) -> Self {
         Self {
             gate,
             origins,
             prefix: front.prefix,
             eras: front.eras,
             is_secure: front.tls.is_some(),
-            streams: front.http_sse.then(http_sse::Streams::default),
+            streams: front.http_sse.then_some(streams),
+            is_inner: false,
         }
+    }
+
+    /// An endpoint for the other replicas alone.
+    #[must_use]
+    pub fn inner(mut self) -> Self {
+        self.is_inner = true;
+        self
     }
 
     /// One HTTP request. An event stream is in use until its body ends.
@@ -107,6 +136,7 @@ impl Endpoint {
                     let caller = Caller {
                         peer,
                         place: &place,
+                        body: None,
                     };
                     let routed = self.route(&head, body, caller).await;
                     for_origin(routed.unwrap_or_else(|refused| *refused), origin)
@@ -123,6 +153,10 @@ impl Endpoint {
         if let Some(refused) = read::check_framing(&head.headers) {
             return Err(refused);
         }
+        // It is checked where the host has come to.
+        if self.is_inner {
+            return Ok(None);
+        }
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
         self.origins
             .check(&head.headers, authority)
@@ -136,20 +170,28 @@ impl Endpoint {
         self: &Arc<Self>,
         head: &Parts,
         body: Incoming,
-        caller: Caller<'_>,
+        mut caller: Caller<'_>,
     ) -> Result<Reply, Box<Reply>> {
         let snapshot = self.gate.snapshot();
+        let passed = self.is_inner.then(|| self.passed(head)).transpose()?;
+        let prefix = passed.as_ref().map_or(self.prefix, |passed| passed.prefix);
         let path = head.uri.path();
         let described = path.strip_prefix(WELL_KNOWN);
         let path = described.unwrap_or(path);
-        let (scope, is_sse) = self.scope(path, &snapshot)?;
+        let (scope, is_sse) = self.scope(path, prefix, &snapshot)?;
         if head.method == Method::OPTIONS {
             return Ok(preflight(&head.headers));
         }
         if described.is_some() {
             return self.describe(head, path, &snapshot.identities);
         }
-        let who = self.who(head, &caller.peer, &snapshot.identities).await?;
+        let (who, origin) = if let Some(passed) = passed {
+            (caller.peer.address, caller.body) = (passed.peer, Some(passed.body));
+            (passed.who, passed.origin)
+        } else {
+            let who = self.who(head, &caller.peer, &snapshot.identities).await?;
+            (who, self.origin(&head.headers))
+        };
         let until = who.until;
         let routed = if is_sse {
             let on_stream = self.route_sse(head, body, scope, who, caller, &snapshot);
@@ -162,7 +204,6 @@ impl Endpoint {
         if reply.status() == StatusCode::FORBIDDEN
             && let Some(scope) = reply.extensions_mut().remove::<reply::Lacking>()
         {
-            let origin = self.origin(&head.headers);
             let challenge = snapshot.identities.step_up(&scope.0, &origin, path);
             reply
                 .headers_mut()
@@ -244,11 +285,17 @@ impl Endpoint {
         caller: Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
+        if let Some(place) = self.elsewhere(&head.headers, &who.agent) {
+            let handed = Handed {
+                head,
+                scope: &scope,
+                who: &who,
+                peer: caller.peer.address.clone(),
+            };
+            return Box::pin(self.hand_over(place, handed, body, &caller, snapshot)).await;
+        }
         match head.method {
-            Method::POST => {
-                let headers = &head.headers;
-                self.post(headers, body, scope, who, caller, snapshot).await
-            }
+            Method::POST => self.post(head, body, scope, who, caller, snapshot).await,
             // The revision has neither of the two.
             Method::GET | Method::DELETE if self.serves_modern(&head.headers) => {
                 Err(not_allowed("POST", "revision 2026-07-28 has POST alone"))
@@ -267,14 +314,19 @@ impl Endpoint {
     }
 
     /// What a path talks to, and whether over HTTP+SSE.
-    fn scope(&self, asked: &str, snapshot: &Snapshot) -> Result<(Scope, bool), Box<Reply>> {
+    fn scope(
+        &self,
+        asked: &str,
+        prefix: Prefix,
+        snapshot: &Snapshot,
+    ) -> Result<(Scope, bool), Box<Reply>> {
         let path = asked.strip_suffix('/').unwrap_or(asked);
         let (place, is_sse) = match (path.strip_suffix("/mcp"), path.strip_suffix("/sse")) {
             (Some(place), _) => (Some(place), false),
             (None, place) => (place.filter(|_| self.streams.is_some()), true),
         };
         if place == Some("") {
-            return Ok((Scope::Merged(self.prefix), is_sse));
+            return Ok((Scope::Merged(prefix), is_sse));
         }
         let name = place.and_then(|place| place.strip_prefix("/server/"));
         if let Some(server) = name.and_then(|name| snapshot.routes.get(name)) {
@@ -293,17 +345,19 @@ impl Endpoint {
 
     async fn post(
         &self,
-        headers: &HeaderMap,
+        head: &Parts,
         body: Incoming,
         scope: Scope,
         who: Principal,
         caller: Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
+        let headers = &head.headers;
         let rather = read::check_headers(headers)?;
         let cap = snapshot.wire.message;
         let (raw, _held) =
             read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
+        caller.check(&raw)?;
         if batches::is_batch(&raw) {
             return Box::pin(self.post_batch(headers, raw, &scope, &who, snapshot)).await;
         }
@@ -323,10 +377,13 @@ impl Endpoint {
                 Begun::Call(running) => running,
                 Begun::Reply(reply) => return Ok(reply),
                 // Boxed like everything rare here: the size of this future is paid with each request.
-                Begun::Retry(retry) => match Box::pin(self.retry_modern(*retry, outbox)).await? {
-                    Ok(running) => running,
-                    Err(reply) => return Ok(reply),
-                },
+                Begun::Retry(retry) => {
+                    let retried = self.retry_modern(*retry, head, &caller, snapshot);
+                    match Box::pin(retried).await? {
+                        Ok(running) => running,
+                        Err(reply) => return Ok(reply),
+                    }
+                }
             };
             return tokio::select! {
                 biased;

@@ -14,6 +14,7 @@ use serde_json::{Value, json as value};
 use crate::backend::{BackendError, State};
 use crate::exchange::{Ended, Exchange};
 use crate::incidents::Recognised;
+use crate::replicas::Place;
 use crate::session::Full;
 
 /// Why a request was not carried out.
@@ -49,6 +50,8 @@ pub enum Refusal {
     IdInUse,
     /// No such server is configured (any more).
     NoServer(Arc<str>),
+    /// The call that the request goes on with is another replica's.
+    Elsewhere(Place),
     /// A mistake in chillgate itself.
     Panic,
     /// chillgate itself has the answer: the protocol fixes it.
@@ -150,7 +153,8 @@ impl Refusal {
             {
                 StatusCode::FORBIDDEN
             }
-            Self::Draining | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Elsewhere(Place::Gone(_)) => StatusCode::OK,
+            Self::Draining | Self::Full(_) | Self::Elsewhere(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::OK,
         }
     }
@@ -252,6 +256,27 @@ impl Refusal {
                 "chillgate is stopping; try again in a few seconds".to_owned(),
                 Some(kind("draining")),
             ),
+            Self::Elsewhere(place) => {
+                let (text, retryable) = match place {
+                    Place::Gone(_) => (
+                        "the replica of chillgate that held this call has gone, and the call with it; \
+                         whether to call again is for you to decide",
+                        false,
+                    ),
+                    Place::Here | Place::At(_) => (
+                        "another replica of chillgate holds this call; send it there",
+                        false,
+                    ),
+                    Place::Unsure(_) => (
+                        "another replica of chillgate has it, and the store that says where is away; \
+                         try again in a few seconds",
+                        true,
+                    ),
+                };
+                let mut data = kind("replica-down");
+                data["retryable"] = retryable.into();
+                (code::REPLICA_DOWN, text.to_owned(), Some(data))
+            }
             Self::Overdue {
                 server,
                 after,

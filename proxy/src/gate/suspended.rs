@@ -17,10 +17,11 @@ use tokio::time::Instant;
 
 use super::{Answer, Gate, Refusal};
 use crate::era::host;
-use crate::era::rounds::{self, Seal, Ticket};
+use crate::era::rounds::{self, Ticket};
 use crate::exchange::Exchange;
 use crate::exchange::inputs::Input;
 use crate::lock::locked;
+use crate::replicas::Place;
 use crate::route::own;
 use crate::session::{Aside, Session};
 
@@ -53,6 +54,8 @@ pub enum Resumed {
     Waits(Answer),
     /// The state is not of chillgate's making: it is the server's own, or nobody's.
     Foreign,
+    /// Another replica has the call.
+    Elsewhere(Place),
 }
 
 struct Parked {
@@ -88,7 +91,6 @@ impl Parked {
 
 /// All calls that wait.
 pub struct Suspended {
-    seal: Seal,
     began: Instant,
     calls: Mutex<HashMap<u64, Parked>>,
     last: AtomicU64,
@@ -97,7 +99,6 @@ pub struct Suspended {
 impl Default for Suspended {
     fn default() -> Self {
         Self {
-            seal: Seal::default(),
             began: Instant::now(),
             calls: Mutex::default(),
             last: AtomicU64::new(0),
@@ -177,11 +178,12 @@ impl Gate {
         let suspended = &self.0.suspended;
         let patience = self.0.live.pin().config.limits.input_wait;
         let ticket = Ticket {
+            owner: self.0.replicas.own(),
             call: suspended.last.fetch_add(1, Ordering::Relaxed) + 1,
             round: parked.round,
             until: (suspended.began.elapsed() + patience).as_secs(),
         };
-        let state = suspended.seal.close(ticket, &parked.bound);
+        let state = ticket.seal(&self.0.replicas.ring(), &parked.bound);
         let said = rounds::required(id.as_bytes(), &parked.inputs, Some(&state));
         locked(&suspended.calls).insert(ticket.call, parked);
         tokio::spawn(self.clone().keep(ticket.call, patience, calling, taken));
@@ -266,9 +268,13 @@ impl Gate {
         rounds::check_responses(request)?;
         let bound = rounds::bound(&session.agent.name, &session.scope, request);
         let suspended = &self.0.suspended;
-        let Ok(ticket) = suspended.seal.open(state, &bound) else {
+        let Ok(ticket) = Ticket::open(&self.0.replicas.ring(), state, &bound) else {
             return Ok(Resumed::Foreign);
         };
+        match self.0.replicas.place(ticket.owner) {
+            Place::Here => {}
+            elsewhere => return Ok(Resumed::Elsewhere(elsewhere)),
+        }
         let (parked, answers) = {
             let mut calls = locked(&suspended.calls);
             let Some(parked) = calls.get(&ticket.call) else {

@@ -1,63 +1,49 @@
 //! The cursor of a merged list: which servers have more pages, and each one's own cursor.
 //!
-//! Sealed with a key of this process, so that a host can neither read nor make one up: a server's
-//! cursor is that server's business. It is hexadecimal text of a tag and the sealed list.
-
-use std::sync::OnceLock;
+//! Sealed, so that no host can make one up: a server's cursor is that server's business. It is
+//! hexadecimal text of the key's number, a tag and the list, and good at every replica.
 
 use chillgate_wire::json;
 use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+
+use crate::replicas::Ring;
 
 /// Half of a SHA-256 is tag enough for something that opens nothing but a page.
 const TAG: usize = 16;
 
-fn key() -> &'static [u8; 32] {
-    static KEY: OnceLock<[u8; 32]> = OnceLock::new();
-    KEY.get_or_init(crate::random::bytes)
-}
+const KEY: usize = 8;
 
-fn tag(who: &str, list: &str, text: &[u8]) -> [u8; 32] {
-    // Fixed-length digests of each part: no two different inputs run together.
-    let mut inner = Sha256::new();
-    inner.update(key());
-    for part in [who.as_bytes(), list.as_bytes(), text] {
-        inner.update(Sha256::digest(part));
-    }
-    // Hashed twice, so that the tag cannot be extended.
-    Sha256::digest(inner.finalize()).into()
-}
-
-/// Seals where each server's list goes on, for one session and one list.
-pub fn seal(session: &str, list: &str, places: &[(String, String)]) -> String {
+/// Seals where each server's list goes on, for one reader and one list.
+pub fn seal(ring: &Ring, reader: &str, list: &str, places: &[(String, String)]) -> String {
     let text = serde_json::to_vec(places).unwrap_or_default();
-    let tag = tag(session, list, &text);
-    HEXLOWER.encode(&[&tag[..TAG], &text].concat())
+    let tag = ring.tag("cursor", &[reader.as_bytes(), list.as_bytes(), &text]);
+    HEXLOWER.encode(&[&ring.current().to_be_bytes(), &tag[..TAG], &text].concat())
 }
 
-/// Opens a cursor that this process has sealed for this session and list.
-pub fn open(session: &str, list: &str, sealed: &str) -> Option<Vec<(String, String)>> {
+/// Opens a cursor that was sealed for this reader and list.
+pub fn open(ring: &Ring, reader: &str, list: &str, sealed: &str) -> Option<Vec<(String, String)>> {
     if sealed.len() > 64 << 10 {
         return None;
     }
     let bytes = HEXLOWER.decode(sealed.as_bytes()).ok()?;
-    let (seal, text) = bytes.split_at_checked(TAG)?;
-    let right = tag(session, list, text);
-    if !bool::from(seal.ct_eq(&right[..TAG])) {
+    let (key, rest) = bytes.split_at_checked(KEY)?;
+    let (tag, text) = rest.split_at_checked(TAG)?;
+    let key = u64::from_be_bytes(key.try_into().ok()?);
+    let parts = [reader.as_bytes(), list.as_bytes(), text];
+    if !ring.verifies("cursor", key, &parts, tag) {
         return None;
     }
     serde_json::from_slice(text).ok()
 }
 
 /// `nextCursor` as a member to append to a result, or nothing.
-pub fn member(session: &str, list: &str, places: &[(String, String)]) -> String {
+pub fn member(ring: &Ring, reader: &str, list: &str, places: &[(String, String)]) -> String {
     if places.is_empty() {
         return String::new();
     }
     format!(
         r#","nextCursor":{}"#,
-        json::quote(&seal(session, list, places))
+        json::quote(&seal(ring, reader, list, places))
     )
 }
 
@@ -68,6 +54,9 @@ mod tests {
     #[test]
     fn a_cursor_opens_only_where_it_was_sealed() {
         let places = vec![("files".to_owned(), "page 2 \u{e4}".to_owned())];
+        let ring = Ring::own();
+        let seal = |reader, list, places: &[_]| seal(&ring, reader, list, places);
+        let open = |reader, list, sealed: &str| open(&ring, reader, list, sealed);
         let sealed = seal("s1", "tools/list", &places);
         assert_eq!(open("s1", "tools/list", &sealed), Some(places));
         assert_eq!(open("s2", "tools/list", &sealed), None);

@@ -127,7 +127,7 @@ impl Merge {
         };
         let places = match request.text(&["params", "cursor"]) {
             None => None,
-            Some(sealed) => match cursor::open(&session.id, list, &sealed) {
+            Some(sealed) => match cursor::open(&session.ring(), &session.reader(), list, &sealed) {
                 Some(places) => Some(places.into_iter().collect::<HashMap<_, _>>()),
                 None => {
                     return Err((
@@ -195,7 +195,7 @@ impl Merge {
         let entries = String::from_utf8_lossy(&entries).into_owned();
         Ok(format!(
             r#"{{"{member}":[{entries}]{}}}"#,
-            cursor::member(&session.id, list, &more)
+            cursor::member(&session.ring(), &session.reader(), list, &more)
         ))
     }
 

@@ -14,6 +14,7 @@ use super::{Opening, Session, Standing};
 use crate::config::Limits;
 use crate::lock::locked;
 use crate::map::Map;
+use crate::replicas::Replicas;
 
 /// An agent's own counters, shared by its sessions.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Sessions {
     standing: Mutex<HashMap<Arc<Standing>, Arc<Session>>>,
     /// For what hosts may come back for.
     replays: Memory,
+    /// Who else may keep sessions.
+    replicas: Replicas,
 }
 
 /// Why a session or a request was not let in.
@@ -49,12 +52,13 @@ pub enum Full {
 
 impl Sessions {
     /// No session yet, and so many bytes of memory as `limits.memory` says.
-    pub fn new(memory: usize) -> Self {
+    pub fn new(memory: usize, replicas: Replicas) -> Self {
         Self {
             by_id: Mutex::default(),
             agents: Mutex::default(),
             standing: Mutex::default(),
             replays: Memory::new(memory),
+            replicas,
         }
     }
 
@@ -87,7 +91,10 @@ impl Sessions {
             return Err(Full::AgentSessions);
         }
         agent.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::new(opening, agent, limits, &self.replays, standing.clone());
+        let session = {
+            let (replays, replicas) = (&self.replays, &self.replicas);
+            Session::new(opening, agent, limits, replays, replicas, standing.clone())
+        };
         sessions.insert(session.id.clone(), session.clone());
         drop(sessions);
         if let (Some(alike), Some(standing)) = (&mut alike, standing) {

@@ -41,6 +41,7 @@ pub struct StoreDown(pub String);
 struct Inner {
     target: Target,
     timeout: Duration,
+    prefix: String,
     /// The key that says the store is the one it was.
     mark: String,
     connection: ArcSwapOption<Connection>,
@@ -57,6 +58,7 @@ struct Counts {
     take: AtomicU64,
     charge: AtomicU64,
     raise: AtomicU64,
+    meet: AtomicU64,
     /// How often the store had lost what it knew.
     emptied: AtomicU64,
 }
@@ -73,6 +75,7 @@ impl Link {
         Self(Arc::new(Inner {
             target,
             timeout,
+            prefix: prefix.to_owned(),
             mark: format!("{prefix}:{}:mark", super::VERSION),
             connection: ArcSwapOption::empty(),
             down: Mutex::new(Some(StoreDown("it has not been reached yet".to_owned()))),
@@ -87,13 +90,19 @@ impl Link {
         locked(&self.0.down).clone()
     }
 
+    /// What all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.0.prefix
+    }
+
     /// Failures so far, by operation.
-    pub fn errors(&self) -> [(&'static str, u64); 3] {
+    pub fn errors(&self) -> [(&'static str, u64); 4] {
         let counts = &self.0.counts;
         [
             ("take", &counts.take),
             ("charge", &counts.charge),
             ("raise", &counts.raise),
+            ("meet", &counts.meet),
         ]
         .map(|(op, count)| (op, count.load(Ordering::Relaxed)))
     }
@@ -115,7 +124,8 @@ impl Link {
             let count = match op {
                 "take" => &counts.take,
                 "charge" => &counts.charge,
-                _ => &counts.raise,
+                "raise" => &counts.raise,
+                _ => &counts.meet,
             };
             count.fetch_add(1, Ordering::Relaxed);
         }

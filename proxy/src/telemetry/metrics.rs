@@ -30,7 +30,7 @@ pub use children::{ChildUsage, ServerHealth};
 pub use chill::ChillLevels;
 pub use endpoints::EndpointHealth;
 pub use exchange::{ExchangeMetrics, InFlight};
-pub use store::StoreHealth;
+pub use store::{ReplicasHealth, StoreHealth};
 
 use budgets::BudgetGauges;
 use children::ChildGauges;

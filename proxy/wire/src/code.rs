@@ -42,6 +42,8 @@ pub const AUDIT_UNAVAILABLE: i64 = 50301;
 pub const DRAINING: i64 = 50302;
 /// The server is there but its queue is full.
 pub const BUSY: i64 = 50303;
+/// Another replica has what the request is about, and cannot be reached or has gone.
+pub const REPLICA_DOWN: i64 = 50305;
 /// The server did not answer in time.
 pub const TIMEOUT: i64 = 50400;
 
@@ -60,6 +62,7 @@ mod tests {
             AUDIT_UNAVAILABLE,
             DRAINING,
             BUSY,
+            REPLICA_DOWN,
             TIMEOUT,
         ];
         own.sort_unstable();

@@ -24,6 +24,7 @@ use crate::gate::Gate;
 use crate::identity::{Principal, nothing};
 use crate::incidents::Incidents;
 use crate::ops::Operations;
+use crate::replicas::Replicas;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
 use crate::supervisor;
@@ -90,6 +91,7 @@ pub(super) async fn visit(
         fixtures.drain.clone(),
         fixtures.tasks.clone(),
         Budget::new(config.limits.memory),
+        Replicas::alone(),
     );
     let visitor = Visitor {
         gate,

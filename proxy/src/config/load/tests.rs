@@ -283,6 +283,12 @@ sentinel = "mymaster"
 ca = "/etc/tls/redis-ca.crt"
 timeout = "10ms"
 prefix = "team-a"
+[replicas]
+listen = "0.0.0.0:8801"
+advertise = "10.0.0.7"
+secret = "file:/run/secrets/replicas"
+ca = "/etc/tls/replicas-ca.crt"
+rotate = "1h"
 [limits]
 message = "1MiB"
 memory = 1073741824
@@ -346,6 +352,14 @@ fn every_line_that_help_proposes_is_right() {
                 let password = if *key == "password" { "" } else { password };
                 format!("{SERVER}[state]\nstore = \"rediss://redis\"\n{password}{line}\n")
             }
+            // Both at once stand in the line of `tls`; a type stands with what it takes below.
+            ["front", _, "tls", _] | ["replicas", "tls", _] | ["runbook", _, "type"] => continue,
+            ["replicas", key] => {
+                let listen = "listen = \"10.0.0.7:8801\"\n";
+                let listen = if *key == "listen" { "" } else { listen };
+                let state = "[state]\nstore = \"redis://redis\"\n";
+                format!("{SERVER}{state}[replicas]\n{listen}{line}\n")
+            }
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
             ["remedy", _, _] => {
@@ -354,8 +368,6 @@ fn every_line_that_help_proposes_is_right() {
                 let rest: String = rest.collect();
                 format!("{SERVER}[[remedy]]\n{line}\n{rest}")
             }
-            // Both at once stand in the line of `tls`; a type stands with what it takes below.
-            ["front", _, "tls", _] | ["runbook", _, "type"] => continue,
             ["server", _, "builtin" | "command" | "url"] => format!("[server.a]\n{line}\n"),
             ["server", _, "headers" | "token" | "ca" | "era"] => {
                 format!("[server.a]\nurl = \"https://mcp.example\"\n{line}\n")

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::AbortHandle;
 
 use super::body::{Body, comment};
+use super::elsewhere::Handed;
 use super::reply::{events, plain, refuse};
 use super::{Caller as Asking, Endpoint, KEEP_ALIVE, Reply, read};
 use crate::config::Eras;
@@ -25,15 +26,16 @@ use crate::identity::Principal;
 use crate::line::Line;
 use crate::lock::locked;
 use crate::map::Map;
-use crate::session::{Scope, random_id};
+use crate::replicas::Place;
+use crate::session::Scope;
 use crate::snapshot::Snapshot;
 
 /// What may be on its way from the host's line to its stream before the line waits.
 const ON_ITS_WAY: usize = 64 << 10;
 
-/// The open streams, by the id that their hosts post to.
-#[derive(Default)]
-pub(super) struct Streams(Mutex<Map<Arc<str>, Arc<Stream>>>);
+/// The open streams of all fronts, by the id that their hosts post to; clones are the same.
+#[derive(Clone, Default)]
+pub struct Streams(Arc<Mutex<Map<Arc<str>, Arc<Stream>>>>);
 
 impl std::fmt::Debug for Streams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,6 +65,15 @@ impl Endpoint {
         match head.method {
             Method::GET => self.open_stream(head, scope, who, &caller),
             Method::POST => {
+                if let Some(place) = self.stream_elsewhere(&head.uri, &who.agent) {
+                    let handed = Handed {
+                        head,
+                        scope: &scope,
+                        who: &who,
+                        peer: caller.peer.address.clone(),
+                    };
+                    return self.hand_over(place, handed, body, &caller, snapshot).await;
+                }
                 let stream = self.stream(&head.uri, &who.agent, &scope)?;
                 self.post_to(&stream, who, &head.headers, body, caller, snapshot)
                     .await
@@ -112,7 +123,7 @@ impl Endpoint {
             peer: caller.peer.address.as_deref().map(str::to_owned),
         };
         let host = Host::new(self.gate.clone(), caller, line.clone(), Eras::Legacy);
-        let id: Arc<str> = random_id().into();
+        let id: Arc<str> = self.gate.replicas().session_id(&agent).into();
         let stream = Arc::new(Stream {
             agent,
             scope,
@@ -147,11 +158,7 @@ impl Endpoint {
 
     /// The agent's stream that an address names.
     fn stream(&self, uri: &Uri, agent: &str, scope: &Scope) -> Result<Arc<Stream>, Box<Reply>> {
-        let id = uri.query().and_then(|query| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find_map(|(key, value)| (key == "session").then_some(value))
-        });
-        let found = id.and_then(|id| self.streams().get(id).cloned());
+        let found = stream_id(uri).and_then(|id| self.streams().get(id).cloned());
         // Another agent's stream is as unknown as none.
         let mine = found.filter(|stream| *stream.agent == *agent && stream.scope == *scope);
         mine.ok_or_else(|| {
@@ -160,6 +167,14 @@ impl Endpoint {
             let status = StatusCode::NOT_FOUND;
             Box::new(refuse(status, code::INVALID_REQUEST, text))
         })
+    }
+
+    /// Where the stream is that an address names, if it is another replica's.
+    fn stream_elsewhere(&self, uri: &Uri, agent: &str) -> Option<Place> {
+        let id = stream_id(uri).filter(|_| !self.is_inner)?;
+        let is_here = self.streams().contains_key(id);
+        let replicas = self.gate.replicas();
+        (!is_here).then(|| replicas.keeps(id, agent)).flatten()
     }
 
     /// A message of a host whose stream is open.
@@ -176,6 +191,7 @@ impl Endpoint {
         let cap = snapshot.wire.message;
         let (raw, _held) =
             read::whole(body, headers, cap, self.gate.budget(), caller.place).await?;
+        caller.check(&raw)?;
         let mut host = stream.host.lock().await;
         host.shows(who);
         host.take(raw).await;
@@ -188,6 +204,15 @@ impl Endpoint {
         accepted.headers_mut().insert(header::CONTENT_TYPE, text);
         Ok(accepted)
     }
+}
+
+/// The id in an address to post to.
+fn stream_id(uri: &Uri) -> Option<&str> {
+    let mut pairs = uri
+        .query()?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
+    pairs.find_map(|(key, value)| (key == "session").then_some(value))
 }
 
 /// What a host hears, until it closes its stream or chillgate does.

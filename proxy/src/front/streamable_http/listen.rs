@@ -27,9 +27,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::Endpoint;
 use super::flow::Flow;
 use super::modern::Last;
+use super::{Endpoint, Streams};
 use crate::config::{Front, Listen, Tls};
 use crate::drain::Drain;
 use crate::front::origin::Origins;
@@ -55,6 +55,8 @@ pub struct Bound {
     front: Front,
     socket: Socket,
     tls: Option<TlsAcceptor>,
+    /// It is for other replicas alone.
+    is_inner: bool,
 }
 
 enum Socket {
@@ -102,7 +104,27 @@ impl Bound {
                 Socket::Unix(UnixListener::bind(path).map_err(fail)?, path.clone())
             }
         };
-        Ok(Self { front, socket, tls })
+        Ok(Self {
+            front,
+            socket,
+            tls,
+            is_inner: false,
+        })
+    }
+
+    /// The same, for other replicas alone.
+    #[must_use]
+    pub fn inner(mut self) -> Self {
+        self.is_inner = true;
+        self
+    }
+
+    /// The TCP address that is taken.
+    pub fn taken(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(_, address) => Some(*address),
+            Socket::Unix(..) => None,
+        }
     }
 
     /// Where hosts find it.
@@ -118,14 +140,16 @@ impl Bound {
 
     /// Serves hosts until no new work is taken, then until every host has its last answer.
     /// Connections that are open when the future is dropped end with it.
-    pub async fn serve(self, gate: Gate) {
-        info!(address = %self.address(), "Listening for hosts.");
-        let bound = match &self.socket {
-            Socket::Tcp(_, address) => Some(*address),
-            Socket::Unix(..) => None,
-        };
-        let origins = Origins::new(&self.front, bound);
-        let endpoint = Arc::new(Endpoint::new(gate.clone(), origins, &self.front));
+    pub async fn serve(self, gate: Gate, streams: Streams) {
+        if !self.is_inner {
+            info!(address = %self.address(), "Listening for hosts.");
+        }
+        let origins = Origins::new(&self.front, self.taken());
+        let mut endpoint = Endpoint::new(gate.clone(), origins, &self.front, streams);
+        if self.is_inner {
+            endpoint = endpoint.inner();
+        }
+        let endpoint = Arc::new(endpoint);
         let places = Arc::new(Semaphore::new(gate.snapshot().config.limits.connections));
         let mut connections = JoinSet::new();
         let accepting = async {

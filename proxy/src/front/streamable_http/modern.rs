@@ -6,16 +6,19 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::SystemTime;
 
 use chillgate_policies::engine::Grants;
 use chillgate_wire::meta::Hop;
 use chillgate_wire::{Envelope, Era, Kind, Revision, code, meta, mirror};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::body::Body;
+use super::elsewhere::Handed;
 use super::listen::OneRequest;
 use super::reply::{self, plain, worded};
-use super::{Endpoint, PROTOCOL_VERSION, Reply};
+use super::{Caller, Endpoint, PROTOCOL_VERSION, Reply};
 use crate::config::Eras;
 use crate::era::host::{self, is_modern};
 use crate::exchange::Exchange;
@@ -24,6 +27,7 @@ use crate::gate::Refusal;
 use crate::identity::Principal;
 use crate::lock::locked;
 use crate::session::{Opening, Scope, Session};
+use crate::snapshot::Snapshot;
 
 pub(super) const METHOD: HeaderName = HeaderName::from_static(mirror::METHOD);
 const NAME: HeaderName = HeaderName::from_static(mirror::NAME);
@@ -67,7 +71,7 @@ impl Endpoint {
             }
         };
         let hop = check(headers, &message).map_err(refuse)?;
-        let grants = who.grants.clone();
+        let (grants, until) = (who.grants.clone(), who.until);
         let session = match place.last().session(&hop, &who.agent, &scope) {
             Some(session) => session,
             None => self.standing(&hop, who, scope, place).map_err(refuse)?,
@@ -81,6 +85,7 @@ impl Endpoint {
                 message,
                 session,
                 grants,
+                until,
                 fields,
             })));
         }
@@ -96,15 +101,19 @@ impl Endpoint {
     pub(super) async fn retry_modern(
         &self,
         retry: Retry,
-        outbox: usize,
+        head: &Parts,
+        caller: &Caller<'_>,
+        snapshot: &Snapshot,
     ) -> Result<Result<Running, Reply>, Box<Reply>> {
         let Retry {
             message,
             session,
             grants,
+            until,
             fields,
         } = retry;
-        let id = message.id();
+        let outbox = snapshot.config.limits.outbox;
+        let (id, raw) = (message.id(), message.raw().clone());
         match Running::begin(&self.gate, &session, &grants, message, outbox).await {
             Ok(Ok(running)) => {
                 if let Some(fields) = fields {
@@ -113,6 +122,20 @@ impl Endpoint {
                 Ok(Ok(running))
             }
             Ok(Err(answer)) => Ok(Err(reply::of(answer))),
+            Err(Refusal::Elsewhere(place)) if !self.is_inner => {
+                let who = Principal {
+                    agent: session.agent.name.clone(),
+                    grants,
+                    until,
+                };
+                let handed = Handed {
+                    head,
+                    scope: &session.scope,
+                    who: &who,
+                    peer: caller.peer.address.clone(),
+                };
+                Ok(Err(self.hand_on(place, handed, raw, snapshot).await))
+            }
             Err(refusal) => Err(Box::new(worded(refusal.status(), id.as_ref(), &refusal))),
         }
     }
@@ -133,6 +156,8 @@ pub(super) struct Retry {
     message: Envelope,
     session: Arc<Session>,
     grants: Arc<Grants>,
+    /// When the credential ends.
+    until: Option<SystemTime>,
     fields: Option<Vec<(String, String)>>,
 }
 

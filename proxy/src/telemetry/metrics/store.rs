@@ -19,6 +19,17 @@ pub struct StoreHealth {
     pub errors: Vec<(&'static str, u64)>,
     /// How often it had lost what it knew.
     pub emptied: u64,
+    /// Where replicas hand requests on to each other.
+    pub replicas: Option<ReplicasHealth>,
+}
+
+/// What a replica knows of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicasHealth {
+    /// How many there are, itself included.
+    pub count: usize,
+    /// What became of requests that were another one's, by outcome.
+    pub forwards: [(&'static str, u64); 3],
 }
 
 type Read = Box<dyn Fn() -> StoreHealth + Send + Sync>;
@@ -26,6 +37,8 @@ type Read = Box<dyn Fn() -> StoreHealth + Send + Sync>;
 pub(super) struct StoreGauges {
     degraded: IntGaugeVec,
     errors: IntCounterVec,
+    replicas: IntGaugeVec,
+    forwards: IntCounterVec,
     read: RwLock<Option<Read>>,
 }
 
@@ -43,6 +56,18 @@ impl StoreGauges {
                 "chillgate_quota_store_errors_total",
                 "What was asked of the shared store in vain; `emptied`: it had lost what it knew.",
                 &["op"],
+            ),
+            replicas: gauges(
+                registry,
+                "chillgate_replicas",
+                "Replicas of this gateway that this one knows, itself included.",
+                &[],
+            ),
+            forwards: counters(
+                registry,
+                "chillgate_replica_forwards_total",
+                "Requests that were another replica's: answered by it, unreachable, or gone with it.",
+                &["outcome"],
             ),
             read: RwLock::new(None),
         }
@@ -67,6 +92,15 @@ impl StoreGauges {
         let emptied = [("emptied", health.emptied)];
         for (op, count) in health.errors.iter().chain(&emptied) {
             self.errors.with_label_values(&[*op]).inc_by(*count);
+        }
+        let Some(replicas) = health.replicas else {
+            return;
+        };
+        let count = i64::try_from(replicas.count).unwrap_or(i64::MAX);
+        self.replicas.with_label_values::<&str>(&[]).set(count);
+        self.forwards.reset();
+        for (outcome, count) in replicas.forwards {
+            self.forwards.with_label_values(&[outcome]).inc_by(count);
         }
     }
 }
