@@ -285,12 +285,17 @@ impl Replicas {
         }
     }
 
-    /// Is not there any more: nobody hands anything on to this replica from now on.
+    /// Is not there any more: once this is done, nobody hands anything on to this replica.
     pub async fn leave(&self, link: &Link) {
-        if let Some(shared) = &self.0.shared {
-            shared.leaving.store(true, Ordering::Relaxed);
-            let leaving = self.meet(shared, link);
-            let _ = tokio::time::timeout(FAREWELL, leaving).await;
+        let Some(shared) = &self.0.shared else {
+            return;
+        };
+        shared.leaving.store(true, Ordering::Relaxed);
+        let leaving = self.meet(shared, link);
+        let _ = tokio::time::timeout(FAREWELL, leaving).await;
+        if self.count() > 1 {
+            // Until each of them has met the others once more.
+            sleep(2 * MEET).await;
         }
     }
 

@@ -12,6 +12,7 @@
     reason = "a test's futures are few and short-lived"
 )]
 
+mod apart;
 mod architecture;
 mod bad_input;
 mod budgets;

@@ -19,7 +19,8 @@ use tokio::process::{Child, Command};
 use crate::audit::Records;
 use crate::host::Host;
 use crate::http;
-use crate::process::{chillgate, command, free_port, signal};
+use crate::net::Place;
+use crate::process::{chillgate, command, free_port, instead, signal};
 use crate::scrape::Scrape;
 use crate::server::Heard;
 use crate::wait::{until, within};
@@ -37,6 +38,8 @@ pub struct Builder {
     tables: String,
     environment: BTreeMap<String, String>,
     files: Vec<(String, String)>,
+    /// Another program than the one under test.
+    program: Option<PathBuf>,
 }
 
 /// A running chillgate.
@@ -89,6 +92,24 @@ impl Builder {
         self
     }
 
+    /// Another chillgate than the one under test, such as the version before.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
+    /// Starts `chillgate serve` on a machine of its own, at port 8800, and waits until it is ready.
+    ///
+    /// # Panics
+    /// As [`Builder::start`].
+    pub async fn start_at(self, place: &Place) -> Gate {
+        let (front, health) = (8800, 9901);
+        let at = |port: u16| SocketAddr::from((place.address(), port));
+        self.start_on(at(front), at(health), |serve| place.inside(&serve))
+            .await
+    }
+
     /// Starts `chillgate serve` and waits until it is ready.
     ///
     /// # Panics
@@ -96,6 +117,15 @@ impl Builder {
     pub async fn start(self) -> Gate {
         let front = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        self.start_on(front, health, |serve| serve).await
+    }
+
+    async fn start_on(
+        self,
+        front: SocketAddr,
+        health: SocketAddr,
+        placed: impl FnOnce(Command) -> Command,
+    ) -> Gate {
         let folder = tempfile::tempdir().expect("the temporary directory can be written");
         for (name, text) in &self.files {
             std::fs::write(folder.path().join(name), text).expect("the file can be written");
@@ -106,6 +136,14 @@ impl Builder {
 
         let mut serve = serve(&config);
         serve.envs(&self.environment);
+        if let Some(program) = &self.program {
+            serve = instead(program, &[], &serve);
+        }
+        let mut serve = placed(serve);
+        serve
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = serve.spawn().expect("chillgate can be started");
         let log = collect(child.stderr.take().expect("stderr is piped"));
         let out = collect(child.stdout.take().expect("stdout is piped"));

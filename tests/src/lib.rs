@@ -12,6 +12,7 @@ pub mod issuer;
 pub mod judge;
 pub mod lenient;
 pub mod modern;
+pub mod net;
 pub mod pace;
 pub mod pipe;
 pub mod process;

@@ -19,6 +19,20 @@ pub fn command(program: impl AsRef<Path>) -> Command {
     command
 }
 
+/// This program with these words first, then as `there`: its arguments and environment.
+pub fn instead(program: impl AsRef<Path>, words: &[&str], there: &Command) -> Command {
+    let there = there.as_std();
+    let mut command = command(program);
+    command.args(words).args(there.get_args());
+    for (name, value) in there.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// Sends a signal to a process that this test started.
 ///
 /// # Panics

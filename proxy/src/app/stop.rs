@@ -63,11 +63,12 @@ impl App {
         drain.linger();
         let waiting = async {
             tokio::time::sleep(linger).await;
-            drain.refuse();
-            // Whoever reaches another replica hears at once that this one is no more.
+            // Hosts of its sessions that reach another replica hear there that this one is no more,
+            // and not that it cannot be reached.
             if let Some(shared) = &self.shared {
                 self.gate.replicas().leave(shared.link()).await;
             }
+            drain.refuse();
             drain.until_idle().await;
             while serving.join_next().await.is_some() {}
         };
