@@ -263,6 +263,8 @@ impl App {
             let link = shared.link().clone();
             running.spawn(link.clone().keep());
             running.spawn(self.gate.replicas().clone().keep(link));
+            let gate = self.gate.clone();
+            running.spawn(async move { gate.turn_out().await });
         }
         running.spawn(rest::watch(self.gate.clone()));
         // Who wraps one server for a host is no service of its own.

@@ -20,6 +20,7 @@ pub mod explain;
 pub mod incidents;
 pub mod key;
 pub mod quota;
+pub mod revoke;
 pub mod run;
 pub mod service;
 mod sources;
@@ -173,6 +174,17 @@ Examples:
   chillgate quota --policy calls --agent alice --reset
   chillgate quota --json")]
     Quota(QuotaArgs),
+    /// Let an agent in no more, at every replica and within a second; or list who is not let in.
+    #[command(after_long_help = "\
+Writes to the store of [state]; each chillgate that shares it hears within a second. Requests of a
+revoked agent over HTTP are answered with 401, and its sessions and streams end.
+
+Examples:
+  chillgate revoke
+  chillgate revoke alice
+  chillgate revoke alice --for 1h
+  chillgate revoke alice --undo")]
+    Revoke(RevokeArgs),
     /// Make an API key for an agent and the line that lets it in.
     #[command(after_long_help = "\
 The key is printed once, on the first line; the second line belongs under [identity.api-keys].
@@ -313,6 +325,23 @@ pub struct QuotaArgs {
     /// Forget what is shown.
     #[arg(long, requires = "policy")]
     pub reset: bool,
+}
+
+/// `chillgate revoke [AGENT]`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RevokeArgs {
+    /// The agent's name in policies and logs. Absent: lists those that are revoked.
+    #[arg(value_name = "AGENT")]
+    pub agent: Option<String>,
+    /// For so long; absent: until it is undone.
+    #[arg(long = "for", value_name = "SPAN", requires = "agent")]
+    pub span: Option<String>,
+    /// Let it in again.
+    #[arg(long, requires = "agent", conflicts_with = "span")]
+    pub undo: bool,
+    /// The list as JSON, for programs.
+    #[arg(long, conflicts_with = "agent")]
+    pub json: bool,
 }
 
 /// `chillgate key AGENT`.

@@ -503,6 +503,18 @@ impl Gate {
         &self.0.metrics
     }
 
+    /// Ends all that agents have here who are let in no more, for as long as it runs.
+    pub async fn turn_out(&self) {
+        loop {
+            self.0.replicas.until_revoking().await;
+            let mut sessions = self.0.sessions.all();
+            sessions.retain(|session| self.0.replicas.is_revoked(&session.agent.name));
+            for session in sessions {
+                self.close(&session, Ended::Session).await;
+            }
+        }
+    }
+
     /// How long a host can come back for what a stream has carried.
     pub fn replay(&self) -> Duration {
         self.0.live.pin().config.limits.replay

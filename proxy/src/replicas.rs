@@ -2,10 +2,10 @@
 //!
 //! What one replica alone can answer — a session of the older revisions, a call that waits for its
 //! host — carries its owner, sealed, so that any replica knows where to hand it on. They find each
-//! other in the shared store; without one a replica is alone, and all that is sealed is its own.
-//! Nothing here reads a request, and nothing is handed on here.
+//! other in the shared store; without one a replica is alone, and all that is sealed is its own. There
+//! they hear as well whom nobody lets in any more. Nothing here reads a request, and nothing is handed on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -71,6 +71,10 @@ struct Inner {
     /// Somebody wants to know now who is there.
     asked: Notify,
     forwards: Forwards,
+    /// Agents that are let in no more.
+    revoked: ArcSwap<HashSet<Arc<str>>>,
+    /// There are others than before.
+    revoking: Notify,
     /// What was accepted of other replicas lately.
     seen: Mutex<pass::Seen>,
 }
@@ -162,6 +166,8 @@ impl Replicas {
             changed: Notify::new(),
             asked: Notify::new(),
             forwards: Forwards::default(),
+            revoked: ArcSwap::default(),
+            revoking: Notify::new(),
             seen: Mutex::default(),
         }))
     }
@@ -272,16 +278,60 @@ impl Replicas {
         }
     }
 
+    /// Whether this agent is let in no more.
+    pub fn is_revoked(&self, agent: &str) -> bool {
+        let revoked = self.0.revoked.load();
+        !revoked.is_empty() && revoked.contains(agent)
+    }
+
+    /// Resolves when others are revoked than before. Safe to cancel.
+    pub async fn until_revoking(&self) {
+        self.0.revoking.notified().await;
+    }
+
     /// Meets the others for as long as it runs.
     pub async fn keep(self, link: Link) {
-        if let Some(shared) = &self.0.shared {
-            loop {
-                self.meet(shared, &link).await;
-                tokio::select! {
-                    () = sleep(MEET) => {}
-                    () = self.0.asked.notified() => {}
-                }
+        loop {
+            match &self.0.shared {
+                Some(shared) => self.meet(shared, &link).await,
+                None => self.listen(&link).await,
             }
+            tokio::select! {
+                () = sleep(MEET) => {}
+                () = self.0.asked.notified() => {}
+            }
+        }
+    }
+
+    /// Hears what all are to know, without being one of them.
+    async fn listen(&self, link: &Link) {
+        let present = Present {
+            replica: self.0.own.0,
+            address: "",
+            gone: GONE,
+            rotate: Duration::ZERO,
+            kept: 0,
+            known: &BTreeMap::new(),
+            fresh: [[0; 32]; 2],
+        };
+        if let Ok(meeting) = link.meet(&present).await {
+            self.revoke(meeting.revoked);
+        }
+    }
+
+    fn revoke(&self, revoked: HashMap<String, u64>) {
+        let is_same = {
+            let known = self.0.revoked.load();
+            known.len() == revoked.len() && revoked.keys().all(|agent| known.contains(&**agent))
+        };
+        if !is_same {
+            info!(
+                agents = revoked.len(),
+                "Other agents are revoked than before."
+            );
+            let agents = revoked.into_keys().map(Arc::from).collect();
+            self.0.revoked.store(Arc::new(agents));
+            self.0.revoking.notify_one();
         }
     }
 
@@ -331,6 +381,7 @@ impl Replicas {
     }
 
     fn take(&self, meeting: Meeting, secret: Option<&secrecy::SecretString>) {
+        self.revoke(meeting.revoked);
         let ring = self.0.ring.load();
         if let Some(next) = ring.with(meeting.keys, meeting.key, KEPT, secret) {
             self.0.ring.store(Arc::new(next));
@@ -377,7 +428,7 @@ impl Replicas {
             .and_then(|it| it.config.ca.as_deref());
         let http = Http::new(Destination {
             url: &address,
-            headers: &std::collections::BTreeMap::new(),
+            headers: &BTreeMap::new(),
             bearer: None,
             token: None,
             ca,

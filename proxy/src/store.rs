@@ -28,11 +28,13 @@ mod link;
 pub mod list;
 mod meeting;
 mod memo;
+mod revoked;
 mod target;
 
 pub use link::{Link, StoreDown};
 pub use meeting::{Meeting, Present};
 use memo::Memo;
+pub use revoked::Revoked;
 pub use target::{StoreError, Target};
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take.lua")));

@@ -87,7 +87,7 @@ async fn modern_call(at: std::net::SocketAddr, params: &Value) -> (u16, Value) {
 /// nothing, and what it had is there again with it.
 #[tokio::test]
 async fn a_replica_that_is_cut_off_is_missed_and_found_again() {
-    if !apart("apart::a_replica_that_is_cut_off_is_missed_and_found_again") {
+    if !apart("apart::a_replica_that_is_cut_off_is_missed_and_found_again").await {
         return;
     }
     let (net, redis) = (Net::new().await, store().await);
@@ -178,7 +178,7 @@ async fn balancer(places: &[Place]) -> (Child, TempDir) {
 /// Faults, row 88: of what runs as a replica is told to stop, all that fits its time is answered.
 #[tokio::test]
 async fn a_replica_that_stops_finishes_what_fits_its_time() {
-    if !apart("apart::a_replica_that_stops_finishes_what_fits_its_time") {
+    if !apart("apart::a_replica_that_stops_finishes_what_fits_its_time").await {
         return;
     }
     const CALLS: u64 = 200;
@@ -305,7 +305,7 @@ async fn legacy_load(heard: Arc<Heard>, apart: Duration) {
 /// Faults, row 89: replicas that are upgraded in turn, and back, fail no request.
 #[tokio::test]
 async fn replicas_are_upgraded_in_turn_and_no_call_fails() {
-    if !apart("apart::replicas_are_upgraded_in_turn_and_no_call_fails") {
+    if !apart("apart::replicas_are_upgraded_in_turn_and_no_call_fails").await {
         return;
     }
     const HOSTS: usize = 20;
@@ -384,7 +384,7 @@ async fn replicas_are_upgraded_in_turn_and_no_call_fails() {
 /// than its policy allows for that.
 #[tokio::test]
 async fn a_replica_without_the_store_does_what_its_policy_says() {
-    if !apart("apart::a_replica_without_the_store_does_what_its_policy_says") {
+    if !apart("apart::a_replica_without_the_store_does_what_its_policy_says").await {
         return;
     }
     let (net, redis) = (Net::new().await, store().await);

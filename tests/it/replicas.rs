@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use chillgate_tests::gate::{bare, ended};
 use chillgate_tests::http::{Connection, get, request};
 use chillgate_tests::modern::{self, answered, body, fields, message};
 use chillgate_tests::sse::Events;
@@ -392,4 +393,92 @@ async fn sessions_outlive_the_keys_that_sealed_them_and_the_store() {
     redis.again().await;
     assert_eq!(later.call("name", json!({})).await.status, 200);
     until_known(&gates[0], 2).await;
+}
+
+/// Faults, row 56: an agent that is revoked is let in by no replica within a second, and loses its
+/// sessions and streams; then it is let in again.
+#[tokio::test]
+async fn a_revoked_agent_is_turned_out_everywhere_within_a_second() {
+    let redis = Redis::start().await;
+    let gates = replicas(&redis, 2, "").await;
+    let here = ann(&gates[0]).open().await;
+    let (there, bob) = (
+        ann(&gates[0]).open().await.at(gates[1].front()),
+        gates[1].host().header("x-agent-id", "bob").open().await,
+    );
+    let mut stream = there.listen().await;
+    let slow = here.message(
+        "tools/call",
+        Some(json!({"name": "wait", "arguments": {"ms": 30000}})),
+    );
+    let running = here.post(&slow);
+    let revoking = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (code, out) = revoke(&gates[0], &["ann"]).await;
+        assert_eq!(code, Some(0), "{out}");
+        tokio::time::Instant::now()
+    };
+    let (cut, revoked) = tokio::join!(running, revoking);
+    let ended = within("the stream's end", seconds(5), async {
+        while stream.next().await.is_some() {}
+    });
+    ended.await;
+    let took = revoked.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    eprintln!("all that it had had ended {took:?} after it was revoked");
+    assert!(cut.status != 200 || cut.code().is_some(), "{cut:?}");
+    for host in [&here, &there] {
+        let denied = host.call("name", json!({})).await;
+        assert_eq!(denied.status, 401, "{denied:?}");
+        assert!(
+            denied.answer()["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("revoked")
+        );
+    }
+    let hello = ann(&gates[1]);
+    assert_eq!(hello.post(&hello.hello(&json!({}))).await.status, 401);
+    assert_eq!(
+        bob.call("name", json!({})).await.status,
+        200,
+        "somebody else"
+    );
+    let (_, listed) = revoke(&gates[1], &[]).await;
+    assert!(
+        listed.contains("ann") && !listed.contains("bob"),
+        "{listed}"
+    );
+    assert_eq!(revoke(&gates[1], &["ann", "--undo"]).await.0, Some(0));
+    assert_eq!(revoke(&gates[1], &["ann", "--undo"]).await.0, Some(2));
+    until("it to be let in", seconds(5), async || {
+        let hello = ann(&gates[0]);
+        (hello.post(&hello.hello(&json!({}))).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(revoke(&gates[1], &["ann", "--for", "2s"]).await.0, Some(0));
+    let hello = async || {
+        ann(&gates[1])
+            .post(&ann(&gates[1]).hello(&json!({})))
+            .await
+            .status
+    };
+    for status in [401, 200] {
+        let shut = until("the end of it", seconds(5), async || {
+            (hello().await == status).then_some(())
+        });
+        shut.await;
+    }
+}
+
+/// `chillgate revoke` with the configuration of this gate: its exit code, and what it says.
+async fn revoke(gate: &Gate, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = bare();
+    command
+        .arg("revoke")
+        .args(words)
+        .arg("--config")
+        .arg(gate.config());
+    let (code, out, err) = ended(command, 20).await;
+    (code, out + &err)
 }

@@ -549,6 +549,10 @@ async fn a_store_behind_tls_lets_in_who_it_knows() {
         "~chillgate:*",
         "-@all",
         "+@scripting",
+        "+hset",
+        "+hsetnx",
+        "+hdel",
+        "+hgetall",
         "+get",
         "+set",
         "+del",
@@ -731,7 +735,7 @@ async fn sentinels_lead_to_the_master_that_there_is() {
         .collect();
     let table = mock("a").ledger().table("")
         + HEADER
-        + &format!("[state]\nstore = {urls:?}\nsentinel = \"chill\"\n")
+        + &format!("[state]\nstore = {urls:?}\nsentinel = \"chill\"\ntimeout = \"250ms\"\n")
         + &quota("allow = \"5/day\"");
     let gate = Gate::with(&table).start().await;
     let mut client = Client::of(&gate, "one").await;

@@ -22,17 +22,17 @@ const INSIDE: &str = "CHILLGATE_TESTS_INSIDE";
 ///
 /// # Panics
 /// When it fails there.
-pub fn apart(test: &str) -> bool {
+pub async fn apart(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
     let own = std::env::current_exe().expect("a test knows its program");
-    let mut inside = std::process::Command::new("unshare");
+    let mut inside = command("unshare");
     inside.args(["--net", "--"]).arg(own);
     inside
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1");
-    let status = inside.status().expect("`unshare` can be started");
+    let status = inside.status().await.expect("`unshare` can be started");
     assert!(status.success(), "{test} has failed in its namespace");
     false
 }

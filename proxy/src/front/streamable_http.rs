@@ -24,7 +24,7 @@ use crate::front::batch as together;
 use crate::front::origin::Origins;
 use crate::front::running::Running;
 use crate::gate::Gate;
-use crate::identity::{Found, Identities, Peer, Principal, WELL_KNOWN};
+use crate::identity::{Denied, Found, Identities, Peer, Principal, WELL_KNOWN};
 use crate::replicas::digest;
 use crate::route::listen::LISTEN;
 use crate::session::{Opening, Scope, Session};
@@ -230,6 +230,11 @@ impl Endpoint {
         let who = match identities.of(&head.headers, peer, resource) {
             Found::Now(who) => who,
             Found::Later(asking) => asking.await,
+        };
+        let replicas = self.gate.replicas();
+        let who = match who {
+            Ok(who) if replicas.is_revoked(&who.agent) => Err(Denied::Revoked),
+            other => other,
         };
         who.map_err(|denied| {
             let origin = self.origin(&head.headers);

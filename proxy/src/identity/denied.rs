@@ -17,6 +17,9 @@ pub enum Denied {
     /// `Authorization` holds something else, or is there twice.
     #[error("send the credential as one header `Authorization: Bearer …`")]
     Malformed,
+    /// An agent that nobody lets in any more.
+    #[error("this agent is revoked; whoever runs this gateway can undo that")]
+    Revoked,
     /// A certificate that names nobody here.
     #[error("the certificate that this connection has shown is not good here: {0}")]
     Certificate(&'static str),
@@ -37,7 +40,7 @@ pub enum Denied {
 impl Denied {
     /// Whether a credential was presented that is no good: OAuth's `invalid_token`.
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::UnknownKey | Self::Token(_))
+        matches!(self, Self::UnknownKey | Self::Token(_) | Self::Revoked)
     }
 
     /// When to come back, where the fault is not the host's.

@@ -54,6 +54,9 @@ pub enum PassError {
         "what another replica hands on is more than a minute old: are its clock and this one's right?"
     )]
     Late,
+    /// Its agent is let in no more.
+    #[error("the agent is revoked")]
+    Revoked,
     /// It has been used.
     #[error("this request has been handed on already")]
     Again,

@@ -69,7 +69,13 @@ impl Listing {
     pub async fn of(&mut self, policy: &str) -> Result<Vec<Kept>, StoreError> {
         let (micros, all) = (self.time(policy).await?, self.keys(policy).await?);
         let mut kept = Vec::new();
+        let begin = self.begin(policy);
         for raw in all {
+            // A policy may be called as replicas call the place where they meet.
+            let rest = raw.strip_prefix(&begin).unwrap_or_default();
+            if !["q:", "b:"].iter().any(|sort| rest.starts_with(sort)) {
+                continue;
+            }
             let value: Option<String> = self.run(cmd("GET").arg(&raw), policy).await?;
             let read = value.and_then(|value| self.read(policy, &raw, &value, micros));
             kept.extend(read);
@@ -103,13 +109,13 @@ impl Listing {
         }
     }
 
-    async fn time(&mut self, policy: &str) -> Result<u64, StoreError> {
+    pub(super) async fn time(&mut self, policy: &str) -> Result<u64, StoreError> {
         let (seconds, micros): (u64, u64) = self.run(&cmd("TIME"), policy).await?;
         Ok(seconds * 1_000_000 + micros)
     }
 
     /// Runs a command where the keys of this policy are.
-    async fn run<T: FromRedisValue>(
+    pub(super) async fn run<T: FromRedisValue>(
         &mut self,
         command: &Cmd,
         policy: &str,
@@ -138,7 +144,7 @@ impl Listing {
         }
     }
 
-    fn begin(&self, policy: &str) -> String {
+    pub(super) fn begin(&self, policy: &str) -> String {
         format!("{}:{VERSION}:{{{policy}}}:", self.prefix)
     }
 

@@ -1,14 +1,23 @@
 -- Says that a replica is there, and answers who else is and which keys they seal with.
 --
 -- KEYS: the replicas, by number "seen address"; the keys they seal with, by number; what is revoked,
--- by kind and name, until when in milliseconds. ARGV: the replica, its address or '' where it leaves,
--- after how long without a word a replica is gone, how long a key seals (both in milliseconds), how
+-- by agent, until when in milliseconds, 0 for good. ARGV: the replica, its address or '' where it leaves,
+-- after how long without a word a replica is gone, how long a key seals (both in milliseconds; 0 where
+-- the caller is no replica but wants to know what is revoked), how
 -- many keys are kept, two keys to begin with, and those that the replica knows: number, key, ….
 -- Answers { milliseconds by the server's clock, the number of the key that seals now, { replica,
 -- address, … }, { number, key, … }, { revoked, until, … } }.
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local revoked = redis.call('HGETALL', KEYS[3])
+for i = 1, #revoked, 2 do
+  local till = tonumber(revoked[i + 1])
+  if till > 0 and till <= now then
+    redis.call('HDEL', KEYS[3], revoked[i])
+  end
+end
+
 local gone, rotate, kept = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 if ARGV[2] == '' then
@@ -25,6 +34,10 @@ for i = 1, #all, 2 do
   else
     redis.call('HDEL', KEYS[1], all[i])
   end
+end
+
+if rotate == 0 then
+  return { now, 0, here, {}, redis.call('HGETALL', KEYS[3]) }
 end
 
 -- The next key is known to all before anybody seals with it.
@@ -45,11 +58,4 @@ for i = 1, #keys, 2 do
 end
 keys = redis.call('HGETALL', KEYS[2])
 
-local revoked = redis.call('HGETALL', KEYS[3])
-for i = 1, #revoked, 2 do
-  local till = tonumber(revoked[i + 1])
-  if till > 0 and till <= now then
-    redis.call('HDEL', KEYS[3], revoked[i])
-  end
-end
 return { now, current, here, keys, redis.call('HGETALL', KEYS[3]) }

@@ -24,7 +24,7 @@ pub struct Present<'a> {
     pub address: &'a str,
     /// After how long without a word a replica is gone.
     pub gone: Duration,
-    /// How long a key seals.
+    /// How long a key seals; nothing where it seals nothing for others.
     pub rotate: Duration,
     /// How many keys are kept.
     pub kept: u64,
@@ -45,7 +45,7 @@ pub struct Meeting {
     pub here: Vec<(u64, String)>,
     /// All keys, by number.
     pub keys: BTreeMap<u64, [u8; 32]>,
-    /// What is revoked, by kind and name, and until when in milliseconds; 0 is for good.
+    /// Agents that are let in no more, and until when in milliseconds; 0 is for good.
     pub revoked: HashMap<String, u64>,
 }
 
@@ -70,7 +70,7 @@ impl Link {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         asking.arg(format!("{:016x}", present.replica));
         asking.arg(present.address).arg(millis(present.gone));
-        asking.arg(millis(present.rotate).max(1)).arg(present.kept);
+        asking.arg(millis(present.rotate)).arg(present.kept);
         for fresh in &present.fresh {
             asking.arg(HEX.encode(fresh));
         }

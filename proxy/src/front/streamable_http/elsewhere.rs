@@ -24,7 +24,7 @@ use crate::client::{HttpError, Reply as Answered};
 use crate::drain::Work;
 use crate::gate::{Gate, Refusal};
 use crate::identity::Principal;
-use crate::replicas::{Other, Pass, Place, digest};
+use crate::replicas::{Other, Pass, PassError, Place, digest};
 use crate::session::Scope;
 use crate::snapshot::Snapshot;
 
@@ -79,6 +79,11 @@ impl Endpoint {
             head.method.as_str(),
             target(head),
         );
+        // Who is revoked is turned away where it came to, which may not have heard of it yet.
+        let accepted = match accepted {
+            Ok(pass) if replicas.is_revoked(&pass.who.agent) => Err(PassError::Revoked),
+            other => other,
+        };
         accepted.map_err(|error| {
             let status = StatusCode::MISDIRECTED_REQUEST;
             Box::new(refuse(status, code::INVALID_REQUEST, &error.to_string()))
