@@ -264,7 +264,7 @@ impl Gate {
             return Err(Refusal::Draining);
         }
         rounds::check_responses(request)?;
-        let bound = rounds::bound(&session.agent.name, &session.scope, request);
+        let bound = rounds::bound(&session.subject, &session.scope, request);
         let suspended = &self.0.suspended;
         let Ok(ticket) = suspended.seal.open(state, &bound) else {
             return Ok(Resumed::Foreign);

@@ -44,7 +44,7 @@ impl std::fmt::Debug for Streams {
 }
 
 struct Stream {
-    agent: Arc<str>,
+    subject: Arc<str>,
     scope: Scope,
     host: tokio::sync::Mutex<Host>,
 }
@@ -63,7 +63,7 @@ impl Endpoint {
         match head.method {
             Method::GET => self.open_stream(head, scope, who, &caller),
             Method::POST => {
-                let stream = self.stream(&head.uri, &who.agent, &scope)?;
+                let stream = self.stream(&head.uri, &who.subject, &scope)?;
                 self.post_to(&stream, who, &head.headers, body, caller, snapshot)
                     .await
             }
@@ -104,7 +104,7 @@ impl Endpoint {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let writing = tokio::spawn(writing).abort_handle();
-        let agent = who.agent.clone();
+        let subject = who.subject.clone();
         let caller = Caller {
             who: Some(who),
             scope: scope.clone(),
@@ -114,7 +114,7 @@ impl Endpoint {
         let host = Host::new(self.gate.clone(), caller, line.clone(), Eras::Legacy);
         let id: Arc<str> = random_id().into();
         let stream = Arc::new(Stream {
-            agent,
+            subject,
             scope,
             host: tokio::sync::Mutex::new(host),
         });
@@ -145,15 +145,15 @@ impl Endpoint {
         ))))
     }
 
-    /// The agent's stream that an address names.
-    fn stream(&self, uri: &Uri, agent: &str, scope: &Scope) -> Result<Arc<Stream>, Box<Reply>> {
+    /// The subject's stream that an address names.
+    fn stream(&self, uri: &Uri, subject: &str, scope: &Scope) -> Result<Arc<Stream>, Box<Reply>> {
         let id = uri.query().and_then(|query| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find_map(|(key, value)| (key == "session").then_some(value))
         });
         let found = id.and_then(|id| self.streams().get(id).cloned());
-        // Another agent's stream is as unknown as none.
-        let mine = found.filter(|stream| *stream.agent == *agent && stream.scope == *scope);
+        // Another's stream is as unknown as none.
+        let mine = found.filter(|stream| *stream.subject == *subject && stream.scope == *scope);
         mine.ok_or_else(|| {
             let text = "no such stream is open: GET this path first, and post to the address that \
                         its first event names";

@@ -68,8 +68,11 @@ impl Endpoint {
         };
         let hop = check(headers, &message).map_err(refuse)?;
         let grants = who.grants.clone();
-        let session = match place.last().session(&hop, &who.agent, &scope) {
-            Some(session) => session,
+        let session = match place.last().session(&hop, &who, &scope) {
+            Some(session) => {
+                session.caller.shows(who.token);
+                session
+            }
             None => self.standing(&hop, who, scope, place).map_err(refuse)?,
         };
         let fields = match message.method() {
@@ -175,14 +178,14 @@ struct Said {
 }
 
 impl Last {
-    fn session(&self, hop: &Hop<'_>, agent: &str, scope: &Scope) -> Option<Arc<Session>> {
+    fn session(&self, hop: &Hop<'_>, who: &Principal, scope: &Scope) -> Option<Arc<Session>> {
         let last = locked(&self.0);
         let said = last.as_ref()?;
         let says_the_same = *said.version == *hop.version
             && *said.capabilities == *hop.capabilities
             && said.client.as_deref() == hop.client;
         let session = said.session.upgrade().filter(|_| says_the_same)?;
-        let is_the_same = *session.agent.name == *agent && session.scope == *scope;
+        let is_the_same = session.is_of(who) && session.scope == *scope;
         (is_the_same && !session.is_over()).then_some(session)
     }
 
