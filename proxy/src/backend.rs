@@ -18,6 +18,7 @@ use crate::session::Session;
 
 pub mod builtin;
 pub mod either;
+pub mod exchanged;
 pub mod greeting;
 pub mod http_sse;
 pub mod modern_http;
@@ -226,6 +227,15 @@ pub enum BackendError {
     Superseded {
         /// Its name.
         server: Arc<str>,
+    },
+    /// It can be reached, but not for this host, whose token does not do; that says nothing of
+    /// others. Nothing was carried out.
+    #[error("server `{server}` is not available to this host: {cause}")]
+    Caller {
+        /// Its name.
+        server: Arc<str>,
+        /// What is wrong and what to do.
+        cause: String,
     },
     /// It cannot take the message now.
     #[error("server `{server}` is busy: {cause}")]

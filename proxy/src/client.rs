@@ -32,8 +32,10 @@ use crate::config::secret::SecretText;
 use crate::config::{RemoteServer, ServerToken, userinfo};
 use crate::platform::UnixStream;
 
+mod caller;
 mod tokens;
 
+pub use caller::{Caller, Credential};
 use tokens::Tokens;
 
 /// How long a connection may take to be made.
@@ -80,8 +82,15 @@ impl<'c> From<&'c RemoteServer> for Destination<'c> {
     }
 }
 
-/// One remote endpoint.
+/// One remote endpoint. Clones are the same: connections, and the tokens for it.
+#[derive(Clone)]
 pub struct Http {
+    to: Arc<To>,
+    /// For whom, where each host has a token of its own.
+    caller: Option<Caller>,
+}
+
+struct To {
     client: Dialed,
     uri: Uri,
     headers: Vec<(HeaderName, SecretText)>,
@@ -97,7 +106,7 @@ enum Dialed {
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Http")
-            .field("uri", &userinfo::masked(&self.uri.to_string()))
+            .field("uri", &userinfo::masked(&self.to.uri.to_string()))
             .finish_non_exhaustive()
     }
 }
@@ -111,6 +120,9 @@ pub enum HttpError {
     /// A header's value could not be had; nothing was sent.
     #[error("{0}")]
     Secret(String),
+    /// There is no token for this caller; nothing was sent, and others may well be served.
+    #[error("{0}")]
+    Caller(String),
     /// The connection broke; what was sent may have been carried out.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -154,13 +166,13 @@ impl Http {
         };
         if let Some(path) = to.url.strip_prefix("unix:") {
             let client = Dialed::Unix(builder().build(UnixDial(Arc::new(PathBuf::from(path)))));
-            return Ok(Self {
+            return Ok(Self::to(To {
                 client,
                 uri: Uri::from_static("http://localhost/mcp"),
                 headers,
                 bearer,
                 tokens,
-            });
+            }));
         }
         let uri: Uri = to
             .url
@@ -179,13 +191,44 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        Ok(Self {
+        Ok(Self::to(To {
             client: Dialed::Net(builder().build(https)),
             uri,
             headers,
             bearer,
             tokens,
-        })
+        }))
+    }
+
+    fn to(to: To) -> Self {
+        let (to, caller) = (Arc::new(to), None);
+        Self { to, caller }
+    }
+
+    /// The same endpoint, asked for this caller.
+    #[must_use]
+    pub fn of(&self, caller: &Caller) -> Self {
+        Self {
+            to: self.to.clone(),
+            caller: Some(caller.clone()),
+        }
+    }
+
+    /// Whether each host has a token of its own here.
+    pub fn is_by_caller(&self) -> bool {
+        let tokens = self.to.tokens.as_ref();
+        tokens.is_some_and(Tokens::are_exchanged)
+    }
+
+    /// Whether this caller can be served: has its token exchanged, where that is needed.
+    ///
+    /// # Errors
+    /// Why not, in words for this caller alone.
+    pub async fn serves(&self, caller: &Caller) -> Result<(), HttpError> {
+        match &self.to.tokens {
+            Some(tokens) if tokens.are_exchanged() => tokens.get(Some(caller)).await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// POSTs a message.
@@ -194,7 +237,7 @@ impl Http {
         body: Bytes,
         extra: &[(HeaderName, HeaderValue)],
     ) -> Result<Reply, HttpError> {
-        self.send(Method::POST, &self.uri, body, ACCEPT_BOTH, extra)
+        self.send(Method::POST, &self.to.uri, body, ACCEPT_BOTH, extra)
             .await
     }
 
@@ -205,13 +248,19 @@ impl Http {
 
     /// The server's address.
     pub fn uri(&self) -> &Uri {
-        &self.uri
+        &self.to.uri
     }
 
     /// Opens an event stream.
     pub async fn get(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
-        self.send(Method::GET, &self.uri, Bytes::new(), ACCEPT_EVENTS, extra)
-            .await
+        self.send(
+            Method::GET,
+            &self.to.uri,
+            Bytes::new(),
+            ACCEPT_EVENTS,
+            extra,
+        )
+        .await
     }
 
     /// GETs another address of the same server, whatever it holds.
@@ -222,8 +271,14 @@ impl Http {
 
     /// Ends a session.
     pub async fn delete(&self, extra: &[(HeaderName, HeaderValue)]) -> Result<Reply, HttpError> {
-        self.send(Method::DELETE, &self.uri, Bytes::new(), ACCEPT_BOTH, extra)
-            .await
+        self.send(
+            Method::DELETE,
+            &self.to.uri,
+            Bytes::new(),
+            ACCEPT_BOTH,
+            extra,
+        )
+        .await
     }
 
     /// Sends a request as it came from somebody else, to another path of the same server.
@@ -234,7 +289,7 @@ impl Http {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Reply, HttpError> {
-        let mut parts = self.uri.clone().into_parts();
+        let mut parts = self.uri().clone().into_parts();
         parts.path_and_query = target.parse().ok();
         let uri = Uri::from_parts(parts).map_err(|error| HttpError::Connect(error.to_string()))?;
         let mut request = Request::new(Full::new(body));
@@ -252,18 +307,18 @@ impl Http {
         extra: &[(HeaderName, HeaderValue)],
     ) -> Result<Reply, HttpError> {
         let mut request = self.request(method, uri, body, accept, extra)?;
-        let Some(tokens) = &self.tokens else {
+        let Some(tokens) = &self.to.tokens else {
             return self.dispatch(request).await;
         };
-        let mut first = request.clone();
-        tokens.show(first.headers_mut()).await?;
+        let (mut first, caller) = (request.clone(), self.caller.as_ref());
+        let shown = tokens.show(first.headers_mut(), caller).await?;
         let reply = self.dispatch(first).await?;
         if reply.status() != StatusCode::UNAUTHORIZED {
             return Ok(reply);
         }
         // Refused before anything was done: once more, with a token that is new.
-        tokens.forget().await;
-        tokens.show(request.headers_mut()).await?;
+        tokens.forget(&shown, caller).await;
+        tokens.show(request.headers_mut(), caller).await?;
         self.dispatch(request).await
     }
 
@@ -288,18 +343,18 @@ impl Http {
         for (name, value) in extra {
             headers.insert(name.clone(), value.clone());
         }
-        if let Some(secret) = &self.bearer {
+        if let Some(secret) = &self.to.bearer {
             let value = secret_value(&header::AUTHORIZATION, secret, "Bearer ")?;
             headers.insert(header::AUTHORIZATION, value);
         }
-        for (name, secret) in &self.headers {
+        for (name, secret) in &self.to.headers {
             headers.insert(name.clone(), secret_value(name, secret, "")?);
         }
         Ok(request)
     }
 
     async fn dispatch(&self, request: Request<Full<Bytes>>) -> Result<Reply, HttpError> {
-        let response = match &self.client {
+        let response = match &self.to.client {
             Dialed::Net(client) => client.request(request).await,
             Dialed::Unix(client) => client.request(request).await,
         };

@@ -399,7 +399,10 @@ impl Gate {
     /// first of its kind.
     pub fn standing(&self, opening: Opening) -> Result<Arc<Session>, Refusal> {
         match self.0.sessions.standing(&opening) {
-            Some(session) => Ok(session),
+            Some(session) => {
+                session.caller.shows(opening.who.token);
+                Ok(session)
+            }
             None => self.open(opening),
         }
     }

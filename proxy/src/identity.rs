@@ -2,7 +2,8 @@
 //!
 //! A credential that is presented but wrong is refused, never passed over for the next source.
 //! No identity means the agent `anonymous`, never somebody else. Only these rooms read credentials;
-//! they travel no further.
+//! they travel no further, but for a token that the issuer of a server is to exchange: nobody else
+//! ever sees it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use chillgate_policies::engine::clock::Clock as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, header};
+use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::client::Credential;
 use crate::clock::TokioClock;
 use crate::config::Identity;
 use crate::config::identity::Certificate as CertificateConfig;
@@ -25,7 +28,7 @@ mod principal;
 mod review;
 
 pub use denied::Denied;
-use jwt::Issuers;
+use jwt::{Issuers, Token};
 use keys::Keys;
 pub use metadata::WELL_KNOWN;
 pub use peer::{Certificate, Peer};
@@ -52,6 +55,8 @@ pub struct Identities {
     /// Where hosts say chillgate is, and what they ask for at first.
     resource: Option<String>,
     scopes: Vec<String>,
+    /// Tokens go with whom they are of, for issuers that exchange them.
+    keeps: bool,
 }
 
 /// Who somebody is: most are known at once.
@@ -102,7 +107,14 @@ impl Identities {
             anonymous: Principal::named(Arc::from(ANONYMOUS)),
             resource: config.resource.clone(),
             scopes: config.scopes.clone(),
+            keeps: false,
         })
+    }
+
+    /// Whether tokens go with whom they are of, since a server's issuer is to exchange them.
+    #[must_use]
+    pub fn keeping(self, keeps: bool) -> Self {
+        Self { keeps, ..self }
     }
 
     /// Asks for whatever else has to be asked for, so that no host waits for it.
@@ -166,25 +178,63 @@ impl Identities {
             let Ok(token) = std::str::from_utf8(credential) else {
                 return Found::Now(Err(Denied::Malformed));
             };
-            return match &self.reviews {
-                // Whose tokens nobody else judges, the API server may know.
-                Some(reviews) if !self.issuers.claims(token) => reviews.of(token),
-                _ => {
-                    let by_address = self.issuers.by_address();
-                    let resource = if by_address {
-                        resource()
-                    } else {
-                        String::new()
-                    };
-                    self.issuers.of(token, &resource)
-                }
-            };
+            let found = self.judge_token(token, resource);
+            return if self.keeps { found.with(token) } else { found };
         }
         Found::Now(self.keys.owner(credential).ok_or(if self.keys.is_empty() {
             Denied::Token("it is no signed token of three parts")
         } else {
             Denied::UnknownKey
         }))
+    }
+}
+
+impl Identities {
+    /// Whose token this is. It is taken apart once, and not at all where it has just been.
+    fn judge_token(&self, text: &str, resource: impl FnOnce() -> String) -> Found {
+        let by_address = self.issuers.by_address();
+        let resource = by_address.then(resource).unwrap_or_default();
+        if let Some(whose) = self.issuers.remembered(text, &resource) {
+            return Found::Now(Ok(whose));
+        }
+        let reviewed = self
+            .reviews
+            .as_ref()
+            .map(|reviews| reviews.remembered(text));
+        if let Some(Some(verdict)) = reviewed {
+            return Found::Now(verdict);
+        }
+        let token = Token::read(text);
+        match &self.reviews {
+            // Whose tokens nobody else judges, the API server may know.
+            Some(reviews) if !token.as_ref().is_ok_and(|token| self.issuers.claim(token)) => {
+                reviews.of(text)
+            }
+            _ => self.issuers.of(text, token, &resource),
+        }
+    }
+}
+
+impl Found {
+    /// The same with the token itself.
+    fn with(self, token: &str) -> Self {
+        let keep = |whose: Principal, token: &str| {
+            let token = whose.says.clone().map(|says| Credential::new(token, &says));
+            Principal {
+                token: token.map(Arc::new),
+                ..whose
+            }
+        };
+        match self {
+            Self::Now(who) => Self::Now(who.map(|whose| keep(whose, token))),
+            Self::Later(asking) => {
+                let token = SecretString::from(token);
+                Self::Later(Box::pin(async move {
+                    let who = asking.await;
+                    who.map(|whose| keep(whose, token.expose_secret()))
+                }))
+            }
+        }
     }
 }
 

@@ -205,7 +205,7 @@ impl Routes {
                 // A task is where it was made; no other is known here.
                 let is_about_task = method.starts_with("tasks/");
                 let task = inbound.target.as_deref().filter(|_| is_about_task);
-                let maker = task.and_then(|task| handles.maker(&session.agent.name, task));
+                let maker = task.and_then(|task| handles.maker(&session.subject, task));
                 let maker = match (maker, self.servers.as_slice()) {
                     (Some(maker), _) => self.get(&maker).cloned(),
                     (None, [only]) if task.is_some() && session.era() == Era::Modern => {
@@ -250,7 +250,7 @@ impl Routes {
         };
         let reachable = self.of(session).unwrap_or_default();
         let maker = |task: &str| {
-            let maker = handles.maker(&session.agent.name, task)?;
+            let maker = handles.maker(&session.subject, task)?;
             reachable.iter().find(|server| *server.name() == maker)
         };
         let tasks = filter.tasks.into_iter();

@@ -1,6 +1,6 @@
 //! A host's session: who it is, what it declared, and what waits for it.
 //!
-//! Sessions belong to an agent; another agent's session is as unknown as none. This file keeps
+//! Sessions belong to a subject; anybody else's session is as unknown as none. This file keeps
 //! state and finds the stream for a message; it never reads a transport and never asks a policy.
 
 use std::borrow::Cow;
@@ -15,6 +15,7 @@ use chillgate_policies::engine::{Call, Context};
 use chillgate_wire::{Envelope, Era, Id, Revision, json};
 use data_encoding::HEXLOWER;
 
+use crate::client::Caller;
 use crate::config::{Limits, Prefix};
 use crate::era::server;
 use crate::exchange::{Ended, Exchange, Mailbox, Refused};
@@ -90,8 +91,12 @@ impl Declared {
 pub struct Session {
     /// Unguessable; never used as proof of who somebody is.
     pub id: Arc<str>,
-    /// Whose session it is.
+    /// The agent that policies and counters know.
     pub agent: Arc<Agent>,
+    /// Whose session it is: nobody else's, not even one of that name.
+    pub subject: Arc<str>,
+    /// What its host has shown last, for issuers that exchange it.
+    pub caller: Caller,
     /// What it talks to.
     pub scope: Scope,
     /// The era the host speaks.
@@ -139,11 +144,14 @@ pub struct Session {
 }
 
 /// Requests of the modern era belong to no session of their host's. chillgate keeps one for all
-/// that look alike to a server: same agent, same endpoint, same capabilities, same claim.
+/// that look alike to a server: same subject, same endpoint, same capabilities, same claim; and the
+/// same said by their tokens, where those are exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     /// Who asks.
-    pub agent: Arc<str>,
+    pub subject: Arc<str>,
+    /// What stands for what its token says, where that is kept.
+    pub says: Option<Arc<[u8; 32]>>,
     /// What it talks to.
     pub scope: Scope,
     /// How it comes in: what is told on a line is not told elsewhere.
@@ -155,7 +163,8 @@ pub struct Standing {
 impl Standing {
     fn of(opening: &Opening) -> Self {
         Self {
-            agent: opening.who.agent.clone(),
+            subject: opening.who.subject.clone(),
+            says: opening.who.kept(),
             scope: opening.scope.clone(),
             transport: opening.transport,
             greeting: opening.greeting.clone(),
@@ -225,7 +234,7 @@ impl Session {
             .filter(|revision| revision.era() == Era::Legacy)
             .unwrap_or(Revision::V2025_11_25);
         let id: Arc<str> = match opening.era {
-            Era::Legacy => replicas.session_id(&agent.name),
+            Era::Legacy => replicas.session_id(&opening.who.subject),
             Era::Modern => random_id(),
         }
         .into();
@@ -241,6 +250,8 @@ impl Session {
         Arc::new(Self {
             id,
             agent,
+            subject: opening.who.subject,
+            caller: Caller::new(opening.who.token),
             scope: opening.scope,
             era: opening.era,
             revision,
@@ -270,6 +281,12 @@ impl Session {
         })
     }
 
+    /// Whether it is this host's, as it comes now.
+    pub fn is_of(&self, who: &Principal) -> bool {
+        let says = self.standing.as_ref().map(|standing| &standing.says);
+        *self.subject == *who.subject && says.is_none_or(|says| *says == who.kept())
+    }
+
     /// The id that a request travels under in this session.
     pub fn number(&self, host_id: &Id) -> Id {
         match self.era {
@@ -288,7 +305,7 @@ impl Session {
     pub fn reader(&self) -> Cow<'_, str> {
         match self.era {
             Era::Legacy => Cow::Borrowed(&*self.id),
-            Era::Modern => Cow::Owned(format!("{} {:?}", self.agent.name, self.scope)),
+            Era::Modern => Cow::Owned(format!("{} {:?}", self.subject, self.scope)),
         }
     }
 

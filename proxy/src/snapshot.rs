@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::backend::Backend;
 use crate::backend::builtin::{Builtin, BuiltinOps};
 use crate::backend::either::{Either, Sort};
+use crate::backend::exchanged::Exchanged;
 use crate::backend::http_sse::HttpSse;
 use crate::backend::modern_http::ModernHttp;
 use crate::backend::pipe::Terms;
@@ -23,6 +24,7 @@ use crate::backend::stdio::Child;
 use crate::backend::streamable_http::Remote;
 use crate::backend::tasking::Tasking;
 use crate::breaks::Breaks;
+use crate::client::Http;
 use crate::config::{Config, Isolation, Server, ServerEra, ServerName};
 use crate::drain::Drain;
 use crate::identity::Identities;
@@ -101,7 +103,8 @@ impl Snapshot {
             &config.identity,
             previous.map(|previous| &previous.identities),
         )
-        .map_err(|cause| Unfit::Other(vec!["identity".into()], cause))?;
+        .map_err(|cause| Unfit::Other(vec!["identity".into()], cause))?
+        .keeping(config.server.values().any(Server::is_by_caller));
         let wire = WireLimits {
             message: config.limits.message,
             depth: config.limits.depth,
@@ -242,20 +245,32 @@ fn backend_of(
         }
         Server::Remote(remote) => {
             let start = remote.start_timeout;
+            // One for both eras: its connections and its tokens are the server's.
+            let http = Http::new(remote.into())?;
             let pipes = |era| {
+                let http = http.clone();
                 let opener: Box<dyn Opener> = match era {
-                    Era::Legacy => Box::new(HttpSse::new(remote)?),
-                    Era::Modern => Box::new(ModernHttp::new(remote)?),
+                    Era::Legacy => Box::new(HttpSse::new(remote, http)),
+                    Era::Modern => Box::new(ModernHttp::new(remote, http)),
                 };
-                let (isolation, terms) = (Isolation::Auto, terms.in_era(era));
-                let care = Care::default();
+                let (by_agent, terms) = (remote.is_by_caller(), terms.in_era(era));
+                // What is reached with one host's token is no other's.
+                let isolation = if by_agent {
+                    Isolation::Session
+                } else {
+                    Isolation::Auto
+                };
+                let care = Care {
+                    by_agent,
+                    ..Care::default()
+                };
                 let pipes = Pipes::new(opener, isolation, start, terms, care, tasks.clone());
                 Ok(Arc::new(pipes) as _)
             };
             let reached = |era| match era {
                 Era::Legacy if !remote.http_sse => {
                     let terms = terms.in_era(era);
-                    Ok(Arc::new(Remote::new(remote, terms, tasks.clone())?) as _)
+                    Ok(Arc::new(Remote::new(remote, http.clone(), terms, tasks.clone())) as _)
                 }
                 era => pipes(era),
             };
@@ -263,7 +278,11 @@ fn backend_of(
                 ServerEra::Auto if remote.http_sse => ServerEra::Legacy,
                 era => era,
             };
-            in_eras(era, fixtures.only, reached, Sort::Remote, &tasks)
+            let server = in_eras(era, fixtures.only, reached, Sort::Remote, &tasks)?;
+            if !remote.is_by_caller() {
+                return Ok((server, None));
+            }
+            Ok(Arc::new(Exchanged::new(server, http)) as _)
         }
     }
     .map(|backend| (backend, None))

@@ -338,13 +338,13 @@ async fn replicas_are_upgraded_in_turn_and_no_call_fails() {
         for (place, gate) in places.iter().zip(&mut gates) {
             let (status, _folder) = gate.take().expect("it runs").stop().await;
             assert!(status.success(), "{status}");
-            let next = Gate::with(&tables(&redis, place, &limit)).audited();
-            let next = match &before {
-                Some(before) if round == 0 => next.program(before),
-                _ => next,
+            let fresh = Gate::with(&tables(&redis, place, &limit)).audited();
+            let fresh = match &before {
+                Some(before) if round == 0 => fresh.program(before),
+                _ => fresh,
             };
-            let next = next.env("TERMINATION_GRACE_PERIOD_SECONDS", "10");
-            *gate = Some(next.start_at(place).await);
+            let fresh = fresh.env("TERMINATION_GRACE_PERIOD_SECONDS", "10");
+            *gate = Some(fresh.start_at(place).await);
             sleep(Duration::from_millis(500)).await;
         }
     }

@@ -49,8 +49,9 @@ impl Issuer {
         format!("http://{}", self.address)
     }
 
-    /// Tells it how to be: `mode` is `ok`, `down`, `slow`, `bare`, `poisoned`, `garbage` or `liar`;
-    /// `published` names the keys that it shows.
+    /// Tells it how to be: `mode` is `ok`, `down`, `slow`, `bare`, `poisoned`, `garbage`, `liar`,
+    /// `echo` or `saml`; `published` names the keys that it shows, `unwilling` the subjects whose tokens
+    /// it exchanges for none, `delay` how many milliseconds it takes for a token.
     pub async fn set(&self, how: Value) {
         let answer = self.post("/set", &how).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -61,7 +62,7 @@ impl Issuer {
         self.count("/jwks").await
     }
 
-    /// How often one of its addresses was asked: `/jwks`, `/evil`, `metadata`.
+    /// How often it was asked: `/jwks`, `/evil`, `metadata`, `tokens`, `exchanges`.
     pub async fn count(&self, what: &str) -> u64 {
         let asked: Value = serde_json::from_str(&http::get(self.address, "/asked").await.text())
             .expect("the issuer counts");

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::Passage;
 use crate::backend::pipe::{Audience, Pipe, Terms};
-use crate::backend::pipes::Opener;
+use crate::backend::pipes::{Opener, Unopened, Whose};
 use crate::line::Line;
 use crate::ops::Operations;
 use crate::session::Session;
@@ -103,9 +103,9 @@ impl Opener for Builtin {
         &self,
         terms: &Terms,
         audience: Arc<Audience>,
-        _agent: Option<&str>,
+        _whose: Whose<'_>,
         tasks: &TaskTracker,
-    ) -> Result<Arc<Pipe>, String> {
+    ) -> Result<Arc<Pipe>, Unopened> {
         let chill = self.chill.clone();
         let serve = |io| async move { chill.serve(io).await };
         Ok(inside(terms, audience, tasks, serve))
@@ -126,9 +126,9 @@ impl Opener for BuiltinOps {
         &self,
         terms: &Terms,
         audience: Arc<Audience>,
-        _agent: Option<&str>,
+        _whose: Whose<'_>,
         tasks: &TaskTracker,
-    ) -> Result<Arc<Pipe>, String> {
+    ) -> Result<Arc<Pipe>, Unopened> {
         let ops = self.ops.clone();
         let serve = |io| async move { ops.serve(io).await };
         Ok(inside(terms, audience, tasks, serve))

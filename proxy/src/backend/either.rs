@@ -201,8 +201,13 @@ impl Inner {
                 return Ok(());
             }
             Some(Err(BackendError::Unspoken { .. })) => true,
+            Some(Err(BackendError::Caller { .. })) => false,
             Some(Err(_)) | None => self.sort != Sort::Remote,
         };
+        if let Some(Err(error @ BackendError::Caller { .. })) = said {
+            // This host's alone: the next one finds out.
+            return Err(error);
+        }
         let error = if is_no {
             match self.legacy.attend(session).await {
                 Ok(_) => {

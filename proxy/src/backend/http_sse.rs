@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::backend::pipe::{Audience, Pipe, Terms};
-use crate::backend::pipes::Opener;
+use crate::backend::pipes::{Opener, Unopened, Whose};
 use crate::backend::reach::Reach;
 use crate::backend::streamable_http::events::Events;
-use crate::backend::streamable_http::unwanted;
-use crate::client::Http;
+use crate::backend::streamable_http::{unwanted, unwelcome};
+use crate::client::{Http, HttpError};
 use crate::config::RemoteServer;
 use crate::line::Line;
 
@@ -32,36 +32,43 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 /// Opens streams at one server.
 #[derive(Debug)]
 pub struct HttpSse {
-    http: Arc<Http>,
+    http: Http,
     reach: Arc<Reach>,
 }
 
 impl HttpSse {
     /// A server as configured; nothing is connected yet.
-    pub fn new(server: &RemoteServer) -> Result<Self, String> {
-        Ok(Self {
-            http: Arc::new(Http::new(server.into())?),
+    pub fn new(server: &RemoteServer, http: Http) -> Self {
+        Self {
+            http,
             reach: Arc::new(Reach::new(server)),
-        })
+        }
     }
 
     /// Opens the stream; with it where to post.
-    async fn stream(&self, terms: &Terms) -> Result<(Events, Uri), String> {
-        let reply = self.http.get(&[]).await;
-        let reply = reply.map_err(|error| error.to_string())?;
+    async fn stream(&self, http: &Http, terms: &Terms) -> Result<(Events, Uri), Unopened> {
+        let reply = http.get(&[]).await.map_err(|error| match error {
+            HttpError::Caller(cause) => Unopened::Caller(cause),
+            other => Unopened::Server(other.to_string()),
+        })?;
         let status = reply.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(unwanted(status));
+            return Err(if http.is_by_caller() {
+                Unopened::Caller(unwelcome(status))
+            } else {
+                Unopened::Server(unwanted(status))
+            });
         }
         if !status.is_success() || !reply.is_events() {
-            return Err(format!(
+            return Err(Unopened::Server(format!(
                 "it answered GET with HTTP {status} and no event stream; is it an HTTP+SSE server?"
-            ));
+            )));
         }
         let mut events = Events::new(reply, terms.limits.message);
         let place = events.endpoint().await;
-        let place = place.ok_or("its stream ended before it said where to post")?;
-        let to = within_origin(self.http.uri(), &place)?;
+        let place =
+            place.ok_or_else(|| "its stream ended before it said where to post".to_owned())?;
+        let to = within_origin(http.uri(), &place)?;
         Ok((events, to))
     }
 }
@@ -72,16 +79,22 @@ impl Opener for HttpSse {
         &self,
         terms: &Terms,
         audience: Arc<Audience>,
-        _agent: Option<&str>,
+        whose: Whose<'_>,
         tasks: &TaskTracker,
-    ) -> Result<Arc<Pipe>, String> {
-        let stream = self.stream(terms).await;
-        let (events, to) = stream.map_err(|cause| self.reach.failed(terms, &cause).0)?;
+    ) -> Result<Arc<Pipe>, Unopened> {
+        let http = whose
+            .caller
+            .map_or_else(|| self.http.clone(), |it| self.http.of(it));
+        let stream = self.stream(&http, terms).await;
+        let (events, to) = stream.map_err(|unopened| match unopened {
+            Unopened::Server(cause) => Unopened::Server(self.reach.failed(terms, &cause).0),
+            own @ Unopened::Caller(_) => own,
+        })?;
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_origin(self.reach.origin(terms));
-        let (owned, http) = (pipe.clone(), self.http.clone());
+        let owned = pipe.clone();
         let (reach, terms) = (self.reach.clone(), terms.clone());
         tasks.spawn(async move {
             let (mut why, asked_to) = tokio::select! {

@@ -22,10 +22,12 @@ use tracing::{debug, warn};
 use crate::backend::BackendError;
 use crate::backend::greeting::META_OF_THE_GATE;
 use crate::backend::pipe::{Audience, Pipe, Terms};
-use crate::backend::pipes::Opener;
+use crate::backend::pipes::{Opener, Unopened, Whose};
 use crate::backend::reach::Reach;
 use crate::backend::streamable_http::events::Events;
-use crate::backend::streamable_http::{PROTOCOL_VERSION, is_refusal_to_speak, refusal, unwanted};
+use crate::backend::streamable_http::{
+    PROTOCOL_VERSION, is_refusal_to_speak, refusal, unwanted, unwelcome,
+};
 use crate::client::{Http, HttpError, Reply};
 use crate::config::RemoteServer;
 use crate::line::Line;
@@ -45,17 +47,17 @@ const SPOKEN: HeaderValue = HeaderValue::from_static("2026-07-28");
 /// POSTs to one server.
 #[derive(Debug)]
 pub struct ModernHttp {
-    http: Arc<Http>,
+    http: Http,
     reach: Arc<Reach>,
 }
 
 impl ModernHttp {
     /// A server as configured; nothing is connected yet.
-    pub fn new(server: &RemoteServer) -> Result<Self, String> {
-        Ok(Self {
-            http: Arc::new(Http::new(server.into())?),
+    pub fn new(server: &RemoteServer, http: Http) -> Self {
+        Self {
+            http,
             reach: Arc::new(Reach::of_probe(server)),
-        })
+        }
     }
 }
 
@@ -65,15 +67,17 @@ impl Opener for ModernHttp {
         &self,
         terms: &Terms,
         audience: Arc<Audience>,
-        _agent: Option<&str>,
+        whose: Whose<'_>,
         tasks: &TaskTracker,
-    ) -> Result<Arc<Pipe>, String> {
+    ) -> Result<Arc<Pipe>, Unopened> {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_origin(self.reach.origin(terms));
         let posts = Arc::new(Posts {
-            http: self.http.clone(),
+            http: whose
+                .caller
+                .map_or_else(|| self.http.clone(), |it| self.http.of(it)),
             reach: self.reach.clone(),
             terms: terms.clone(),
             pipe: pipe.clone(),
@@ -109,7 +113,7 @@ impl Opener for ModernHttp {
 
 /// Everything that is on its way to one server.
 struct Posts {
-    http: Arc<Http>,
+    http: Http,
     reach: Arc<Reach>,
     terms: Terms,
     pipe: Arc<Pipe>,
@@ -218,7 +222,11 @@ impl Posts {
         body: Bytes,
     ) -> Result<(), BackendError> {
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(self.down(unwanted(status)));
+            return Err(if self.http.is_by_caller() {
+                self.caller(unwelcome(status))
+            } else {
+                self.down(unwanted(status))
+            });
         }
         let said = Envelope::parse(body.clone(), &self.limits).ok();
         let said = said.filter(|said| matches!(said.kind(), Kind::Response | Kind::Error));
@@ -398,6 +406,7 @@ impl Posts {
     fn explain(&self, error: &HttpError) -> BackendError {
         match error {
             HttpError::Connect(_) | HttpError::Secret(_) => self.down(error.to_string()),
+            HttpError::Caller(cause) => self.caller(cause.clone()),
             HttpError::Broken(_) => self.lost(error.to_string()),
         }
     }
@@ -407,6 +416,13 @@ impl Posts {
             server: self.server.clone(),
             cause,
             known: None,
+        }
+    }
+
+    fn caller(&self, cause: String) -> BackendError {
+        BackendError::Caller {
+            server: self.server.clone(),
+            cause,
         }
     }
 

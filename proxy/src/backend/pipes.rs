@@ -40,7 +40,7 @@ mod watch;
 use again::Repeatable;
 pub use ears::Ears;
 use lease::SINGLES;
-pub use opener::Opener;
+pub use opener::{Opener, Unopened, Whose};
 use places::Places;
 use slot::Slot;
 pub use watch::Care;

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::backend::pipe::{Audience, Origin, Pipe, Terms};
-use crate::backend::pipes::Opener;
+use crate::backend::pipes::{Opener, Unopened, Whose};
 use crate::config::CommandServer;
 use crate::incidents::{Candidate, Incidents, Phase, Refusal};
 use crate::line::Line;
@@ -128,13 +128,13 @@ impl Opener for Child {
         &self,
         terms: &Terms,
         audience: Arc<Audience>,
-        agent: Option<&str>,
+        whose: Whose<'_>,
         tasks: &TaskTracker,
-    ) -> Result<Arc<Pipe>, String> {
+    ) -> Result<Arc<Pipe>, Unopened> {
         let spawning = |failure| self.note(terms, Phase::Spawn, failure).0;
         // Reads files, which may be somewhere slow.
         let (this, named) = (self.clone(), terms.clone());
-        let agent = agent.map(Arc::<str>::from);
+        let agent = whose.agent.map(Arc::<str>::from);
         let whose = agent.clone().filter(|_| self.server.is_by_agent());
         let preparing = tokio::task::spawn_blocking(move || {
             let agent = agent.as_deref();
@@ -164,7 +164,9 @@ impl Opener for Child {
                 ..Failure::of(fact(&error))
             })
         })?;
-        let (stdin, stdout) = process.take_pipes().ok_or("its pipes are missing")?;
+        let (stdin, stdout) = process
+            .take_pipes()
+            .ok_or_else(|| "its pipes are missing".to_owned())?;
         let (line, writing) = Line::new(stdin);
         let pipe = Pipe::new(terms, line, audience);
         pipe.note_process(process.pid());

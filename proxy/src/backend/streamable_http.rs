@@ -58,9 +58,9 @@ struct Inner {
 
 impl Remote {
     /// A server that nobody has called yet.
-    pub fn new(server: &RemoteServer, terms: Terms, tasks: TaskTracker) -> Result<Self, String> {
-        Ok(Self(Arc::new(Inner {
-            http: Http::new(server.into())?,
+    pub fn new(server: &RemoteServer, http: Http, terms: Terms, tasks: TaskTracker) -> Self {
+        Self(Arc::new(Inner {
+            http,
             reach: Reach::new(server),
             start_timeout: server.start_timeout,
             terms,
@@ -69,7 +69,7 @@ impl Remote {
             state: Mutex::new(State::OnDemand),
             stopped: AtomicBool::new(false),
             stopping: Notify::new(),
-        })))
+        }))
     }
 
     /// One handshake in a session that nobody uses.
@@ -120,6 +120,13 @@ impl Inner {
         }
     }
 
+    fn caller(&self, cause: impl Into<String>) -> BackendError {
+        BackendError::Caller {
+            server: self.terms.server.clone(),
+            cause: cause.into(),
+        }
+    }
+
     fn unspoken(&self, cause: impl Into<String>) -> BackendError {
         BackendError::Unspoken {
             server: self.terms.server.clone(),
@@ -148,6 +155,7 @@ impl Inner {
     fn explain(&self, error: &HttpError) -> BackendError {
         match error {
             HttpError::Connect(_) | HttpError::Secret(_) => self.down(error.to_string()),
+            HttpError::Caller(cause) => self.caller(cause),
             HttpError::Broken(_) => self.lost(error.to_string()),
         }
     }
@@ -302,10 +310,9 @@ impl Backend for Remote {
         link.over.notify_one();
         let headers = link.headers();
         if headers.iter().any(|(name, _)| *name == SESSION_ID) {
-            let remote = self.0.clone();
             // Good manners, not worth waiting for.
             self.0.tasks.spawn(async move {
-                let goodbye = remote.http.delete(&headers);
+                let goodbye = link.http.delete(&headers);
                 let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
             });
         }
@@ -342,7 +349,7 @@ impl Backend for Remote {
         for link in links {
             link.over.notify_one();
             let headers = link.headers();
-            let goodbye = self.0.http.delete(&headers);
+            let goodbye = link.http.delete(&headers);
             let _ = tokio::time::timeout(Duration::from_millis(500), goodbye).await;
         }
     }
@@ -377,6 +384,14 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
     let text = text.trim().escape_debug().to_string();
     format!("HTTP {status} {text}").trim_end().to_owned()
+}
+
+/// Why a server does not take the token that a host's was exchanged for: for that host alone.
+pub(super) fn unwelcome(status: StatusCode) -> String {
+    format!(
+        "it refused the token that the host's own was exchanged for (HTTP {status}); see to what \
+         `scopes`, `resource` and `audience` under `token` of this server ask for"
+    )
 }
 
 /// Why a server that wants other credentials gives no answer.

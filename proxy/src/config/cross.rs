@@ -38,6 +38,9 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
     if sound(&["identity"]) {
         identity::mistakes(&config.identity, &mut found);
     }
+    if sound(&["server", "identity"]) {
+        exchanges(config, &mut found);
+    }
     if sound(&["state"]) {
         state::mistakes(&config.state, &mut found);
     }
@@ -177,6 +180,23 @@ fn fronts(config: &Config, found: &mut Vec<Said>) {
                 of(index, "listen"),
                 format!("two fronts cannot both listen on {listen}"),
                 "give this front an address of its own, such as listen = \"127.0.0.1:8801\"",
+            ));
+        }
+    }
+}
+
+/// Only a host with a token has something that can be exchanged.
+fn exchanges(config: &Config, found: &mut Vec<Said>) {
+    let identity = &config.identity;
+    if !identity.jwt.is_empty() || identity.token_review.is_some() {
+        return;
+    }
+    for (name, server) in &config.server {
+        if server.is_by_caller() {
+            found.push(Said::at(
+                &["server", name.as_str(), "token", "exchange"],
+                "no host has a token that could be exchanged: no issuer is configured",
+                "name one under [identity.jwt], or write exchange = false for a token of chillgate's own",
             ));
         }
     }

@@ -280,6 +280,7 @@ pub(super) const LINES: &[(&str, &str)] = &[
         "server.*.token.client-secret",
         r#"client-secret = "file:/run/secrets/issuer""#,
     ),
+    ("server.*.token.exchange", "exchange = true"),
     ("server.*.token.scopes", r#"scopes = ["search"]"#),
     (
         "server.*.token.resource",

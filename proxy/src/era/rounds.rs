@@ -92,7 +92,7 @@ impl Ticket {
 }
 
 /// What a state is bound to: who asks, where, and what for, however it is spelt.
-pub fn bound(agent: &str, scope: &Scope, request: &Envelope) -> [u8; 32] {
+pub fn bound(subject: &str, scope: &Scope, request: &Envelope) -> [u8; 32] {
     let params = request.params().unwrap_or(b"{}");
     let said = serde_json::from_slice::<BTreeMap<String, Value>>(params).map_or_else(
         |_| String::from_utf8_lossy(params).into_owned(),
@@ -103,7 +103,7 @@ pub fn bound(agent: &str, scope: &Scope, request: &Envelope) -> [u8; 32] {
     );
     let mut digest = Sha256::new();
     let scope = format!("{scope:?}");
-    for part in [agent, &scope, request.method().unwrap_or_default(), &said] {
+    for part in [subject, &scope, request.method().unwrap_or_default(), &said] {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }

@@ -73,6 +73,9 @@ impl Host {
 
     /// The same agent with another credential, which counts from here on.
     pub fn shows(&mut self, who: Principal) {
+        if let Some(session) = &self.session {
+            session.caller.shows(who.token.clone());
+        }
         self.caller.who = Some(who);
     }
 

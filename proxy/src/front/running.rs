@@ -172,7 +172,7 @@ impl Running {
                 if left.is_empty() {
                     return None;
                 }
-                let bound = rounds::bound(&session.agent.name, &session.scope, &request);
+                let bound = rounds::bound(&session.subject, &session.scope, &request);
                 (bound, left)
             }
         };

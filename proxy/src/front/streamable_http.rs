@@ -290,7 +290,7 @@ impl Endpoint {
         caller: Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Reply, Box<Reply>> {
-        if let Some(place) = self.elsewhere(&head.headers, &who.agent) {
+        if let Some(place) = self.elsewhere(&head.headers, &who.subject) {
             let handed = Handed {
                 head,
                 scope: &scope,
@@ -305,9 +305,9 @@ impl Endpoint {
             Method::GET | Method::DELETE if self.serves_modern(&head.headers) => {
                 Err(not_allowed("POST", "revision 2026-07-28 has POST alone"))
             }
-            Method::GET => self.get(&head.headers, &scope, &who.agent),
+            Method::GET => self.get(&head.headers, &scope, &who),
             Method::DELETE => {
-                let session = self.session(&head.headers, &scope, &who.agent, None)?;
+                let session = self.session(&head.headers, &scope, &who, None)?;
                 Box::pin(self.gate.close(&session, Ended::Session)).await;
                 Ok(plain(StatusCode::OK, Body::empty()))
             }
@@ -403,7 +403,7 @@ impl Endpoint {
             return Box::pin(self.initialize(message, scope, who, caller.peer.address, snapshot))
                 .await;
         }
-        let session = self.session(headers, &scope, &who.agent, message.id().as_ref())?;
+        let session = self.session(headers, &scope, &who, message.id().as_ref())?;
         if message.kind() == Kind::Request {
             let exchange = exchange(&message, &session, &who, snapshot)?;
             let running = Running::new(self.gate.clone(), exchange, message);
@@ -493,7 +493,7 @@ impl Endpoint {
     ) -> Result<Reply, Box<Reply>> {
         let version = read::single(headers, &PROTOCOL_VERSION)?;
         check_version(version.map(|value| value.to_str().unwrap_or("?")), None)?;
-        let session = match self.session(headers, scope, &who.agent, None) {
+        let session = match self.session(headers, scope, who, None) {
             Ok(session) => session,
             // Who begins with a batch hears what is wrong with that, not that no session is there.
             Err(refused) => {
@@ -525,12 +525,12 @@ impl Endpoint {
         }
     }
 
-    /// The agent's session, on the path it was opened on.
+    /// The host's session, on the path it was opened on.
     fn session(
         &self,
         headers: &HeaderMap,
         scope: &Scope,
-        agent: &str,
+        who: &Principal,
         id: Option<&Id>,
     ) -> Result<Arc<Session>, Box<Reply>> {
         let Some(name) = read::single(headers, &SESSION_ID)? else {
@@ -545,8 +545,9 @@ impl Endpoint {
         let found = name
             .to_str()
             .ok()
-            .and_then(|name| self.gate.sessions().find(name, agent));
+            .and_then(|name| self.gate.sessions().find(name, &who.subject));
         if let Some(session) = found.filter(|session| session.scope == *scope) {
+            session.caller.shows(who.token.clone());
             Ok(session)
         } else {
             let text = "no such session; it has ended or never was: `initialize` again";

@@ -64,7 +64,7 @@ impl Handles {
     /// # Errors
     /// One of them is another agent's; it is as unknown as one that never was.
     pub fn check(&self, exchange: &Exchange, route: &Route) -> Result<(), Refusal> {
-        let agent = &exchange.session.agent.name;
+        let agent = &exchange.session.subject;
         let server = &route.call.server;
         let is_foreign = |kind, handle: &str| self.is_foreign(kind, agent, server, handle);
         let unknown = |what: &str| Refusal::Answered {
@@ -98,7 +98,7 @@ impl Handles {
         if let Some(state) = answer.text(&["result", rounds::STATE]) {
             self.keep(
                 "state",
-                &exchange.session.agent.name,
+                &exchange.session.subject,
                 &route.call.server,
                 &state,
             );
@@ -108,12 +108,7 @@ impl Handles {
             if !route.call.method.starts_with("tasks/")
                 && let Some(task) = answer.text(path)
             {
-                self.keep(
-                    "task",
-                    &exchange.session.agent.name,
-                    &route.call.server,
-                    &task,
-                );
+                self.keep("task", &exchange.session.subject, &route.call.server, &task);
             }
         }
         if &*route.call.method == "tasks/list" {
@@ -125,7 +120,7 @@ impl Handles {
     /// A list of tasks of a server that several agents share, without those of others.
     fn own_tasks(&self, exchange: &Exchange, server: &str, answer: &Envelope) -> Envelope {
         let tasks = answer.get(&["result", "tasks"]).unwrap_or(b"[]");
-        let agent = &exchange.session.agent.name;
+        let agent = &exchange.session.subject;
         let owned = locked(&self.0);
         let is_own = |task: &&[u8]| {
             let id = json::member(task, "taskId").and_then(|at| json::text(&task[at]));

@@ -225,6 +225,9 @@ impl Refusal {
                         (code::INTERNAL_ERROR, "server-invalid", server, false)
                     }
                     BackendError::Busy { server, .. } => (code::BUSY, "server-busy", server, true),
+                    BackendError::Caller { server, .. } => {
+                        (code::TOKEN, "server-token", server, false)
+                    }
                     BackendError::Superseded { server } => {
                         (code::SERVER_DOWN, "server-superseded", server, true)
                     }
@@ -362,6 +365,7 @@ impl Refusal {
         match self {
             Self::Draining => "draining",
             Self::Full(_) => "concurrency",
+            Self::Server(BackendError::Caller { .. }) => "denied",
             Self::Server(_) | Self::NoServer(_) => "server_down",
             _ => "invalid",
         }

@@ -266,7 +266,7 @@ impl Gate {
             return Err(Refusal::Draining);
         }
         rounds::check_responses(request)?;
-        let bound = rounds::bound(&session.agent.name, &session.scope, request);
+        let bound = rounds::bound(&session.subject, &session.scope, request);
         let suspended = &self.0.suspended;
         let Ok(ticket) = Ticket::open(&self.0.replicas.ring(), state, &bound) else {
             return Ok(Resumed::Foreign);

@@ -13,7 +13,8 @@ use chillgate_policies::engine::clock::Clock as _;
 use self::keys::Checked;
 use self::seen::{Mark, Seen};
 use self::source::Source;
-use self::token::{Claims, Token};
+use self::token::Claims;
+pub(super) use self::token::Token;
 use super::{Denied, Found, Principal};
 use crate::clock::TokioClock;
 use crate::config::agent_name;
@@ -90,9 +91,8 @@ impl Issuers {
     }
 
     /// Whether a token says that one of these issuers has made it.
-    pub(super) fn claims(&self, text: &str) -> bool {
-        let issuer = Token::read(text).map(|token| token.claims.iss);
-        issuer.is_ok_and(|issuer| self.names().any(|name| name == issuer))
+    pub(super) fn claim(&self, token: &Token<'_>) -> bool {
+        self.names().any(|name| name == token.claims.iss)
     }
 
     /// Asks for keys that are not here yet, so that no host waits for them.
@@ -105,20 +105,28 @@ impl Issuers {
         }
     }
 
-    /// Whose token this is, shown at `resource`.
-    pub(super) fn of(&self, text: &str, resource: &str) -> Found {
+    /// Whose token this is, shown at `resource`, if that was found out a moment ago.
+    pub(super) fn remembered(&self, text: &str, resource: &str) -> Option<Principal> {
+        self.0
+            .remembered(&seen::mark(text, resource), TokioClock.wall())
+    }
+
+    /// Whose token this is, shown at `resource`, of which nothing is remembered.
+    pub(super) fn of(&self, text: &str, token: Result<Token<'_>, Denied>, resource: &str) -> Found {
         let (now, mark) = (TokioClock.wall(), seen::mark(text, resource));
-        if let Some(whose) = self.0.remembered(&mark, now) {
-            return Found::Now(Ok(whose));
-        }
-        match self.0.judge(text, resource, mark, now) {
+        let token = match token {
+            Ok(token) => token,
+            Err(denied) => return Found::Now(Err(denied)),
+        };
+        match self.0.judge(&token, resource, mark, now) {
             Judged::Known(verdict) => Found::Now(verdict),
             Judged::Unkeyed(index, otherwise) => {
                 let (inner, text, resource) =
                     (self.0.clone(), text.to_owned(), resource.to_owned());
                 Found::Later(Box::pin(async move {
                     inner.issuers[index].source.renew().await;
-                    match inner.judge(&text, &resource, mark, TokioClock.wall()) {
+                    let token = Token::read(&text)?;
+                    match inner.judge(&token, &resource, mark, TokioClock.wall()) {
                         Judged::Known(verdict) => verdict,
                         Judged::Unkeyed(..) => Err(otherwise),
                     }
@@ -142,12 +150,8 @@ impl Inner {
         (current == generation).then_some(whose)
     }
 
-    fn judge(&self, text: &str, resource: &str, mark: Mark, now: SystemTime) -> Judged {
+    fn judge(&self, token: &Token<'_>, resource: &str, mark: Mark, now: SystemTime) -> Judged {
         let refuse = |why| Judged::Known(Err(Denied::Token(why)));
-        let token = match Token::read(text) {
-            Ok(token) => token,
-            Err(denied) => return Judged::Known(Err(denied)),
-        };
         // Only says whose keys are asked; all of it is signed.
         let named = |issuer: &Issuer| issuer.config.issuer == token.claims.iss;
         let Some(index) = self.issuers.iter().position(named) else {
@@ -158,17 +162,36 @@ impl Inner {
             return Judged::Unkeyed(index, Denied::NoKeys);
         };
         let unknown = "its key is not one of its issuer's";
-        match keys.check(&token) {
+        match keys.check(token) {
             Checked::Good => {}
             Checked::Bad => return refuse("its signature is not that of its key"),
             Checked::UnknownKey => return Judged::Unkeyed(index, Denied::Token(unknown)),
         }
         let whose = bearer(config, &token.claims, resource, now);
+        let whose = whose.and_then(|whose| self.unless_anothers(index, whose));
         if let Ok(whose) = &whose {
             self.seen
                 .note(mark, whose.clone(), (index, generation), now);
         }
         Judged::Known(whose)
+    }
+}
+
+impl Inner {
+    /// A name that begins as those of another issuer do is that issuer's to give: two prefixes may
+    /// begin alike, and a prefix may be empty.
+    fn unless_anothers(&self, index: usize, whose: Principal) -> Result<Principal, Denied> {
+        let own = &self.issuers[index].config.prefix;
+        let is_anothers = |issuer: &Issuer| {
+            let prefix = &issuer.config.prefix;
+            prefix.len() > own.len() && whose.agent.starts_with(&**prefix)
+        };
+        if self.issuers.iter().any(is_anothers) {
+            return Err(Denied::Token(
+                "the name of its agent is another issuer's to give",
+            ));
+        }
+        Ok(whose)
     }
 }
 
@@ -214,13 +237,15 @@ fn bearer(
         scopes.extend(new);
         next += 1;
     }
+    let user = claims.get("sub").and_then(|sub| sub.as_str());
     Ok(Principal {
-        agent: agent.into(),
         grants: Arc::new(Grants {
             groups: claims.words(&config.groups),
             scopes,
         }),
+        says: Some(Arc::new(claims.digest())),
         // A year at a time is far enough, and no sum overflows.
         until: UNIX_EPOCH.checked_add(Duration::from_secs_f64(end.clamp(0.0, now + 31_536_000.0))),
+        ..Principal::of(agent.into(), &[&claims.iss, user.unwrap_or_default()])
     })
 }

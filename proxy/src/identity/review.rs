@@ -74,17 +74,19 @@ impl Reviews {
         })))
     }
 
-    /// Whose token this is.
+    /// What was found out about a token a moment ago.
+    pub(super) fn remembered(&self, token: &str) -> Option<Result<Principal, Denied>> {
+        let seen = locked(&self.0.seen);
+        let (verdict, until) = seen.get(&mark(token))?;
+        (Instant::now() < *until).then(|| verdict.clone())
+    }
+
+    /// Whose token this is, of which nothing is remembered.
     pub(super) fn of(&self, token: &str) -> Found {
         if token.len() > LONGEST {
             return Found::Now(Err(Denied::Token("it is longer than 16 KiB")));
         }
-        let mark: [u8; 32] = Sha256::digest(token).into();
-        let now = Instant::now();
-        let seen = locked(&self.0.seen).get(&mark).cloned();
-        if let Some((verdict, _)) = seen.filter(|(_, until)| now < *until) {
-            return Found::Now(verdict);
-        }
+        let mark = mark(token);
         let (inner, token) = (self.0.clone(), token.to_owned());
         Found::Later(Box::pin(async move {
             let Ok(_place) = inner.asking.try_acquire() else {
@@ -93,7 +95,7 @@ impl Reviews {
             let asked = timeout(PATIENCE, inner.ask(&token)).await;
             let asked = asked.unwrap_or_else(|_| Err("no answer within 5 s".to_owned()));
             let verdict = match asked {
-                Ok(status) => inner.read(&status),
+                Ok(status) => inner.read(&status, mark),
                 Err(cause) => {
                     warn!(url = %userinfo::masked(&inner.config.url), %cause, "A token could not be reviewed.");
                     return Err(Denied::NoKeys);
@@ -139,7 +141,7 @@ impl Inner {
         status.ok_or_else(|| "the review has no status".to_owned())
     }
 
-    fn read(&self, status: &Value) -> Result<Principal, Denied> {
+    fn read(&self, status: &Value, mark: [u8; 32]) -> Result<Principal, Denied> {
         if status["authenticated"].as_bool() != Some(true) {
             return Err(Denied::Token("the API server does not know it"));
         }
@@ -156,12 +158,22 @@ impl Inner {
             return Err(Denied::Token("its user's name is no agent's"));
         }
         let groups = user["groups"].as_array().into_iter().flatten();
+        // A user who was made anew under an old name is another (UserInfo.uid).
+        let uid = user["uid"].as_str().unwrap_or_default();
+        let subject = [&*self.config.url, name, uid];
         Ok(Principal {
+            // What such a token says, its server alone reads.
+            says: Some(Arc::new(mark)),
             grants: Arc::new(Grants {
                 groups: groups.filter_map(Value::as_str).map(Arc::from).collect(),
                 scopes: Vec::new(),
             }),
-            ..Principal::named(agent.into())
+            ..Principal::of(agent.into(), &subject)
         })
     }
+}
+
+/// What stands for a token.
+fn mark(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }

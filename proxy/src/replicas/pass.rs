@@ -1,7 +1,8 @@
 //! What one replica tells another of the host whose request it hands on.
 //!
-//! A host's credential stays where it was judged: what goes on is who it is, sealed for one request
-//! to one replica. It is good once, and for a minute. Nothing here travels to a host or a server.
+//! A host's credential stays where it was judged: what goes on is who it is, locked, for one request
+//! to one replica. Only a token that a server's issuer is to exchange goes along, for the replica that
+//! asks that issuer. A pass is good once, and for a minute. Nothing here travels to a host or a server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{ReplicaId, Replicas, number};
+use super::{ReplicaId, Replicas};
+use crate::client::Credential;
 use crate::clock::TokioClock;
 use crate::config::Prefix;
 use crate::identity::Principal;
@@ -72,9 +74,12 @@ struct Written {
     request: [String; 2],
     body: String,
     agent: Arc<str>,
+    subject: Arc<str>,
     groups: Vec<Arc<str>>,
     scopes: Vec<Arc<str>>,
     until: Option<u64>,
+    says: Option<String>,
+    token: Option<String>,
     prefix: u8,
     origin: String,
     peer: Option<Arc<str>>,
@@ -110,9 +115,16 @@ impl Replicas {
             request: [method.to_owned(), path.to_owned()],
             body: HEXLOWER.encode(&pass.body),
             agent: pass.who.agent.clone(),
+            subject: pass.who.subject.clone(),
             groups: grants.groups.clone(),
             scopes: grants.scopes.clone(),
             until: pass.who.until.map(millis),
+            says: pass.who.says.as_deref().map(|says| HEXLOWER.encode(says)),
+            token: pass
+                .who
+                .token
+                .as_ref()
+                .map(|token| token.for_a_replica().to_owned()),
             prefix: match pass.prefix {
                 Prefix::Auto => 0,
                 Prefix::Always => 1,
@@ -122,14 +134,7 @@ impl Replicas {
             peer: pass.peer.clone(),
         };
         let text = serde_json::to_vec(&written).unwrap_or_default();
-        let ring = self.ring();
-        let mut seal = ring.current().to_be_bytes().to_vec();
-        seal.extend_from_slice(&ring.tag("pass", &[&text]));
-        format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(text),
-            URL_SAFE_NO_PAD.encode(seal)
-        )
+        URL_SAFE_NO_PAD.encode(self.ring().lock("pass", &text))
     }
 
     /// Reads the pass of a request with this method and this path and query.
@@ -137,15 +142,11 @@ impl Replicas {
     /// # Errors
     /// It is none, or not for this request.
     pub fn accept(&self, shown: &str, method: &str, path: &str) -> Result<Pass, PassError> {
-        let read = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| PassError::Forged);
-        let (text, seal) = shown.split_once('.').ok_or(PassError::Forged)?;
-        let (text, seal) = (read(text)?, read(seal)?);
-        let (key, tag) = seal.split_at_checked(8).ok_or(PassError::Forged)?;
-        let is_ours = tag.len() == 32 && self.ring().verifies("pass", number(key), &[&text], tag);
         // One that is alone has a key that others cannot have; nobody passes anything to it.
-        if !is_ours || !self.is_shared() {
-            return Err(PassError::Forged);
-        }
+        let bytes = URL_SAFE_NO_PAD.decode(shown).ok();
+        let bytes = bytes.filter(|_| self.is_shared());
+        let text = bytes.and_then(|bytes| self.ring().unlock("pass", &bytes));
+        let text = text.ok_or(PassError::Forged)?;
         let written: Written = serde_json::from_slice(&text).map_err(|_| PassError::Forged)?;
         if written.to != self.own().0 || written.request != [method, path] {
             return Err(PassError::Forged);
@@ -157,11 +158,13 @@ impl Replicas {
         if !locked(&self.0.seen).use_up(written.nonce) {
             return Err(PassError::Again);
         }
-        let body = HEXLOWER.decode(written.body.as_bytes()).ok();
-        let body = body.and_then(|body| body.try_into().ok());
+        let digest = |hex: &str| HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok();
+        let says: Option<[u8; 32]> = written.says.as_deref().and_then(digest);
+        let token = written.token.as_deref().zip(says);
         Ok(Pass {
             who: Principal {
                 agent: written.agent,
+                subject: written.subject,
                 grants: Arc::new(Grants {
                     groups: written.groups,
                     scopes: written.scopes,
@@ -169,6 +172,8 @@ impl Replicas {
                 until: written
                     .until
                     .map(|at| UNIX_EPOCH + Duration::from_millis(at)),
+                says: says.map(Arc::new),
+                token: token.map(|(token, says)| Arc::new(Credential::new(token, &says))),
             },
             prefix: match written.prefix {
                 1 => Prefix::Always,
@@ -177,7 +182,7 @@ impl Replicas {
             },
             origin: written.origin,
             peer: written.peer,
-            body: body.ok_or(PassError::Forged)?,
+            body: digest(&written.body).ok_or(PassError::Forged)?,
         })
     }
 }

@@ -1,11 +1,12 @@
 //! The keys that replicas seal with: the present one, the next, and those of before.
 //!
 //! A key is known to all replicas before the first of them seals with it, and opens what it sealed
-//! for thirty of its times. Alone, a replica has one key that nobody else knows. It keeps secrets
-//! and makes tags; what is sealed is its users' matter.
+//! for thirty of its times. Alone, a replica has one key that nobody else knows. It keeps secrets,
+//! makes tags and locks texts; what they are is its users' matter.
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -95,6 +96,31 @@ impl Ring {
             .then(|| &right[..shown.len()]);
         whole.is_some_and(|right| bool::from(right.ct_eq(shown)))
     }
+
+    /// A text that only who has the ring can read, or make: the number of its key, a nonce, and the
+    /// rest (AES-256-GCM).
+    pub fn lock(&self, purpose: &str, text: &[u8]) -> Vec<u8> {
+        let key = self.tag(purpose, &[]);
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &key).expect("a key of 32 bytes");
+        let mut rest = text.to_vec();
+        let nonce = key.seal_in_place_append_tag(Aad::empty(), &mut rest);
+        let nonce = nonce.expect("a text of less than 64 GiB");
+        [&self.current.to_be_bytes(), &nonce.as_ref()[..], &rest].concat()
+    }
+
+    /// Reads a locked text; none, where nobody who has the ring has made it for this purpose.
+    pub fn unlock(&self, purpose: &str, locked: &[u8]) -> Option<Vec<u8>> {
+        let (number, rest) = locked.split_at_checked(8)?;
+        let (nonce, rest) = rest.split_at_checked(NONCE_LEN)?;
+        let key = self
+            .keys
+            .get(&u64::from_be_bytes(number.try_into().ok()?))?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &tag(key, purpose, &[])).ok()?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut rest = rest.to_vec();
+        let text = key.open_in_place(nonce, Aad::empty(), &mut rest).ok()?;
+        Some(text.to_vec())
+    }
 }
 
 fn mixed(raw: &Key, secret: Option<&SecretString>) -> Key {
@@ -149,6 +175,23 @@ mod tests {
         assert!(later.verifies("p", 100, &[b"a", b"b"], &tag));
         let much_later = later.with(keys(104..105), 104, 3, None).expect("new keys");
         assert!(!much_later.verifies("p", 100, &[b"a", b"b"], &tag));
+    }
+
+    #[test]
+    fn a_locked_text_is_read_with_the_same_ring_alone() {
+        let ring = Ring::own();
+        let locked = ring.lock("p", b"a text");
+        assert_eq!(ring.unlock("p", &locked).as_deref(), Some(&b"a text"[..]));
+        assert!(!locked.windows(6).any(|part| part == b"a text"));
+        assert_ne!(ring.lock("p", b"a text"), locked);
+        assert_eq!(ring.unlock("q", &locked), None);
+        assert_eq!(Ring::own().unlock("p", &locked), None);
+        for at in 0..locked.len() {
+            let mut changed = locked.clone();
+            changed[at] ^= 1;
+            assert_eq!(ring.unlock("p", &changed), None, "{at}");
+            assert_eq!(ring.unlock("p", &locked[..at]), None, "{at}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use chillgate_policies::engine::Grants;
 
 use super::*;
+use crate::client::Credential;
 use crate::config::Prefix;
 use crate::identity::Principal;
 
@@ -46,11 +47,14 @@ fn pass() -> Pass {
     Pass {
         who: Principal {
             agent: "ann".into(),
+            subject: "ann\nissuer".into(),
             grants: Arc::new(Grants {
                 groups: vec!["team".into()],
                 scopes: vec!["a".into(), "b".into()],
             }),
             until: Some(UNIX_EPOCH + Duration::from_secs(4_000_000_000)),
+            says: Some(Arc::new([3; 32])),
+            token: Some(Arc::new(Credential::new("the-token", &[3; 32]))),
         },
         prefix: Prefix::Never,
         origin: "https://gate.example".to_owned(),
@@ -112,20 +116,21 @@ async fn a_pass_says_who_it_is_once_to_one_replica_for_one_request() {
         two.accept(&shown, "POST", "/mcp?a=1").err(),
         Some(PassError::Again)
     );
-    let (text, seal) = shown.split_once('.').expect("two parts");
+    assert_eq!(
+        (&read.who.subject, &read.who.says),
+        (&wrote.who.subject, &wrote.who.says)
+    );
+    let token = read.who.token.as_deref().map(Credential::for_a_replica);
+    assert_eq!(token, Some("the-token"));
     for forged in [
         "",
         ".",
-        text,
-        &format!("{text}."),
-        &format!("{text}.{}", &seal[1..]),
-        &format!("A{text}.{seal}"),
+        &shown[1..],
+        &shown[..shown.len() - 4],
+        &format!("A{shown}"),
     ] {
-        assert_eq!(
-            two.accept(forged, "POST", "/mcp?a=1").err(),
-            Some(PassError::Forged),
-            "{forged}"
-        );
+        let said = two.accept(forged, "POST", "/mcp?a=1").err();
+        assert_eq!(said, Some(PassError::Forged), "{forged}");
     }
     assert_eq!(
         Replicas::alone().accept(&shown, "POST", "/mcp?a=1").err(),

@@ -1,6 +1,6 @@
 //! All sessions there are, whose they are, and how many an agent may have.
 //!
-//! The only place where a session is found by its id, and only by its own agent. It never looks
+//! The only place where a session is found by its id, and only by its own subject. It never looks
 //! into one.
 
 use std::collections::HashMap;
@@ -122,11 +122,11 @@ impl Sessions {
         agent
     }
 
-    /// The agent's session with this id; somebody else's does not exist.
-    pub fn find(&self, id: &str, agent: &str) -> Option<Arc<Session>> {
+    /// The session with this id, if it is this subject's; somebody else's does not exist.
+    pub fn find(&self, id: &str, subject: &str) -> Option<Arc<Session>> {
         locked(&self.by_id)
             .get(id)
-            .filter(|session| *session.agent.name == *agent)
+            .filter(|session| *session.subject == *subject)
             .cloned()
     }
 

@@ -30,6 +30,8 @@ pub const USER_REJECTED: i64 = -1;
 /// Denied by policy. From here on chillgate's own: 2026-07-28 leaves the space outside
 /// -32768..=-32000 to applications, and these read like the HTTP status they resemble.
 pub const DENIED: i64 = 40300;
+/// The host's own token is missing or does not do for a server that it has to be exchanged for.
+pub const TOKEN: i64 = 40100;
 /// A quota is spent (`data.retryAfterMs`).
 pub const QUOTA: i64 = 42900;
 /// Too many calls in flight.
@@ -56,6 +58,7 @@ mod tests {
     fn our_own_codes_are_distinct_and_outside_the_reserved_space() {
         let mut own = [
             DENIED,
+            TOKEN,
             QUOTA,
             CONCURRENCY,
             SERVER_DOWN,

@@ -16,9 +16,13 @@ for (const [name, alg] of [["rsa", "RS256"], ["ec", "ES256"], ["ed", "EdDSA"], [
 let published = ["rsa", "ec", "ed", "pss", "p384"];
 let mode = "ok";
 let gone = [];
-const asked = { "/jwks": 0, "/evil": 0, metadata: 0, reviews: 0, tokens: 0 };
+const asked = { "/jwks": 0, "/evil": 0, metadata: 0, reviews: 0, tokens: 0, exchanges: 0 };
+let unwilling = [];
+let delay = 0;
 let wrong = 0;
 let lasts = 600;
+
+const accessToken = "urn:ietf:params:oauth:token-type:access_token";
 
 // `bare` keys say nothing of their algorithm.
 const keys = (bare) => published.map((name) => {
@@ -83,15 +87,34 @@ const server = createServer(async (request, response) => {
       gone = set.gone ?? gone;
       wrong = set.wrong ?? wrong;
       lasts = set.lasts ?? lasts;
+      unwilling = set.unwilling ?? unwilling;
+      delay = set.delay ?? delay;
       return reply({});
     }
-    // Client credentials: a token for whatever resource is asked for, by whoever knows the secret.
+    // Client credentials: a token for whatever resource is asked for, by whoever knows the secret; and
+    // the same for the subject of another token (RFC 8693), unless that is one of the `unwilling`.
     case "/token": {
       asked.tokens += 1;
+      if (delay) await new Promise((done) => setTimeout(done, delay));
       const form = new URLSearchParams(body);
       const [id, secret] = Buffer.from((request.headers.authorization ?? "").replace("Basic ", ""), "base64").toString().split(":")
         .map((half) => decodeURIComponent(half.replaceAll("+", " ")));
       if (id !== "gate way" || secret !== "s3cret:%+ü") return reply({ error: "invalid_client", error_description: "no such client" }, 401);
+      if (form.get("grant_type") === "urn:ietf:params:oauth:grant-type:token-exchange") {
+        asked.exchanges += 1;
+        if (mode === "down") return reply("<html>", 502);
+        const subject = form.get("subject_token");
+        if (mode === "echo") return reply({ access_token: subject, token_type: "Bearer", issued_token_type: accessToken, expires_in: lasts });
+        if (mode === "saml") return reply({ access_token: "x", token_type: "Bearer", issued_token_type: "urn:ietf:params:oauth:token-type:saml2", expires_in: lasts });
+        const known = Object.fromEntries(Object.values(made).map((one) => [one.kid, one.publicKey]));
+        const read = await jwtVerify(subject, ({ kid }) => known[kid], { issuer, audience: "chillgate" }).catch((error) => error);
+        const isWilling = read.payload && !unwilling.includes(read.payload.sub) && form.get("subject_token_type") === accessToken;
+        // Some quote what they were shown.
+        if (!isWilling) return reply({ error: "invalid_grant", error_description: `not ${subject}` }, 400);
+        const audience = wrong-- > 0 ? "another" : form.get("resource");
+        const claims = { iss: issuer, aud: audience, sub: read.payload.sub, act: { sub: id }, scope: form.get("scope") ?? "", exp: Math.floor(Date.now() / 1000) + 600, jti: String(asked.tokens) };
+        return reply({ access_token: await forge({ claims }), token_type: "Bearer", issued_token_type: accessToken, expires_in: lasts });
+      }
       if (form.get("grant_type") !== "client_credentials") return reply({ error: "unsupported_grant_type" }, 400);
       if (mode === "down") return reply("<html>", 502);
       const audience = wrong-- > 0 ? "another" : form.get("resource");

@@ -118,13 +118,13 @@ impl Pipes {
         let Some(sought) = cache::Sought::of(request, capabilities) else {
             return self.send(asked, request).await;
         };
-        let (cache, agent) = (asked.pipe.cache(), &asked.exchange.session.agent.name);
-        if let Some(answer) = cache.get(&sought, agent) {
+        let (cache, subject) = (asked.pipe.cache(), &asked.exchange.session.subject);
+        if let Some(answer) = cache.get(&sought, subject) {
             return Ok(answer.with_id(asked.exchange.host_id.as_bytes()));
         }
         let changes = cache.changes();
         let answer = self.send(asked, request).await?;
-        cache.keep(sought, agent, changes, &answer);
+        cache.keep(sought, subject, changes, &answer);
         Ok(answer)
     }
 

@@ -11,22 +11,46 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::Passage;
 use crate::backend::pipe::{Audience, Pipe, Terms};
+use crate::client::Caller;
 use crate::incidents::Refusal;
 use crate::session::Session;
+
+/// Whom a pipe is for, where it is not for all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whose<'w> {
+    /// The agent's name.
+    pub agent: Option<&'w str>,
+    /// What the one host has shown that it is for.
+    pub caller: Option<&'w Caller>,
+}
+
+/// Why there is no pipe.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The server cannot be had, whoever asks.
+    Server(String),
+    /// This one host cannot have it.
+    Caller(String),
+}
+
+impl From<String> for Unopened {
+    fn from(cause: String) -> Self {
+        Self::Server(cause)
+    }
+}
 
 /// Makes the far end of a pipe exist.
 #[async_trait]
 pub trait Opener: Send + Sync + std::fmt::Debug {
     /// Starts or connects the server; a task of the opener's carries the bytes until the pipe is
-    /// closed or the server ends, and then calls [`Pipe::finish`]. `agent`: whose it will be, where
-    /// it is one agent's alone.
+    /// closed or the server ends, and then calls [`Pipe::finish`].
     async fn open(
         &self,
         terms: &Terms,
         audience: Arc<Audience>,
-        agent: Option<&str>,
+        whose: Whose<'_>,
         tasks: &TaskTracker,
-    ) -> Result<Arc<Pipe>, String>;
+    ) -> Result<Arc<Pipe>, Unopened>;
 
     /// Whether its calls end within bounds of the server's own: then silence ends none of them.
     fn keeps_time(&self) -> bool {

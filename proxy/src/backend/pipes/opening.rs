@@ -10,10 +10,10 @@ use chillgate_wire::{Era, json};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Pipes;
 use super::slot::{Slot, Tries, Wait};
 use super::turns::Turn;
 use super::watch::HUNG;
+use super::{Pipes, Unopened, Whose};
 use crate::backend::BackendError;
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::pipe::{Audience, Pipe};
@@ -32,6 +32,17 @@ pub(super) enum Trouble {
     Unspoken(Refusal),
     /// It answered with what is no answer.
     Wrong(String),
+    /// It can be had, but not by this host.
+    Caller(String),
+}
+
+impl From<Unopened> for Trouble {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Server(cause) => Self::Down(cause),
+            Unopened::Caller(cause) => Self::Caller(cause),
+        }
+    }
 }
 
 impl From<BackendError> for Trouble {
@@ -43,6 +54,7 @@ impl From<BackendError> for Trouble {
             }
             BackendError::Invalid { cause, .. } => return Self::Wrong(cause),
             BackendError::Superseded { .. } => return Self::Superseded,
+            BackendError::Caller { cause, .. } => return Self::Caller(cause),
             BackendError::Down { cause, .. } | BackendError::Lost { cause, .. } => cause,
             busy @ BackendError::Busy { .. } => busy.to_string(),
         })
@@ -186,6 +198,11 @@ impl Pipes {
         let (terms, server) = (&self.0.terms, &self.0.terms.server);
         match trouble {
             Trouble::Superseded => self.superseded(),
+            // Nothing has failed that anybody else would hear of.
+            Trouble::Caller(cause) => BackendError::Caller {
+                server: server.clone(),
+                cause,
+            },
             // It runs, and may be spoken to in other words.
             Trouble::Unspoken(refusal) => {
                 debug!(%server, cause = %refusal.cause, "The server speaks another era.");
@@ -246,13 +263,15 @@ impl Pipes {
         greet: bool,
         turn: &Turn<'_>,
     ) -> Result<Arc<Pipe>, Trouble> {
-        let agent = slot.agent.as_deref();
+        let whose = Whose {
+            agent: slot.agent.as_deref(),
+            caller: slot.caller.as_ref(),
+        };
         let pipe = self
             .0
             .opener
-            .open(&self.0.terms, audience, agent, &self.0.tasks)
-            .await
-            .map_err(Trouble::Down)?;
+            .open(&self.0.terms, audience, whose, &self.0.tasks)
+            .await?;
         turn.is_for(&pipe);
         let closing = CloseOnDrop(Some(pipe.clone()));
         if self.0.terms.era == Era::Modern {

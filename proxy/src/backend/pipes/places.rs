@@ -199,7 +199,7 @@ impl Places {
         take: impl FnOnce(&mut Lanes, &dyn Fn() -> Slot) -> T,
     ) -> T {
         let agent = &session.agent.name;
-        let make = || Slot::new(Some(agent.clone()), self.luck(agent));
+        let make = || Slot::new(Some(agent.clone()), self.luck(agent)).of(&session.caller);
         let mut own = locked(&self.own);
         take(own.entry(session.id.clone()).or_default(), &make)
     }

@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 use super::sleep::Asleep;
 use crate::backend::pipe::Pipe;
 use crate::backend::{BackendError, State};
+use crate::client::Caller;
 use crate::lock::locked;
 use crate::map::Map;
 
@@ -23,6 +24,8 @@ use crate::map::Map;
 pub(super) struct Slot {
     /// Whose processes these are, where they are one agent's.
     pub(super) agent: Option<Arc<str>>,
+    /// What the host has shown whose alone it is.
+    pub(super) caller: Option<Caller>,
     pub(super) pipe: Mutex<Option<Arc<Pipe>>>,
     pub(super) opening: tokio::sync::Mutex<Tries>,
     pub(super) trouble: Mutex<Option<String>>,
@@ -103,6 +106,7 @@ impl Slot {
     pub(super) fn new(agent: Option<Arc<str>>, luck: Luck) -> Self {
         Self {
             agent,
+            caller: None,
             pipe: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             trouble: Mutex::default(),
@@ -114,6 +118,14 @@ impl Slot {
             _place: None,
             is_leased: AtomicBool::new(false),
             leases: AtomicU64::new(0),
+        }
+    }
+
+    /// The same for one host alone.
+    pub(super) fn of(self, caller: &Caller) -> Self {
+        Self {
+            caller: Some(caller.clone()),
+            ..self
         }
     }
 

@@ -15,11 +15,13 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::debug;
 
 use super::events::Events;
-use super::{Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak, late, refusal, unwanted};
+use super::{
+    Inner, PROTOCOL_VERSION, SESSION_ID, is_refusal_to_speak, late, refusal, unwanted, unwelcome,
+};
 use crate::backend::greeting::{self, Greeting};
 use crate::backend::said::{hand_on, level_params};
 use crate::backend::{BackendError, State};
-use crate::client::Reply;
+use crate::client::{Http, Reply};
 use crate::exchange::Exchange;
 use crate::lock::locked;
 use crate::session::{Asker, Session};
@@ -34,6 +36,8 @@ const RESUMES: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Link {
     remote: Weak<Inner>,
+    /// The way there, as the host behind the link is let in.
+    pub(super) http: Http,
     session: Weak<Session>,
     id: Mutex<Option<HeaderValue>>,
     revision: Mutex<Option<HeaderValue>>,
@@ -63,6 +67,7 @@ impl Link {
     pub(super) fn new(remote: &Arc<Inner>, session: &Arc<Session>) -> Arc<Self> {
         Arc::new(Self {
             remote: Arc::downgrade(remote),
+            http: remote.http.of(&session.caller),
             session: Arc::downgrade(session),
             id: Mutex::default(),
             revision: Mutex::default(),
@@ -104,7 +109,7 @@ impl Link {
         let _running = exchange.map(|exchange| Run::new(self.clone(), exchange.clone()));
         let headers = self.headers();
         let with_session = headers.iter().any(|(name, _)| *name == SESSION_ID);
-        let reply = remote.http.post(request.raw().clone(), &headers).await;
+        let reply = self.http.post(request.raw().clone(), &headers).await;
         let reply = reply.map_err(|error| remote.explain(&error))?;
         let status = reply.status();
         if request.method() == Some("initialize") && status.is_success() {
@@ -123,7 +128,11 @@ impl Link {
         }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(remote.down(unwanted(status)));
+                return Err(if self.http.is_by_caller() {
+                    remote.caller(unwelcome(status))
+                } else {
+                    remote.down(unwanted(status))
+                });
             }
             status if status.is_success() => {}
             status => {
@@ -203,7 +212,7 @@ impl Link {
             tokio::time::sleep(events.retry()).await;
             let mut headers = self.headers();
             headers.push((LAST_EVENT_ID, last.clone()));
-            let reply = remote
+            let reply = self
                 .http
                 .get(&headers)
                 .await
@@ -367,10 +376,7 @@ impl Link {
         remote: &Inner,
         message: &Envelope,
     ) -> Result<(), BackendError> {
-        let reply = remote
-            .http
-            .post(message.raw().clone(), &self.headers())
-            .await;
+        let reply = self.http.post(message.raw().clone(), &self.headers()).await;
         let reply = reply.map_err(|error| remote.explain(&error))?;
         if reply.status().is_success() {
             return Ok(());
@@ -422,7 +428,7 @@ impl Link {
             let mut headers = self.headers();
             headers.extend(last.clone().map(|id| (LAST_EVENT_ID, id)));
             let mut pause = Duration::from_secs(1);
-            match remote.http.get(&headers).await {
+            match self.http.get(&headers).await {
                 Ok(reply) if reply.status().is_success() && reply.is_events() => {
                     failures = 0;
                     was_there = true;

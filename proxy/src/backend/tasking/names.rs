@@ -1,7 +1,7 @@
 //! The names under which modern hosts know tasks of an older server.
 //!
 //! They are chillgate's own, because each session may have a server of its own, and two servers may
-//! give one id. A name is good for its agent alone, and as long as the session that its task is in.
+//! give one id. A name is good for its subject alone, and as long as the session that its task is in.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
@@ -42,12 +42,12 @@ impl Names {
         name
     }
 
-    /// A task of this session's agent: the session that it is in, and the server's own id for it.
+    /// A task of this session's subject: the session that it is in, and the server's own id for it.
     pub(super) fn find(&self, name: &str, session: &Session) -> Option<(Arc<Session>, String)> {
         let all = locked(&self.0);
         let task = all.iter().rev().find(|task| task.name == name)?;
         let owner = task.session.upgrade()?;
-        let is_own = Arc::ptr_eq(&owner.agent, &session.agent) && !owner.is_over();
+        let is_own = owner.subject == session.subject && !owner.is_over();
         is_own.then(|| (owner, task.id.clone()))
     }
 }

@@ -390,7 +390,9 @@ fn every_line_that_help_proposes_is_right() {
                     ],
                 );
                 let url = "url = \"https://mcp.example\"";
-                format!("[server.a]\n{url}\n[server.a.token]\n{rest}\n{line}\n")
+                let hosts = "[identity.jwt]\nissuer = \"https://i.example\"\naudience = \"a\"\n";
+                let hosts = ["", hosts][usize::from(*key == "exchange")];
+                format!("{hosts}[server.a]\n{url}\n[server.a.token]\n{rest}\n{line}\n")
             }
             ["server", _, table, _] => {
                 format!("[server.a]\ncommand = [\"x\"]\n[server.a.{table}]\n{line}\n")

@@ -91,7 +91,7 @@ impl Endpoint {
     }
 
     /// Where the session is that a request names, if it is another replica's.
-    pub(super) fn elsewhere(&self, headers: &HeaderMap, agent: &str) -> Option<Place> {
+    pub(super) fn elsewhere(&self, headers: &HeaderMap, subject: &str) -> Option<Place> {
         let replicas = self.gate.replicas();
         if self.is_inner || !replicas.is_shared() || self.serves_modern(headers) {
             return None;
@@ -101,9 +101,9 @@ impl Endpoint {
             return None;
         };
         let name = name.to_str().ok()?;
-        match self.gate.sessions().find(name, agent) {
+        match self.gate.sessions().find(name, subject) {
             Some(_) => None,
-            None => replicas.keeps(name, agent),
+            None => replicas.keeps(name, subject),
         }
     }
 

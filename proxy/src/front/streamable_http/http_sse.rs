@@ -46,7 +46,7 @@ impl std::fmt::Debug for Streams {
 }
 
 struct Stream {
-    agent: Arc<str>,
+    subject: Arc<str>,
     scope: Scope,
     host: tokio::sync::Mutex<Host>,
 }
@@ -65,7 +65,7 @@ impl Endpoint {
         match head.method {
             Method::GET => self.open_stream(head, scope, who, &caller),
             Method::POST => {
-                if let Some(place) = self.stream_elsewhere(&head.uri, &who.agent) {
+                if let Some(place) = self.stream_elsewhere(&head.uri, &who.subject) {
                     let handed = Handed {
                         head,
                         scope: &scope,
@@ -74,7 +74,7 @@ impl Endpoint {
                     };
                     return self.hand_over(place, handed, body, &caller, snapshot).await;
                 }
-                let stream = self.stream(&head.uri, &who.agent, &scope)?;
+                let stream = self.stream(&head.uri, &who.subject, &scope)?;
                 self.post_to(&stream, who, &head.headers, body, caller, snapshot)
                     .await
             }
@@ -115,7 +115,7 @@ impl Endpoint {
         let (ours, theirs) = tokio::io::duplex(ON_ITS_WAY);
         let (line, writing) = Line::new(ours);
         let writing = tokio::spawn(writing).abort_handle();
-        let agent = who.agent.clone();
+        let subject = who.subject.clone();
         let caller = Caller {
             who: Some(who),
             scope: scope.clone(),
@@ -123,9 +123,9 @@ impl Endpoint {
             peer: caller.peer.address.as_deref().map(str::to_owned),
         };
         let host = Host::new(self.gate.clone(), caller, line.clone(), Eras::Legacy);
-        let id: Arc<str> = self.gate.replicas().session_id(&agent).into();
+        let id: Arc<str> = self.gate.replicas().session_id(&subject).into();
         let stream = Arc::new(Stream {
-            agent,
+            subject,
             scope,
             host: tokio::sync::Mutex::new(host),
         });
@@ -156,11 +156,11 @@ impl Endpoint {
         ))))
     }
 
-    /// The agent's stream that an address names.
-    fn stream(&self, uri: &Uri, agent: &str, scope: &Scope) -> Result<Arc<Stream>, Box<Reply>> {
+    /// The subject's stream that an address names.
+    fn stream(&self, uri: &Uri, subject: &str, scope: &Scope) -> Result<Arc<Stream>, Box<Reply>> {
         let found = stream_id(uri).and_then(|id| self.streams().get(id).cloned());
-        // Another agent's stream is as unknown as none.
-        let mine = found.filter(|stream| *stream.agent == *agent && stream.scope == *scope);
+        // Another's stream is as unknown as none.
+        let mine = found.filter(|stream| *stream.subject == *subject && stream.scope == *scope);
         mine.ok_or_else(|| {
             let text = "no such stream is open: GET this path first, and post to the address that \
                         its first event names";
@@ -170,11 +170,11 @@ impl Endpoint {
     }
 
     /// Where the stream is that an address names, if it is another replica's.
-    fn stream_elsewhere(&self, uri: &Uri, agent: &str) -> Option<Place> {
+    fn stream_elsewhere(&self, uri: &Uri, subject: &str) -> Option<Place> {
         let id = stream_id(uri).filter(|_| !self.is_inner)?;
         let is_here = self.streams().contains_key(id);
         let replicas = self.gate.replicas();
-        (!is_here).then(|| replicas.keeps(id, agent)).flatten()
+        (!is_here).then(|| replicas.keeps(id, subject)).flatten()
     }
 
     /// A message of a host whose stream is open.

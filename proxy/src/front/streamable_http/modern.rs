@@ -6,9 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::SystemTime;
 
-use chillgate_policies::engine::Grants;
 use chillgate_wire::meta::Hop;
 use chillgate_wire::{Envelope, Era, Kind, Revision, code, meta, mirror};
 use http::request::Parts;
@@ -71,21 +69,24 @@ impl Endpoint {
             }
         };
         let hop = check(headers, &message).map_err(refuse)?;
-        let (grants, until) = (who.grants.clone(), who.until);
-        let session = match place.last().session(&hop, &who.agent, &scope) {
-            Some(session) => session,
+        let grants = who.grants.clone();
+        let asks = Running::is_retry(&message).then(|| who.clone());
+        let session = match place.last().session(&hop, &who, &scope) {
+            Some(session) => {
+                session.caller.shows(who.token);
+                session
+            }
             None => self.standing(&hop, who, scope, place).map_err(refuse)?,
         };
         let fields = match message.method() {
             Some("tools/call") => Some(mirrored(headers).map_err(refuse)?),
             _ => None,
         };
-        if Running::is_retry(&message) {
+        if let Some(who) = asks {
             return Ok(Begun::Retry(Box::new(Retry {
                 message,
                 session,
-                grants,
-                until,
+                who,
                 fields,
             })));
         }
@@ -108,13 +109,12 @@ impl Endpoint {
         let Retry {
             message,
             session,
-            grants,
-            until,
+            who,
             fields,
         } = retry;
         let outbox = snapshot.config.limits.outbox;
         let (id, raw) = (message.id(), message.raw().clone());
-        match Running::begin(&self.gate, &session, &grants, message, outbox).await {
+        match Running::begin(&self.gate, &session, &who.grants, message, outbox).await {
             Ok(Ok(running)) => {
                 if let Some(fields) = fields {
                     running.exchange().set_mirrored(fields);
@@ -123,11 +123,6 @@ impl Endpoint {
             }
             Ok(Err(answer)) => Ok(Err(reply::of(answer))),
             Err(Refusal::Elsewhere(place)) if !self.is_inner => {
-                let who = Principal {
-                    agent: session.agent.name.clone(),
-                    grants,
-                    until,
-                };
                 let handed = Handed {
                     head,
                     scope: &session.scope,
@@ -155,9 +150,8 @@ pub(super) enum Begun {
 pub(super) struct Retry {
     message: Envelope,
     session: Arc<Session>,
-    grants: Arc<Grants>,
-    /// When the credential ends.
-    until: Option<SystemTime>,
+    /// Who asks.
+    who: Principal,
     fields: Option<Vec<(String, String)>>,
 }
 
@@ -200,14 +194,14 @@ struct Said {
 }
 
 impl Last {
-    fn session(&self, hop: &Hop<'_>, agent: &str, scope: &Scope) -> Option<Arc<Session>> {
+    fn session(&self, hop: &Hop<'_>, who: &Principal, scope: &Scope) -> Option<Arc<Session>> {
         let last = locked(&self.0);
         let said = last.as_ref()?;
         let says_the_same = *said.version == *hop.version
             && *said.capabilities == *hop.capabilities
             && said.client.as_deref() == hop.client;
         let session = said.session.upgrade().filter(|_| says_the_same)?;
-        let is_the_same = *session.agent.name == *agent && session.scope == *scope;
+        let is_the_same = session.is_of(who) && session.scope == *scope;
         (is_the_same && !session.is_over()).then_some(session)
     }
 

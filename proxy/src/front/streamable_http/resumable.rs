@@ -17,6 +17,7 @@ use super::{Endpoint, KEEP_ALIVE, Reply, read};
 use crate::exchange::Exchange;
 use crate::front::running::Running;
 use crate::gate::{Answer, Gate};
+use crate::identity::Principal;
 use crate::session::replay::{Carried, Found, Reader};
 use crate::session::{Scope, Session};
 
@@ -110,7 +111,7 @@ impl Endpoint {
         &self,
         headers: &HeaderMap,
         scope: &Scope,
-        agent: &str,
+        who: &Principal,
     ) -> Result<Reply, Box<Reply>> {
         if !read::accepts(headers, "text/event-stream") {
             let text = "GET opens an event stream: send `Accept: text/event-stream`";
@@ -120,7 +121,7 @@ impl Endpoint {
                 text,
             )));
         }
-        let session = &self.session(headers, scope, agent, None)?;
+        let session = &self.session(headers, scope, who, None)?;
         let last = match read::single(headers, &LAST_EVENT_ID)? {
             None => Found::Own(session.replays.own().last()),
             Some(last) => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::identity::Denied;
 
@@ -19,7 +20,7 @@ const LONGEST_KID: usize = 512;
 
 /// A token nobody has checked.
 #[derive(Debug)]
-pub(super) struct Token<'t> {
+pub(in crate::identity) struct Token<'t> {
     /// What is signed.
     pub(super) signed: &'t str,
     /// The signature, as written.
@@ -59,7 +60,7 @@ pub(super) struct Claims {
 
 impl<'t> Token<'t> {
     /// Takes a token apart.
-    pub(super) fn read(text: &'t str) -> Result<Self, Denied> {
+    pub(in crate::identity) fn read(text: &'t str) -> Result<Self, Denied> {
         if text.len() > LONGEST {
             return Err(Denied::Token("it is longer than 16 KiB"));
         }
@@ -105,6 +106,19 @@ impl Claims {
             Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// What stands for all that the claims say but their times and the number of the token: a token
+    /// that is renewed says the same.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let said = self
+            .rest
+            .iter()
+            .filter(|(name, _)| !["iat", "jti", "auth_time"].contains(&name.as_str()));
+        let said: std::collections::BTreeMap<_, _> = said.collect();
+        // Members in one order, whatever the issuer wrote first.
+        let said = serde_json::json!([self.iss, self.aud, said]);
+        Sha256::digest(said.to_string()).into()
     }
 
     /// A claim by its name, or by its JSON pointer where that begins with `/`.
