@@ -24,6 +24,10 @@ use tokio::time::{Instant, interval, sleep};
 
 use crate::mock;
 
+/// Calls that run as a replica is told to stop.
+const CALLS: u64 = 200;
+/// Hosts that call while replicas are upgraded.
+const HOSTS: usize = 20;
 /// Where the load balancer listens.
 const BALANCED: u16 = 8080;
 
@@ -158,7 +162,8 @@ async fn balancer(places: &[Place]) -> (Child, TempDir) {
     );
     for (number, place) in places.iter().enumerate() {
         let at = place.address();
-        text += &format!("  server gate{number} {at}:8800 check port 9901\n");
+        let server = format!("  server gate{number} {at}:8800 check port 9901\n");
+        text.push_str(&server);
     }
     let file = folder.path().join("haproxy.cfg");
     std::fs::write(&file, text).expect("the file can be written");
@@ -181,7 +186,6 @@ async fn a_replica_that_stops_finishes_what_fits_its_time() {
     if !apart("apart::a_replica_that_stops_finishes_what_fits_its_time").await {
         return;
     }
-    const CALLS: u64 = 200;
     let (net, redis) = (Net::new().await, store().await);
     let (_places, mut gates) = three(&net, &redis, "").await;
     // Hosts of both eras; those of the older one reach another replica than their own.
@@ -308,7 +312,6 @@ async fn replicas_are_upgraded_in_turn_and_no_call_fails() {
     if !apart("apart::replicas_are_upgraded_in_turn_and_no_call_fails").await {
         return;
     }
-    const HOSTS: usize = 20;
     let (net, redis) = (Net::new().await, store().await);
     let limit = "[[policy]]\ntype = \"quota\"\nname = \"calls\"\nmatch = { tool = \"a__echo\" }\nper = \"all\"\nallow = \"100000/day\"\n";
     let (places, gates) = three(&net, &redis, limit).await;
