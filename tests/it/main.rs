@@ -28,6 +28,7 @@ mod either;
 mod endpoints;
 mod eras;
 mod examples;
+mod fair;
 mod faults;
 mod first_words;
 mod forged;
