@@ -193,7 +193,10 @@ impl Inner {
         }
         let take = self.draw("take", &draws, patience).await?;
         if !take.admitted && patience.is_zero() {
-            self.memo.refused(key, n, take, self.clock.now());
+            // Who wants less, or leaves less alone, may still have it.
+            let wanted = draws.iter().map(|draw| draw.n.saturating_add(draw.keep));
+            let least = wanted.max().unwrap_or(n);
+            self.memo.refused(key, least, take, self.clock.now());
         }
         Ok(take)
     }

@@ -1,6 +1,8 @@
 //! Calls that wait for their turn, driven as a runtime would: who is woken is polled, nobody else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -28,6 +30,16 @@ struct Floor {
     handles: Vec<AbortHandle>,
     /// How each ended, with the moment.
     ended: Vec<Option<(u64, Option<Rejection>)>>,
+}
+
+/// Whether somebody wants to be polled again at once.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn table(more: &Value) -> Value {
@@ -77,9 +89,19 @@ impl Floor {
 
     /// Polls whoever was woken until nobody is.
     fn settle(&mut self) {
-        while let Some(Some((number, ended))) = self.on_their_way.next().now_or_never() {
-            let rejection = ended.and_then(Result::err);
-            self.ended[number] = Some((self.now(), rejection));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            woken.0.store(false, Ordering::Relaxed);
+            match self.on_their_way.poll_next_unpin(&mut context) {
+                Poll::Ready(Some((number, ended))) => {
+                    let rejection = ended.and_then(Result::err);
+                    self.ended[number] = Some((self.now(), rejection));
+                }
+                Poll::Pending if woken.0.load(Ordering::Relaxed) => {}
+                Poll::Ready(None) | Poll::Pending => return,
+            }
         }
     }
 
