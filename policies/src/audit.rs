@@ -130,6 +130,7 @@ impl Policy for Audit {
     fn on_refuse(&self, call: &Call, rejection: &Rejection) {
         // Nothing is left to refuse: the sink counts the loss.
         let _lost = self.write(call, Phase::Refuse, |record| {
+            record.delay_ms = rejection.waited_ms.into();
             record.decision = Some(Decision {
                 policy: &rejection.policy,
                 kind: rejection.kind,

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
+use crate::engine::exceed::{EXCEED, End, Exceed, WEIGHTS};
 use crate::engine::ledger::{Bucket, Per};
+use crate::engine::line::Full;
 use crate::engine::policy::code;
 use crate::engine::slots::{Seat, Slots, Turn};
-use crate::engine::span::Span;
 use crate::engine::{
     Call, Clock, Fields, KeyDoc, Kind, Policy, Rejection, Services, Stage, Verdict,
 };
-use crate::quota::{EXCEED, PER, exceed, jittered, per};
+use crate::quota::{PER, jittered, per};
 
 /// `type = "concurrency"`.
 pub const KIND: Kind = Kind {
@@ -26,6 +27,7 @@ pub const KIND: Kind = Kind {
         PER,
         KeyDoc::new("at-most", "8", "how many at a time, 1 to 1000000"),
         EXCEED,
+        WEIGHTS,
     ],
     once: false,
     build,
@@ -39,7 +41,7 @@ struct Inner {
     name: Arc<str>,
     per: Per,
     at_most: u32,
-    patience: Duration,
+    exceed: Exceed,
     slots: Slots,
     clock: Arc<dyn Clock>,
 }
@@ -48,12 +50,12 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, services: &Services) -> Optio
     let per = per(fields);
     fields.missing("at-most", "write at-most = 8");
     let at_most = fields.integer("at-most", 1..=1_000_000);
-    let patience = exceed(fields);
+    let exceed = Exceed::read(fields, per.agent);
     let inner = Inner {
         name: Arc::clone(name),
         per,
         at_most: at_most?,
-        patience,
+        exceed,
         slots: services.slots.clone(),
         clock: Arc::clone(&services.clock),
     };
@@ -73,16 +75,20 @@ impl Policy for Concurrency {
             name: Arc::clone(&inner.name),
             key: inner.per.key(call),
         };
-        match inner
-            .slots
-            .ask(&bucket, inner.at_most, !inner.patience.is_zero())
-        {
+        let exceed = &inner.exceed;
+        let wants = exceed.waits().then(|| exceed.wants(call, 1));
+        let wants = wants.as_ref().map(|wants| (wants, exceed.bounds));
+        match inner.slots.ask(&bucket, inner.at_most, wants) {
             Seat::Taken(slot) => Verdict::Slot(Box::new(slot)),
-            Seat::Full => inner.refuse(),
+            Seat::None => inner.refuse("concurrency", ""),
+            Seat::Full(full) => inner.refuse("queue_full", words(full)),
             Seat::Line(turn) => {
-                let turn = Box::pin(Arc::clone(inner).queue(turn));
+                let now = inner.clock.now();
+                let end = exceed.end(call, now);
+                let left = end.at.saturating_duration_since(now);
+                let turn = Box::pin(Arc::clone(inner).queue(turn, left, end));
                 Verdict::Wait {
-                    at_most: inner.patience,
+                    at_most: left,
                     turn,
                 }
             }
@@ -93,12 +99,13 @@ impl Policy for Concurrency {
         let Inner {
             per,
             at_most,
-            patience,
+            exceed,
             ..
         } = &*self.0;
-        let wait = match *patience {
-            Duration::ZERO => "refuses the rest".to_owned(),
-            wait => format!("the rest waits in line up to {}", Span(wait)),
+        let wait = if exceed.waits() {
+            format!("the rest waits in line{}", exceed.summary())
+        } else {
+            "refuses the rest".to_owned()
         };
         format!(
             "at most {at_most} at a time for each {}; {wait}",
@@ -108,25 +115,24 @@ impl Policy for Concurrency {
 }
 
 impl Inner {
-    async fn queue(self: Arc<Self>, turn: Turn) -> Verdict {
-        match select(turn, self.clock.sleep(self.patience)).await {
-            Either::Left((slot, _)) => Verdict::Slot(Box::new(slot)),
-            Either::Right(_) => self.refuse(),
+    async fn queue(self: Arc<Self>, turn: Turn, left: Duration, end: End) -> Verdict {
+        match select(turn, self.clock.sleep(left)).await {
+            Either::Left((Some(slot), _)) => Verdict::Slot(Box::new(slot)),
+            Either::Left((None, _)) => self.refuse("queue_full", words(Full::All)),
+            Either::Right(_) if end.is_callers => {
+                self.refuse("deadline", ", and the caller's own deadline has come")
+            }
+            Either::Right(_) => self.refuse("concurrency", ", also after waiting"),
         }
     }
 
-    fn refuse(&self) -> Verdict {
+    fn refuse(&self, reason: &'static str, more: &str) -> Verdict {
         let message = format!(
-            "too many calls at a time: {} (at most {}); try again when one has ended",
+            "too many calls at a time: {} (at most {}){more}; try again when one has ended",
             self.name, self.at_most
         );
-        let mut rejection = Rejection::new(
-            &self.name,
-            KIND.name,
-            "concurrency",
-            code::CONCURRENCY,
-            message,
-        );
+        let mut rejection =
+            Rejection::new(&self.name, KIND.name, reason, code::CONCURRENCY, message);
         // When a slot comes back is unknown; a second keeps a polite host from spinning.
         rejection.retry_after = Some(jittered(Duration::from_secs(1)));
         rejection.data = vec![
@@ -134,6 +140,13 @@ impl Inner {
             ("scope", self.per.words().into()),
         ];
         Verdict::Reject(rejection)
+    }
+}
+
+fn words(full: Full) -> &'static str {
+    match full {
+        Full::Own => ", and this agent has as many waiting as it may",
+        Full::All => ", and as many wait as may",
     }
 }
 

@@ -1,7 +1,7 @@
 //! Quotas: at most so much per span or window, for each key, at several levels at once.
 //!
-//! The counting is the [`Ledger`]'s; this file only chooses the buckets, says what a call costs and
-//! words the refusal. It never sleeps: a wait is part of the verdict, and its end is already paid for.
+//! The counting is the [`Ledger`]'s; this file only chooses the buckets and words the refusal. It never
+//! sleeps: a call that is to wait gets its turn in `quota/waiting.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::engine::allow::{Allow, Counted, Period};
+use crate::engine::exceed::{EXCEED, Exceed, WEIGHTS};
 use crate::engine::ledger::{
     Bucket, Draw, Fitting, Ledger, LedgerDown, Limit, LocalLedger, Per, Reply, Take,
 };
 use crate::engine::policy::code;
-use crate::engine::rule::{Names, Pattern};
-use crate::engine::span::{MOST, Span};
+use crate::engine::rooms::Rooms;
+use crate::engine::span::MOST;
 use crate::engine::{
-    Call, Completion, Fields, KeyDoc, Kind, Metered, Policy, Rejection, Services, Stage, Verdict,
-    Wrong,
+    Call, Clock, Completion, Fields, KeyDoc, Kind, Metered, Policy, Rejection, Services, Stage,
+    Verdict, Wrong,
 };
 
 /// `type = "quota"`.
@@ -49,6 +50,7 @@ pub const KIND: Kind = Kind {
             "wider budgets that have to have it as well: a call takes from all of them or from none",
         ),
         EXCEED,
+        WEIGHTS,
         KeyDoc::new(
             "exact",
             "true | false",
@@ -72,19 +74,8 @@ pub(crate) const PER: KeyDoc = KeyDoc::new(
      default agent. Of an agent's groups (scopes) the first counts that `match` names",
 );
 
-pub(crate) const EXCEED: KeyDoc = KeyDoc::new(
-    "exceed",
-    "\"reject\" | { wait = \"5s\" }",
-    "refuse, or make the call wait if that is long enough; default reject",
-);
-
-/// Longest wait that may be configured.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
 /// The most levels of a budget, its own among them.
 const LEVELS: usize = 4;
-/// The most that a call may cost.
-const DEAREST: u32 = 1_000_000;
-
 #[derive(Debug)]
 struct Quota(Arc<Inner>);
 
@@ -95,11 +86,17 @@ struct Inner {
     levels: Vec<Level>,
     of: Counted,
     costs: Costs,
-    patience: Duration,
+    exceed: Exceed,
+    /// In shadow nobody can wait: what would have is counted as if it had its turn by then.
+    shadow: bool,
+    /// What is left alone by agents that have had their share: one call of the dearest.
+    keep: u64,
     exact: bool,
     on_store_error: OnStoreError,
     ledger: Arc<dyn Ledger>,
     local: Arc<LocalLedger>,
+    rooms: Rooms,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug)]
@@ -108,13 +105,6 @@ struct Level {
     name: Arc<str>,
     per: Per,
     limit: Limit,
-}
-
-/// What calls cost.
-#[derive(Debug)]
-enum Costs {
-    All(u64),
-    Each(Vec<(Names, u64)>),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,12 +133,14 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, services: &Services) -> Optio
         let help = "write a [[policy]] for each";
         fields.wrong(Some("within"), Wrong::new(message, help));
     }
-    let costs = costs(fields);
+    let costs = Costs::read(fields);
     if of == Counted::Bytes && fields.value("cost").is_some() {
         let message = "a budget of bytes counts what is sent";
         fields.wrong(Some("cost"), Wrong::new(message, "take `cost` out"));
     }
-    let patience = exceed(fields);
+    let is_own = levels.len() == 1 && levels.iter().all(|level| level.per.agent);
+    let exceed = Exceed::read(fields, is_own);
+    let shadow = fields.value("mode").is_some_and(|mode| mode == "shadow");
     let exact = match fields.value("exact") {
         None => true,
         Some(Value::Bool(exact)) => *exact,
@@ -169,12 +161,16 @@ fn build(fields: &mut Fields<'_>, name: &Arc<str>, services: &Services) -> Optio
             name: Arc::clone(name),
             levels,
             of,
+            keep: costs.dearest(),
             costs,
-            patience,
+            exceed,
+            shadow,
             exact,
             on_store_error,
             ledger: Arc::clone(&services.ledger),
             local: Arc::clone(&services.local),
+            rooms: services.rooms.clone(),
+            clock: Arc::clone(&services.clock),
         }))) as Arc<dyn Policy>
     })
 }
@@ -202,29 +198,6 @@ fn level(fields: &mut Fields<'_>, name: &Arc<str>, fitting: &Fittings) -> Option
         per,
         limit,
     })
-}
-
-fn costs(fields: &mut Fields<'_>) -> Costs {
-    match fields.value("cost") {
-        None => Costs::All(1),
-        Some(Value::Object(table)) => {
-            let mut each = Vec::new();
-            for (pattern, cost) in table {
-                let cost = cost.as_u64().filter(|cost| *cost <= u64::from(DEAREST));
-                match (Pattern::parse(pattern), cost) {
-                    (Ok(pattern), Some(cost)) => each.push((Names::new(vec![pattern]), cost)),
-                    (Err(wrong), _) => fields.wrong(Some("cost"), wrong),
-                    (_, None) => {
-                        let message = format!("{pattern:?} cannot cost that");
-                        let help = format!("write a whole number from 0 to {DEAREST}");
-                        fields.wrong(Some("cost"), Wrong::new(message, help));
-                    }
-                }
-            }
-            Costs::Each(each)
-        }
-        Some(_) => Costs::All(fields.integer("cost", 0..=DEAREST).unwrap_or(1).into()),
-    }
 }
 
 /// The groups and scopes that `match` names: of an agent's many, the first of them counts.
@@ -280,29 +253,6 @@ fn per_of(fields: &mut Fields<'_>, fitting: &Fittings) -> Per {
     per
 }
 
-/// Reads `exceed`: how long a call may wait; zero is a refusal at once.
-pub(crate) fn exceed(fields: &mut Fields<'_>) -> Duration {
-    const HELP: &str = "write exceed = \"reject\" or exceed = { wait = \"5s\" }, at most 1h";
-    if fields.value("exceed").is_none_or(|value| value == "reject") {
-        return Duration::ZERO;
-    }
-    if let Some(Value::String(_)) = fields.value("exceed") {
-        let message = "`exceed` is \"reject\" or says how long to wait";
-        fields.wrong(Some("exceed"), Wrong::new(message, HELP));
-        return Duration::ZERO;
-    }
-    let wait = fields.table("exceed", |inner| {
-        inner.missing("wait", HELP);
-        inner.span("wait")
-    });
-    let wait = wait.unwrap_or_default();
-    if fields.clean() && (wait.is_zero() || wait > LONGEST_WAIT) {
-        let wrong = Wrong::new(format!("a call cannot wait {}", Span(wait)), HELP);
-        fields.wrong(Some("exceed"), wrong);
-    }
-    wait
-}
-
 impl Policy for Quota {
     fn stage(&self) -> Stage {
         KIND.stage
@@ -314,7 +264,11 @@ impl Policy for Quota {
             Counted::Calls => inner.costs.of(call),
             Counted::Bytes => call.bytes_in,
         };
-        let reply = inner.draw(call, n, |draws| inner.ledger.take(draws, inner.patience));
+        if inner.exceed.waits() && !inner.shadow && n > 0 {
+            return waiting::ask(inner, call, n);
+        }
+        let patience = inner.exceed.wait;
+        let reply = inner.draw(call, n, |draws| inner.ledger.take(draws, patience));
         match reply {
             Reply::Now(take) => inner.verdict(take),
             Reply::Later(answer) => {
@@ -341,23 +295,16 @@ impl Policy for Quota {
     fn summary(&self) -> String {
         let Inner {
             levels,
-            patience,
+            exceed,
             costs,
             ..
         } = &*self.0;
         let budgets: Vec<String> = levels.iter().map(Level::summary).collect();
-        let dear = match costs {
-            Costs::All(1) => String::new(),
-            Costs::All(cost) => format!(", a call counts for {cost}"),
-            Costs::Each(each) => {
-                let each = each.iter();
-                let each = each.map(|(names, cost)| format!("{} for {cost}", names.to_text()));
-                format!(", counting {}", each.collect::<Vec<_>>().join(", "))
-            }
-        };
-        let wait = match *patience {
-            Duration::ZERO => "refuses what exceeds it".to_owned(),
-            wait => format!("makes what exceeds it wait up to {}", Span(wait)),
+        let dear = costs.summary();
+        let wait = if exceed.waits() {
+            format!("makes what exceeds it wait{}", exceed.summary())
+        } else {
+            "refuses what exceeds it".to_owned()
         };
         format!("{}{dear}; {wait}", budgets.join(", within "))
     }
@@ -372,20 +319,6 @@ impl Level {
             Period::Span(_) => {
                 let burst = limit.allow().of.say(limit.burst());
                 format!("{limit} for each {whose}, {burst} at once")
-            }
-        }
-    }
-}
-
-impl Costs {
-    fn of(&self, call: &Call) -> u64 {
-        match self {
-            Self::All(cost) => *cost,
-            Self::Each(each) => {
-                let target = call.target.as_deref().unwrap_or_default();
-                let fits = |names: &Names| names.means(&call.server, target);
-                let costs = each.iter().filter(|(names, _)| fits(names));
-                costs.map(|(_, cost)| *cost).max().unwrap_or(1)
             }
         }
     }
@@ -409,6 +342,7 @@ impl Inner {
             },
             limit: &level.limit,
             n,
+            keep: 0,
             exact: self.exact,
         }
     }
@@ -427,12 +361,18 @@ impl Inner {
                 wait: take.wait,
             });
         }
+        Verdict::Reject(self.refusal(level, take, "quota", ""))
+    }
+
+    /// The words of a refusal; `more` says what else there is to say, with a comma before it.
+    fn refusal(&self, level: &Level, take: Take, reason: &'static str, more: &str) -> Rejection {
+        let (limit, count) = (&level.limit, level.limit.allow().count);
         let after = take.retry_after.map(jittered);
         let when = after.map_or_else(String::new, |after| {
             format!("; retry after {} s", after.as_millis().div_ceil(1_000))
         });
-        let message = format!("quota exceeded: {} ({limit}){when}", level.name);
-        let mut rejection = Rejection::new(&self.name, KIND.name, "quota", code::QUOTA, message);
+        let message = format!("quota exceeded: {} ({limit}){more}{when}", level.name);
+        let mut rejection = Rejection::new(&self.name, KIND.name, reason, code::QUOTA, message);
         rejection.retry_after = after;
         let per = limit.span();
         let window: Value = match per.subsec_nanos() {
@@ -448,32 +388,30 @@ impl Inner {
         if self.of == Counted::Bytes {
             rejection.data.push(("unit", "bytes".into()));
         }
-        Verdict::Reject(rejection)
+        rejection
     }
 
     fn without_store(&self, call: &Call, n: u64, down: &LedgerDown) -> Verdict {
         match self.on_store_error {
             OnStoreError::Allow => Verdict::Admit,
             OnStoreError::Local => {
-                let reply = self.draw(call, n, |draws| self.local.take(draws, self.patience));
+                let patience = self.exceed.wait;
+                let reply = self.draw(call, n, |draws| self.local.take(draws, patience));
                 match reply {
                     Reply::Now(take) => self.verdict(take),
                     Reply::Later(_) => Verdict::Admit,
                 }
             }
-            OnStoreError::Deny => {
-                let message = format!("quota {} cannot be counted: {down}", self.name);
-                let mut rejection = Rejection::new(
-                    &self.name,
-                    KIND.name,
-                    "store_down",
-                    code::STORE_DOWN,
-                    message,
-                );
-                rejection.retry_after = Some(jittered(Duration::from_secs(1)));
-                Verdict::Reject(rejection)
-            }
+            OnStoreError::Deny => Verdict::Reject(self.uncounted(down)),
         }
+    }
+
+    fn uncounted(&self, down: &LedgerDown) -> Rejection {
+        let message = format!("quota {} cannot be counted: {down}", self.name);
+        let (code, reason) = (code::STORE_DOWN, "store_down");
+        let mut rejection = Rejection::new(&self.name, KIND.name, reason, code, message);
+        rejection.retry_after = Some(jittered(Duration::from_secs(1)));
+        rejection
     }
 }
 
@@ -483,6 +421,11 @@ pub(crate) fn jittered(span: Duration) -> Duration {
         .min(Duration::from_secs(5))
         .mul_f64(fastrand::f64())
 }
+
+mod costs;
+mod waiting;
+
+use costs::Costs;
 
 #[cfg(test)]
 mod tests;

@@ -464,7 +464,14 @@ impl Exchange {
                     let _ = self.send(note);
                 }
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            // Who asked for no progress is woken for a sign of life only.
+            let left = self.quiet_after().saturating_sub(self.began.elapsed());
+            let second = Duration::from_secs(1);
+            match self.token() {
+                Some(_) => tokio::time::sleep(second).await,
+                None if self.is_quiet() => std::future::pending().await,
+                None => tokio::time::sleep(left).await,
+            }
             if !self.is_quiet() && self.began.elapsed() >= self.quiet_after() {
                 self.grow_quiet();
             }

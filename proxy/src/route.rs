@@ -499,6 +499,7 @@ fn call_of(
             Era::Modern => Bytes::copy_from_slice(exchange.host_id.as_bytes()),
         }),
         bytes_in: inbound.bytes as u64,
+        deadline: inbound.deadline,
         context: session.context.clone(),
     }
 }

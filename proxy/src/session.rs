@@ -203,6 +203,7 @@ impl Opening {
             arguments: None,
             id: None,
             bytes_in: self.greeting.len() as u64,
+            deadline: None,
             context: Arc::new(Context {
                 transport: self.transport,
                 era: self.era.as_str(),

@@ -73,6 +73,7 @@ struct Drawn {
     bucket: Bucket,
     limit: Limit,
     n: u64,
+    keep: u64,
 }
 
 /// How long what was taken ahead is good for, at most.
@@ -119,6 +120,7 @@ impl Inner {
             bucket: draw.bucket.clone(),
             limit: draw.limit.clone(),
             n: draw.n,
+            keep: draw.keep,
         });
         owned.collect()
     }
@@ -196,7 +198,10 @@ impl Inner {
         }
         let take = self.draw("take", &draws, patience).await?;
         if !take.admitted && patience.is_zero() {
-            self.memo.refused(key, n, take, self.clock.now());
+            // Who wants less, or leaves less alone, may still have it.
+            let wanted = draws.iter().map(|draw| draw.n.saturating_add(draw.keep));
+            let least = wanted.max().unwrap_or(n);
+            self.memo.refused(key, least, take, self.clock.now());
         }
         Ok(take)
     }
@@ -285,15 +290,16 @@ fn good_for(draws: &[Drawn], more: u64, take: &Take) -> Duration {
 }
 
 /// What `take.lua` is told of one budget.
-fn arguments(draw: &Drawn, now: SystemTime) -> [Argument; 6] {
+fn arguments(draw: &Drawn, now: SystemTime) -> [Argument; 7] {
     use Argument::{Number, Word};
     let (n, size) = (Number(draw.n), Number(draw.limit.burst()));
+    let keep = Number(draw.keep);
     match (&draw.limit.allow().per, draw.limit.share()) {
         (Period::Calendar(calendar), _) => {
             let (begin, end) = calendar.around(now);
             let at = |at| Number(micros_since_epoch(at).unsigned_abs());
             let longest = Number(micros(calendar.longest()));
-            [Word("w"), n, size, at(begin), at(end), longest]
+            [Word("w"), n, size, at(begin), at(end), longest, keep]
         }
         (Period::Span(_), share) => {
             let nanos = share.map_or(1, |share| share.as_nanos().max(1));
@@ -305,7 +311,7 @@ fn arguments(draw: &Drawn, now: SystemTime) -> [Argument; 6] {
                 (nanos.div_ceil(1_000), 1)
             };
             let (share, scale) = (Number(share), Number(scale));
-            [Word("e"), n, size, share, scale, Number(0)]
+            [Word("e"), n, size, share, scale, Number(0), keep]
         }
     }
 }

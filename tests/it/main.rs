@@ -30,6 +30,7 @@ mod endpoints;
 mod eras;
 mod examples;
 mod exchanged_tokens;
+mod fair;
 mod faults;
 mod first_words;
 mod forged;

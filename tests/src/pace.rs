@@ -14,10 +14,18 @@ use crate::Host;
 ///
 /// # Panics
 /// When there are none.
-pub fn p99(mut taken: Vec<Duration>) -> Duration {
+pub fn p99(taken: Vec<Duration>) -> Duration {
+    quantile(taken, 99)
+}
+
+/// What so many of a hundred of these do not exceed.
+///
+/// # Panics
+/// When there are none.
+pub fn quantile(mut taken: Vec<Duration>, percent: usize) -> Duration {
     assert!(!taken.is_empty(), "nothing was measured");
     taken.sort();
-    taken[(taken.len() * 99 / 100).min(taken.len() - 1)]
+    taken[(taken.len() * percent / 100).min(taken.len() - 1)]
 }
 
 /// The tail of so many calls of a tool, one after the other.

@@ -4,7 +4,7 @@
 //! pointers); nothing here parses JSON and nothing knows how a message travels.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -28,6 +28,8 @@ pub struct Call {
     pub id: Option<Bytes>,
     /// Size of the whole message in bytes.
     pub bytes_in: u64,
+    /// When its caller stops waiting for an answer, where it has said so.
+    pub deadline: Option<Instant>,
     /// Where it came from.
     pub context: Arc<Context>,
 }

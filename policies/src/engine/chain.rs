@@ -63,18 +63,20 @@ impl Waiting for () {
 }
 
 /// Says that the wait is over, also when the host leaves in the middle of it.
-struct Told<'w>(&'w dyn Waiting);
+struct Told<'w>(&'w dyn Waiting, &'w dyn Tally);
 
 impl<'w> Told<'w> {
-    fn of(waiting: &'w dyn Waiting, policy: &Arc<str>, span: Duration) -> Self {
-        waiting.waiting(policy, span);
-        Self(waiting)
+    fn of(waiting: &'w dyn Waiting, link: &'w Link, span: Duration) -> Self {
+        waiting.waiting(&link.name, span);
+        link.tally.holds(true);
+        Self(waiting, &*link.tally)
     }
 }
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
         self.0.done_waiting();
+        self.1.holds(false);
     }
 }
 
@@ -279,6 +281,15 @@ impl Pass {
                         self.keep(slot);
                         Ok(None)
                     }
+                    Verdict::Metered(metered) => {
+                        self.metered(link, metered);
+                        // The last moment of a wait that is booked already.
+                        if !metered.wait.is_zero() {
+                            let sleep = self.clock().sleep(metered.wait);
+                            Box::pin(self.wait(index, link, metered.wait, sleep, waiting)).await;
+                        }
+                        Ok(None)
+                    }
                     other => Ok(Some(other)),
                 };
             }
@@ -315,13 +326,12 @@ impl Pass {
         waiting: &dyn Waiting,
     ) -> T {
         self.stand_at(index);
-        let since = self.clock().now();
+        self.wait_since(Some(self.clock().now()));
         let turned = {
-            let _told = Told::of(waiting, &link.name, at_most);
+            let _told = Told::of(waiting, link, at_most);
             turn.await
         };
-        let passed = self.clock().now().saturating_duration_since(since);
-        self.delayed_by(passed);
+        let passed = self.waited();
         link.tally.delayed(passed);
         turned
     }
@@ -329,6 +339,7 @@ impl Pass {
     /// Words a policy's refusal the way its table says and tells the others.
     fn rejected(&mut self, link: &Link, mut rejection: Rejection) -> Rejection {
         rejection.answer = link.answer;
+        rejection.waited_ms = self.delayed_ms();
         if link.stage == Stage::Scope {
             rejection.ask_for(&self.chain().scopes(self.call()));
         }

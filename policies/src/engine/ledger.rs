@@ -241,6 +241,8 @@ pub struct Draw<'l> {
     pub limit: &'l Limit,
     /// How much is taken; nothing is always there.
     pub n: u64,
+    /// So much more has to be there, and stays.
+    pub keep: u64,
     /// Whether it has to be counted to the last one. Where not, a shared ledger may take some ahead:
     /// up to a hundredth of the burst for each replica, by which a budget may come out short.
     pub exact: bool,
@@ -280,7 +282,8 @@ pub enum Reply<T> {
 /// Counts for all policies. Every operation is atomic per bucket, over all replicas that share it.
 pub trait Ledger: Debug + Send + Sync {
     /// Takes from all of these budgets, or from none. Where too little is left but enough would be
-    /// there within `patience`, it is granted ahead and `wait` says when; earlier callers come first.
+    /// there within `patience`, it is granted ahead and `wait` says when. What has to stay is not in what
+    /// a refusal says remains.
     /// A grant is never given back, also not when the caller leaves while it waits: a budget may come
     /// out short by that, never over.
     fn take(&self, draws: &[Draw<'_>], patience: Duration) -> Reply<Take>;

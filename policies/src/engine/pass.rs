@@ -21,6 +21,8 @@ pub struct Pass {
     asked: Asked,
     /// Where the call stands while it waits.
     at: usize,
+    /// Since when it waits there.
+    since: Option<Instant>,
     stage: Progress,
     admitted: Admitted,
     deadline: Option<Deadline>,
@@ -87,6 +89,10 @@ impl Pass {
         self.admitted.delayed
     }
 
+    pub(super) fn delayed_ms(&self) -> u32 {
+        u32::try_from(self.admitted.delayed.as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// The tightest budget it was counted against: policy and state.
     pub fn budget(&self) -> Option<(&str, Metered)> {
         self.admitted
@@ -106,6 +112,7 @@ impl Pass {
             call,
             asked: Asked::default(),
             at: 0,
+            since: None,
             stage: Progress::Entering,
             admitted: Admitted::default(),
             deadline: None,
@@ -142,8 +149,17 @@ impl Pass {
         self.deadline = Some(self.deadline.unwrap_or_default().tightest(deadline));
     }
 
-    pub(super) fn delayed_by(&mut self, span: Duration) {
-        self.admitted.delayed += span;
+    pub(super) fn wait_since(&mut self, since: Option<Instant>) {
+        self.since = since;
+    }
+
+    /// Books the time it has waited, as far as it does; how much.
+    pub(super) fn waited(&mut self) -> Duration {
+        let since = self.since.take();
+        let passed = since.map(|since| self.chain.clock.now().saturating_duration_since(since));
+        let passed = passed.unwrap_or_default();
+        self.admitted.delayed += passed;
+        passed
     }
 
     pub(super) fn set_held(&mut self, held: bool) {
@@ -264,7 +280,12 @@ impl Drop for Pass {
             let chain = Arc::clone(&self.chain);
             if let Some(link) = chain.links.get(self.at) {
                 link.tally.decided("cancel", "cancelled");
-                self.refused(None, &Rejection::cancelled(&link.name, link.kind));
+                if self.since.is_some() {
+                    link.tally.delayed(self.waited());
+                }
+                let mut rejection = Rejection::cancelled(&link.name, link.kind);
+                rejection.waited_ms = self.delayed_ms();
+                self.refused(None, &rejection);
             }
         }
         self.end(Completion::of(Outcome::Cancelled));

@@ -231,6 +231,8 @@ pub struct Rejection {
     pub message: Box<str>,
     /// When trying again may help.
     pub retry_after: Option<Duration>,
+    /// For how many milliseconds policies had held the call, set by the chain.
+    pub waited_ms: u32,
     /// How to show it.
     pub answer: Answer,
     /// Members of the error's `data` beside the common ones, see [`Rejection::to_data`].
@@ -259,6 +261,7 @@ impl Rejection {
             code,
             message: message.into(),
             retry_after: None,
+            waited_ms: 0,
             answer: Answer::Error,
             data: Vec::new(),
             hidden: false,
@@ -293,7 +296,7 @@ impl Rejection {
     }
 
     /// `data` of the JSON-RPC error: `type`, `policy`, `reason`, `retryable`, `retryAfterMs` (whole
-    /// milliseconds, rounded up) and what the policy added. A hidden refusal must not be told from
+    /// milliseconds, rounded up), `waitedMs` where the call was held, and what the policy added. A hidden refusal must not be told from
     /// an unknown name: only what the policy added, and none if that is nothing.
     pub fn to_data(&self) -> Option<Value> {
         let mut data = Map::new();
@@ -315,6 +318,9 @@ impl Rejection {
                 "retryAfterMs".into(),
                 u64::try_from(millis).unwrap_or(u64::MAX).into(),
             );
+        }
+        if self.waited_ms > 0 {
+            data.insert("waitedMs".into(), self.waited_ms.into());
         }
         for (name, value) in &self.data {
             data.insert((*name).into(), value.clone());

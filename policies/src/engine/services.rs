@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::ledger::{Ledger, LocalLedger};
 use super::record::AuditSink;
+use super::rooms::Rooms;
 use super::slots::Slots;
 
 /// The ports.
@@ -22,6 +23,8 @@ pub struct Services {
     /// Counters of this process alone, for policies told to count here while the shared store is
     /// away. May be the same as `ledger`.
     pub local: Arc<LocalLedger>,
+    /// Where calls wait for their turn at a budget.
+    pub rooms: Rooms,
     /// Slots of running calls.
     pub slots: Slots,
     /// Where audit records go; none: nobody asked for them.
@@ -41,6 +44,7 @@ impl Services {
             clock,
             ledger: Arc::<LocalLedger>::clone(&local),
             local,
+            rooms: Rooms::default(),
             slots: Slots::default(),
             audit: None,
             meter: Arc::new(Unmetered),
@@ -64,6 +68,9 @@ pub trait Tally: Debug + Send + Sync {
 
     /// How long it held a call, in the end.
     fn delayed(&self, span: Duration);
+
+    /// It holds a call from now on (true), or does not any more.
+    fn holds(&self, one_more: bool);
 }
 
 /// Counts nothing.
@@ -80,4 +87,6 @@ impl Tally for Unmetered {
     fn decided(&self, _: &'static str, _: &'static str) {}
 
     fn delayed(&self, _: Duration) {}
+
+    fn holds(&self, _: bool) {}
 }

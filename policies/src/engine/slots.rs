@@ -1,20 +1,18 @@
-//! Slots: at most so many calls at a time per bucket, the rest in line, first come first served.
+//! Slots: at most so many calls at a time per bucket, the rest in line, where agents take turns.
 //!
 //! Beside the ledger because a slot is held by a running call of this process and comes back by
 //! itself, whatever happens to the call. Lives longer than any configuration: a reload changes the
 //! bound, never who holds a slot. No runtime and no clock: waiting is a future, its bound is the
 //! caller's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::ledger::Bucket;
-
-/// Most calls in line per bucket.
-pub const LONGEST_LINE: usize = 1_024;
+use super::line::{Bounds, Full, Line, Ticket, Wants};
 
 /// All slots of this process; clones are the same slots.
 #[derive(Clone, Debug, Default)]
@@ -25,15 +23,9 @@ pub struct Slots(Arc<Mutex<HashMap<Bucket, Desk>>>);
 struct Desk {
     at_most: usize,
     taken: usize,
-    next: u64,
-    line: VecDeque<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    ticket: u64,
-    called: bool,
-    waker: Option<Waker>,
+    line: Line,
+    /// Those for whom a slot is set aside: they count as taken.
+    called: Vec<Ticket>,
 }
 
 /// What asking for a slot gave.
@@ -43,8 +35,10 @@ pub enum Seat {
     Taken(Slot),
     /// A place in line.
     Line(Turn),
-    /// No slot; the line is full, or the caller would not wait.
-    Full,
+    /// No slot, and the caller would not wait.
+    None,
+    /// No slot, and no place in line.
+    Full(Full),
 }
 
 /// A slot in use; dropping it gives it to the first in line.
@@ -54,20 +48,21 @@ pub struct Slot {
     bucket: Bucket,
 }
 
-/// A place in line; ends with a slot. Dropping it leaves the line.
+/// A place in line; ends with a slot, or with none where the line was full and its agent had the most in
+/// it. Dropping it leaves the line.
 #[derive(Debug)]
 pub struct Turn {
     slots: Slots,
     bucket: Bucket,
-    ticket: u64,
+    ticket: Ticket,
     over: bool,
 }
 
 impl Slots {
-    /// Asks for one of `at_most` slots; who comes later never overtakes the line. Without `wait`
-    /// there is no line. The latest `at_most` holds for all that follows; slots beyond a lowered
-    /// bound run out by themselves.
-    pub fn ask(&self, bucket: &Bucket, at_most: u32, wait: bool) -> Seat {
+    /// Asks for one of `at_most` slots; who comes later never overtakes the line. Without `wants` there
+    /// is no line. The latest `at_most` holds for all that follows; slots beyond a lowered bound run out
+    /// by themselves.
+    pub fn ask(&self, bucket: &Bucket, at_most: u32, wants: Option<(&Wants, Bounds)>) -> Seat {
         let mut woken = Vec::new();
         let seat = self.with(|desks| {
             if !desks.contains_key(bucket) {
@@ -84,16 +79,12 @@ impl Slots {
                     bucket: bucket.clone(),
                 }));
             }
-            if !wait || desk.line.len() >= LONGEST_LINE {
-                return None;
-            }
-            let ticket = desk.next;
-            desk.next += 1;
-            desk.line.push_back(Waiting {
-                ticket,
-                called: false,
-                waker: None,
-            });
+            let (wants, bounds) = wants?;
+            let (ticket, out) = match desk.line.join(wants, bounds) {
+                Ok(joined) => joined,
+                Err(full) => return Some(Seat::Full(full)),
+            };
+            woken.extend(out);
             let (slots, bucket) = (self.clone(), bucket.clone());
             Some(Seat::Line(Turn {
                 slots,
@@ -103,7 +94,7 @@ impl Slots {
             }))
         });
         woken.into_iter().for_each(Waker::wake);
-        seat.unwrap_or(Seat::Full)
+        seat.unwrap_or(Seat::None)
     }
 
     /// How many slots of a bucket are in use.
@@ -137,24 +128,20 @@ impl Desk {
     fn call_next(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
         while self.taken < self.at_most {
-            let Some(first) = self.line.iter_mut().find(|waiting| !waiting.called) else {
+            let Some((first, _)) = self.line.first() else {
                 break;
             };
-            first.called = true;
+            woken.extend(self.line.serve(&first));
+            self.called.push(first);
             self.taken += 1;
-            woken.extend(first.waker.take());
         }
         woken
     }
 
-    /// Takes a turn out of the line; true when a slot was set aside for it.
-    fn leave(&mut self, ticket: u64) -> bool {
-        let at = self
-            .line
-            .iter()
-            .position(|waiting| waiting.ticket == ticket);
-        at.and_then(|at| self.line.remove(at))
-            .is_some_and(|waiting| waiting.called)
+    /// Whether a slot was set aside for it, which it takes over.
+    fn take_over(&mut self, ticket: &Ticket) -> bool {
+        let at = self.called.iter().position(|called| called == ticket);
+        at.map(|at| self.called.swap_remove(at)).is_some()
     }
 }
 
@@ -167,34 +154,27 @@ impl Drop for Slot {
 }
 
 impl Future for Turn {
-    type Output = Slot;
+    type Output = Option<Slot>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Slot> {
-        let ticket = self.ticket;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
         let called = self.slots.with(|desks| {
             let Some(desk) = desks.get_mut(&self.bucket) else {
-                return false;
+                return Poll::Ready(false);
             };
-            let waiting = desk
-                .line
-                .iter_mut()
-                .find(|waiting| waiting.ticket == ticket);
-            match waiting {
-                Some(waiting) if !waiting.called => {
-                    waiting.waker = Some(cx.waker().clone());
-                    false
-                }
-                Some(_) => desk.leave(ticket),
-                None => false,
+            if desk.take_over(&self.ticket) {
+                return Poll::Ready(true);
             }
+            if desk.line.sleep(&self.ticket, cx.waker()) {
+                return Poll::Pending;
+            }
+            Poll::Ready(false)
         });
-        if !called {
-            return Poll::Pending;
-        }
-        self.over = true;
-        Poll::Ready(Slot {
-            slots: self.slots.clone(),
-            bucket: self.bucket.clone(),
+        called.map(|called| {
+            self.over = true;
+            called.then(|| Slot {
+                slots: self.slots.clone(),
+                bucket: self.bucket.clone(),
+            })
         })
     }
 }
@@ -204,10 +184,11 @@ impl Drop for Turn {
         if self.over {
             return;
         }
-        let ticket = self.ticket;
         self.slots.change(&self.bucket, |desk| {
-            if desk.leave(ticket) {
+            if desk.take_over(&self.ticket) {
                 desk.taken = desk.taken.saturating_sub(1);
+            } else {
+                desk.line.leave(&self.ticket);
             }
         });
     }
@@ -227,22 +208,35 @@ mod tests {
         }
     }
 
+    const BOUNDS: Bounds = Bounds { all: 64, each: 32 };
+
+    fn ask(slots: &Slots, agent: &str, at_most: u32) -> Seat {
+        let agent = agent.into();
+        let (weight, cost) = (1, 1);
+        let wants = Wants {
+            agent,
+            weight,
+            cost,
+        };
+        slots.ask(&bucket(), at_most, Some((&wants, BOUNDS)))
+    }
+
     fn line(slots: &Slots, at_most: u32) -> Turn {
-        match slots.ask(&bucket(), at_most, true) {
+        match ask(slots, "a", at_most) {
             Seat::Line(turn) => turn,
             other => panic!("expected a place in line, got {other:?}"),
         }
     }
 
     fn taken(slots: &Slots, at_most: u32) -> Slot {
-        match slots.ask(&bucket(), at_most, true) {
+        match ask(slots, "a", at_most) {
             Seat::Taken(slot) => slot,
             other => panic!("expected a slot, got {other:?}"),
         }
     }
 
     #[test]
-    fn the_line_is_served_first_come_first_served() {
+    fn an_agents_own_calls_are_served_first_come_first_served() {
         let slots = Slots::default();
         let held = taken(&slots, 1);
         let (mut first, mut second) = (line(&slots, 1), line(&slots, 1));
@@ -255,11 +249,11 @@ mod tests {
         );
         let slot = (&mut first).now_or_never().expect("the first is called");
         assert!(
-            matches!(slots.ask(&bucket(), 1, false), Seat::Full),
+            matches!(slots.ask(&bucket(), 1, None), Seat::None),
             "a newcomer must not overtake"
         );
         drop(slot);
-        assert!(second.now_or_never().is_some());
+        assert!(second.now_or_never().flatten().is_some());
         assert!(
             slots.0.lock().expect("not poisoned").is_empty(),
             "nothing is kept"
@@ -273,7 +267,7 @@ mod tests {
         let (first, second) = (line(&slots, 1), line(&slots, 1));
         drop(held);
         drop(first);
-        assert!(second.now_or_never().is_some());
+        assert!(second.now_or_never().flatten().is_some());
         assert_eq!(slots.taken(&bucket()), 0);
     }
 
@@ -282,18 +276,63 @@ mod tests {
         let slots = Slots::default();
         let _held = taken(&slots, 1);
         let first = line(&slots, 1);
-        assert!(matches!(slots.ask(&bucket(), 2, false), Seat::Full));
-        assert!(first.now_or_never().is_some());
+        assert!(matches!(slots.ask(&bucket(), 2, None), Seat::None));
+        assert!(first.now_or_never().flatten().is_some());
     }
 
     #[test]
-    fn the_line_is_bounded() {
+    fn the_line_is_bounded_and_others_still_get_in() {
         let slots = Slots::default();
         let _held = taken(&slots, 1);
-        let turns: Vec<Turn> = (0..LONGEST_LINE).map(|_| line(&slots, 1)).collect();
-        assert!(matches!(slots.ask(&bucket(), 1, true), Seat::Full));
-        drop(turns);
+        let mut turns: Vec<Turn> = (0..BOUNDS.each).map(|_| line(&slots, 1)).collect();
+        assert!(matches!(ask(&slots, "a", 1), Seat::Full(Full::Own)));
+        let others: Vec<Seat> = (0..BOUNDS.each).map(|_| ask(&slots, "b", 1)).collect();
+        let last = ask(&slots, "c", 1);
+        assert!(matches!(last, Seat::Line(_)), "{last:?}");
+        let newest = [
+            turns.pop().expect("many"),
+            match others.into_iter().last() {
+                Some(Seat::Line(turn)) => turn,
+                other => panic!("expected a place in line, got {other:?}"),
+            },
+        ];
+        let out = newest.map(|turn| turn.now_or_never().is_some_and(|slot| slot.is_none()));
+        assert_eq!(
+            out.iter().filter(|out| **out).count(),
+            1,
+            "one of them made room"
+        );
+        drop((turns, last));
         assert_eq!(slots.taken(&bucket()), 1);
+    }
+
+    #[test]
+    fn agents_take_turns_at_a_slot() {
+        let slots = Slots::default();
+        let mut held = Some(taken(&slots, 1));
+        let mut turns: Vec<(&str, Turn)> = Vec::new();
+        for agent in ["a", "a", "a", "a", "b", "b"] {
+            match ask(&slots, agent, 1) {
+                Seat::Line(turn) => turns.push((agent, turn)),
+                other => panic!("expected a place in line, got {other:?}"),
+            }
+        }
+        let mut order = String::new();
+        while !turns.is_empty() {
+            drop(held.take());
+            let mut still = Vec::new();
+            for (agent, mut turn) in turns {
+                match (&mut turn).now_or_never() {
+                    Some(slot) => {
+                        held = slot;
+                        order.push_str(agent);
+                    }
+                    None => still.push((agent, turn)),
+                }
+            }
+            turns = still;
+        }
+        assert_eq!(order, "ababaa");
     }
 
     proptest! {
@@ -305,10 +344,11 @@ mod tests {
             let (mut held, mut turns) = (Vec::new(), Vec::new());
             for (what, which) in steps {
                 match what {
-                    0 => match slots.ask(&bucket(), at_most, true) {
+                    0 => match ask(&slots, ["a", "b", "c"][which % 3], at_most) {
                         Seat::Taken(slot) => held.push(slot),
                         Seat::Line(turn) => turns.push(turn),
-                        Seat::Full => prop_assert!(false, "the line is far from full"),
+                        Seat::None => prop_assert!(false, "it would wait"),
+                        Seat::Full(_) => {}
                     },
                     1 if which < held.len() => drop(held.remove(which)),
                     2 if which < turns.len() => drop(turns.remove(which)),
@@ -316,7 +356,7 @@ mod tests {
                         let mut still = Vec::new();
                         for mut turn in turns {
                             match (&mut turn).now_or_never() {
-                                Some(slot) => held.push(slot),
+                                Some(slot) => held.extend(slot),
                                 None => still.push(turn),
                             }
                         }
@@ -326,7 +366,7 @@ mod tests {
                 prop_assert!(held.len() <= at_most as usize);
                 prop_assert!(slots.taken(&bucket()) <= at_most as usize);
                 let waits = slots.with(|desks| {
-                    desks.values().any(|desk| desk.line.iter().any(|waiting| !waiting.called))
+                    desks.values().any(|desk| !desk.line.is_empty())
                 });
                 let full = slots.taken(&bucket()) == at_most as usize;
                 prop_assert!(!waits || full, "a slot idles while somebody waits");

@@ -26,6 +26,7 @@ pub(crate) fn call(agent: &str, server: &str, method: &str, target: Option<&str>
         arguments: None,
         id: None,
         bytes_in: 0,
+        deadline: None,
         context: Arc::new(Context {
             transport: "stdio",
             era: "modern",

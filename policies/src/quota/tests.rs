@@ -492,6 +492,7 @@ fn takes(ledger: &LocalLedger, agent: &str, limit: &Limit) -> bool {
         bucket,
         limit,
         n: 1,
+        keep: 0,
         exact: true,
     };
     let reply = ledger.take(&[draw], Duration::ZERO);
@@ -732,6 +733,7 @@ proptest! {
                     bucket: Bucket { name: "q".into(), key: key.clone() },
                     limit,
                     n,
+                    keep: 0,
                     exact: true,
                 })
                 .collect();

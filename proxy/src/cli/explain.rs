@@ -100,6 +100,7 @@ fn call(args: &ExplainArgs, config: &Config) -> Result<Call, Box<Answer>> {
         arguments: None,
         id: None,
         bytes_in: 0,
+        deadline: None,
         context: Arc::new(Context::default()),
     })
 }

@@ -1,9 +1,10 @@
 //! What the gate reads of a request: whom it names, its arguments, its progress token.
 //!
 //! What the scan has kept of it, and nothing else in it. Keys of
-//! chillgate's own that a host has no business setting are taken out here.
+//! chillgate's own are taken out here: servers see none, whoever wrote them.
 
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chillgate_policies::engine::Levels;
@@ -13,6 +14,10 @@ use crate::exchange::Exchange;
 
 /// The prefix of chillgate's own `_meta` keys.
 const OWN_KEYS: &str = "dev.chillgate/";
+/// The one of them that is a host's to set: how long it waits for the answer, in milliseconds.
+const TIMEOUT: &str = "dev.chillgate/timeout-ms";
+/// A host that would wait longer has as good as said nothing.
+const LONGEST: u64 = 24 * 60 * 60 * 1_000;
 
 /// A request as the gate sees it.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct Inbound {
     pub arguments: Option<Bytes>,
     /// The size of the message.
     pub bytes: usize,
+    /// When its host stops waiting for an answer, where it says so.
+    pub deadline: Option<Instant>,
 }
 
 impl Inbound {
@@ -48,13 +55,21 @@ impl Inbound {
         if token.is_some() {
             exchange.set_token(token.map(Bytes::copy_from_slice));
         }
-        let mut forged = Vec::new();
+        let (mut forged, mut deadline) = (Vec::new(), None);
         if request.may_have_other_meta()
             && let Some(meta) = request.get(&["params", "_meta"])
         {
             let names = json::members(meta).map(|(name, _, _)| name);
             let own = names.filter(|name| name.starts_with(OWN_KEYS));
             forged.extend(own.map(std::borrow::Cow::into_owned));
+            if forged.iter().any(|key| key == TIMEOUT) {
+                let said = request.get(&["params", "_meta", TIMEOUT]);
+                let millis = said.and_then(json::integer);
+                let millis = millis.and_then(|millis| u64::try_from(millis).ok());
+                let span = millis.filter(|millis| *millis <= LONGEST);
+                let span = span.map(Duration::from_millis);
+                deadline = span.map(|span| (exchange.began + span).into_std());
+            }
         }
         let request = if forged.is_empty() {
             request
@@ -71,6 +86,7 @@ impl Inbound {
             target,
             arguments,
             bytes,
+            deadline,
         })
     }
 }

@@ -36,6 +36,7 @@ impl Access {
             arguments: None,
             id: None,
             bytes_in: 0,
+            deadline: None,
             context: session.context.clone(),
         };
         self.0.visible(&call)

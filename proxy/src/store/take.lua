@@ -2,10 +2,10 @@
 --
 -- KEYS: one for each budget, all of one policy and so of one slot.
 -- ARGV[1]: "take" or "charge"; ARGV[2]: how long the caller would wait, in microseconds.
--- Then six for each budget:
---   "e", n, burst, share, scale, 0        what comes back evenly: one more for each `share`, which is
+-- Then seven for each budget, the last of them how much more has to be there, and stays:
+--   "e", n, burst, share, scale, 0, keep  what comes back evenly: one more for each `share`, which is
 --                                         counted in units of which a microsecond has `scale`
---   "w", n, count, begin, end, longest    what comes back with a window, in microseconds
+--   "w", n, count, begin, end, longest, keep  what comes back with a window, in microseconds
 --
 -- Answers { granted, wait, tightest, remaining, retry, reset, now }; spans in microseconds, retry -1:
 -- never. granted -1: a window is not the one of the server's time, which is `now`; nothing was done.
@@ -14,7 +14,7 @@
 --   "e at debt share scale"   owed so much at that moment
 --   "w end spent ahead"       spent in the window that ends then, and of the next one already
 
-local SIZE = 6
+local SIZE = 7
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local charging = ARGV[1] == 'charge'
@@ -42,6 +42,7 @@ end
 -- What a value written under any limit means under this one: what was spent stays spent.
 local function read(key, at)
   local budget = { key = key, kind = ARGV[at], n = tonumber(ARGV[at + 1]), size = tonumber(ARGV[at + 2]) }
+  budget.keep = tonumber(ARGV[at + 6])
   if budget.kind == 'e' then
     budget.share, budget.scale, budget.debt = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), 0
   else
@@ -80,18 +81,19 @@ local function read(key, at)
   return budget
 end
 
--- How long until `n` are there; nil: never.
+-- How long until `n` are there, and what has to stay; nil: never.
 local function wait_of(budget)
+  local wanted = budget.n + budget.keep
   if budget.n == 0 then
     return 0
-  elseif budget.n > budget.size then
+  elseif wanted > budget.size then
     return nil
   elseif budget.kind == 'e' then
-    local over = budget.debt + budget.n * budget.share - budget.size * budget.share
+    local over = budget.debt + wanted * budget.share - budget.size * budget.share
     return math.max(0, math.ceil(over / budget.scale))
-  elseif budget.spent + budget.n <= budget.size then
+  elseif budget.spent + wanted <= budget.size then
     return 0
-  elseif budget.ahead + budget.n <= budget.size then
+  elseif budget.ahead + wanted <= budget.size then
     return budget.ends - now
   end
   return budget.ends - now + budget.longest
@@ -177,7 +179,7 @@ end
 
 local tightest, remaining, reset, least = 0, 0, 0, math.huge
 for index, budget in ipairs(budgets) do
-  local left = math.max(0, budget.size - owed(budget))
+  local left = math.max(0, budget.size - owed(budget) - (refused and budget.keep or 0))
   local share = left / budget.size
   if (refused and refused == index) or (not refused and share < least) then
     tightest, remaining, reset, least = index - 1, left, reset_of(budget), share

@@ -99,6 +99,8 @@ impl Tally for Counts {
             .push((decision, reason));
     }
 
+    fn holds(&self, _: bool) {}
+
     fn delayed(&self, _: Duration) {
         self.0.lock().expect("not poisoned").push(("delayed", ""));
     }
@@ -259,7 +261,8 @@ fn a_host_that_leaves_in_the_middle_of_a_hold_is_told_to_everybody_asked() {
         [
             ("admit", "none"),
             ("delay", "none"),
-            ("cancel", "cancelled")
+            ("cancel", "cancelled"),
+            ("delayed", "")
         ]
     );
 }

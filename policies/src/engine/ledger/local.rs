@@ -162,7 +162,7 @@ impl LocalLedger {
             let mut wait = None;
             budget(draw, &mut |budget| {
                 budget.set(draw.limit, now);
-                wait = budget.wait(now, draw.n);
+                wait = budget.wait(now, draw.n.saturating_add(draw.keep));
             });
             match wait {
                 Some(wait) if wait <= patience => taken.wait = taken.wait.max(wait),
@@ -188,6 +188,9 @@ impl LocalLedger {
             budget(draw, &mut |budget| {
                 (remaining, reset) = (budget.remaining(now), budget.reset(now));
             });
+            if refused.is_some() {
+                remaining = remaining.saturating_sub(draw.keep);
+            }
             let share = u128::from(remaining) * 1_000_000 / u128::from(draw.limit.burst());
             let is_it = refused.map_or(share < tightest, |(refused, _)| refused == index);
             if is_it {

@@ -33,6 +33,7 @@ pub(super) struct Families {
     pub(super) sessions: IntGaugeVec,
     pub(super) decisions: IntCounterVec,
     pub(super) delay: HistogramVec,
+    pub(super) held: IntGaugeVec,
     pub(super) child_restarts: IntCounterVec,
     pub(super) child_leftovers: IntCounter,
     pub(super) child_slept: IntCounterVec,
@@ -108,6 +109,12 @@ impl Families {
                 "How long policies held requests.",
                 &["policy"],
                 &DELAY,
+            ),
+            held: gauges(
+                r,
+                "chillgate_held_calls",
+                "Calls that a policy holds now: those that wait for their turn, and those that are made to.",
+                &["policy"],
             ),
             child_restarts: counters(
                 r,

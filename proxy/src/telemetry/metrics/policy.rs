@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use chillgate_policies::engine::services::{Meter, Tally};
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::Metrics;
 
@@ -20,6 +20,7 @@ impl Meter for Metrics {
             decisions: self.families.decisions.clone(),
             known: RwLock::default(),
             delay: self.families.delay.with_label_values(&[name]),
+            held: self.families.held.with_label_values(&[name]),
         })
     }
 }
@@ -31,6 +32,7 @@ struct PolicyMetrics {
     /// A handful: searching it is quicker than hashing.
     known: RwLock<Vec<(&'static str, &'static str, IntCounter)>>,
     delay: Histogram,
+    held: IntGauge,
 }
 
 impl Tally for PolicyMetrics {
@@ -51,6 +53,14 @@ impl Tally for PolicyMetrics {
 
     fn delayed(&self, span: Duration) {
         self.delay.observe(span.as_secs_f64());
+    }
+
+    fn holds(&self, one_more: bool) {
+        if one_more {
+            self.held.inc();
+        } else {
+            self.held.dec();
+        }
     }
 }
 
