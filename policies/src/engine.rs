@@ -9,15 +9,18 @@ pub mod call;
 pub mod chain;
 pub mod clock;
 pub mod fields;
+pub mod hours;
 pub mod kind;
 pub mod ledger;
 pub mod pass;
 pub mod policy;
 pub mod record;
 pub mod rule;
+pub mod schedule;
 pub mod services;
 pub mod slots;
 pub mod span;
+pub mod standing;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,5 +32,6 @@ pub use fields::{Fields, Mistake, Wrong};
 pub use kind::{KeyDoc, Kind, Mode};
 pub use pass::Pass;
 pub use policy::{Admitted, Answer, Deadline, Metered, Policy, Rejection, Stage, Verdict};
-pub use record::{AuditDown, AuditSink, Record};
+pub use record::{AuditDown, AuditSink, Event, Record};
 pub use services::{Meter, Services, Tally};
+pub use standing::Standing;

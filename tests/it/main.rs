@@ -12,6 +12,7 @@
     reason = "a test's futures are few and short-lived"
 )]
 
+mod admin;
 mod architecture;
 mod bad_input;
 mod budgets;
@@ -67,6 +68,7 @@ mod resumption;
 mod rounds;
 mod rules;
 mod sandbox;
+mod schedule;
 mod schemas;
 mod server_requests;
 mod service;

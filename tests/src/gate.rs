@@ -46,6 +46,7 @@ pub struct Gate {
     front: SocketAddr,
     health: SocketAddr,
     folder: TempDir,
+    environment: BTreeMap<String, String>,
     log: Arc<Mutex<Vec<String>>>,
     out: Arc<Mutex<Vec<String>>>,
 }
@@ -104,16 +105,13 @@ impl Builder {
         let text = self.config(front, health, folder.path());
         std::fs::write(&config, &text).expect("the config can be written");
 
-        let mut serve = serve(&config);
-        serve.envs(&self.environment);
-        let mut child = serve.spawn().expect("chillgate can be started");
-        let log = collect(child.stderr.take().expect("stderr is piped"));
-        let out = collect(child.stdout.take().expect("stdout is piped"));
+        let (child, log, out) = spawn(&config, &self.environment);
         let mut gate = Gate {
             child,
             front,
             health,
             folder,
+            environment: self.environment,
             log,
             out,
         };
@@ -272,6 +270,19 @@ impl Gate {
         self.folder
     }
 
+    /// Ends it with SIGKILL and starts it again in the same folder.
+    ///
+    /// # Panics
+    /// When it does not end, or is not ready in time.
+    pub async fn killed_and_started(&mut self) {
+        signal(&self.child, Signal::KILL);
+        within("the end after SIGKILL", STOP, self.child.wait())
+            .await
+            .expect("a child can be waited for");
+        (self.child, self.log, self.out) = spawn(&self.config(), &self.environment);
+        self.ready().await;
+    }
+
     /// Waits for its end without a signal.
     ///
     /// # Panics
@@ -302,6 +313,18 @@ impl Gate {
         })
         .await;
     }
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// Starts it, and keeps what it logs and writes.
+fn spawn(config: &Path, environment: &BTreeMap<String, String>) -> (Child, Lines, Lines) {
+    let mut serve = serve(config);
+    serve.envs(environment);
+    let mut child = serve.spawn().expect("chillgate can be started");
+    let log = collect(child.stderr.take().expect("stderr is piped"));
+    let out = collect(child.stdout.take().expect("stdout is piped"));
+    (child, log, out)
 }
 
 /// `chillgate serve --config FILE` with a small environment and its streams piped.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Global, Verb, check, doctor, explain, incidents, key, quota, service};
+use super::{Global, Verb, check, doctor, explain, incidents, key, overrides, quota, service};
 use crate::app::{self, Mode};
 use crate::config::load::{self, Sources};
 
@@ -23,6 +23,7 @@ pub fn run() -> ExitCode {
         Verb::Doctor(args) => doctor::run(args, &cli.global),
         Verb::Incidents(args) => incidents::run(args, &cli.global),
         Verb::Quota(args) => quota::run(args, &cli.global),
+        Verb::Override(args) => overrides::run(args, &cli.global),
         Verb::Key(args) => key::run(args),
         Verb::Service(args) => service::run(args),
         // main.rs has taken this verb before anything is parsed.

@@ -24,6 +24,7 @@ use crate::gate::Gate;
 use crate::identity::{Principal, nothing};
 use crate::incidents::Incidents;
 use crate::ops::Operations;
+use crate::overrides::Overrides;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
 use crate::supervisor;
@@ -71,6 +72,7 @@ pub(super) async fn visit(
         metrics,
         tasks,
         drain: Drain::default(),
+        overrides: Overrides::default(),
         only: Some(era),
     };
     let alone = Config {
@@ -78,7 +80,7 @@ pub(super) async fn visit(
         server: BTreeMap::from([(name.clone(), server)]),
         ..Config::default()
     };
-    let live = match Snapshot::build(alone, None, &fixtures) {
+    let live = match Snapshot::build(&alone, None, &fixtures) {
         Ok(snapshot) => Live::new(snapshot),
         Err(Unfit::Other(_, cause)) => return Seen::without(cause),
         // There are none.

@@ -105,7 +105,7 @@ fn a_preset_lies_under_the_file() {
     let config = good(text, &[], &[]);
     let chill = config.server.values().next().expect("the preset's server");
     assert!(
-        matches!(chill, Server::Builtin(settings) if settings.alertness == 80),
+        matches!(chill, Server::Builtin(office) if office.settings.alertness == 80),
         "{chill:?}"
     );
     let other = good(
@@ -338,6 +338,7 @@ fn every_line_that_help_proposes_is_right() {
             "scope",
             "lang",
             "stress",
+            "schedule",
         ];
         let text = match parts.as_slice() {
             [_] => format!("{line}\n{SERVER}"),
@@ -345,6 +346,9 @@ fn every_line_that_help_proposes_is_right() {
                 let password = "password = \"file:/run/secrets/redis\"\n";
                 let password = if *key == "password" { "" } else { password };
                 format!("{SERVER}[state]\nstore = \"rediss://redis\"\n{password}{line}\n")
+            }
+            ["admin", "token"] => {
+                format!("{SERVER}[admin]\nlisten = \"127.0.0.1:9902\"\n{line}\n")
             }
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),
