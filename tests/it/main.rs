@@ -56,6 +56,7 @@ mod ops;
 mod ops_commands;
 mod ops_files;
 mod outward;
+mod overrides;
 mod own_tokens;
 mod parity;
 mod pass_through;
