@@ -391,7 +391,10 @@ fn overrides_of(config: &Config, folder: Option<&Path>) -> Overrides {
         now: TokioClock.now(),
         wall: TokioClock.wall(),
     };
-    Overrides::open(folder, &admin.listen.to_string(), at)
+    let overrides = Overrides::open(folder, &admin.listen.to_string(), at);
+    // None of those that were over meanwhile holds, not even for a moment.
+    overrides.expire(at);
+    overrides
 }
 
 /// Ends what chillgates before this one left behind, and notes what this one starts.

@@ -11,7 +11,7 @@ use chillgate_tests::gate::{Builder, bare, ended};
 use chillgate_tests::http::{Connection, collect, raw};
 use chillgate_tests::process::{command, free_port};
 use chillgate_tests::wait::{all, seconds, within};
-use chillgate_tests::{Gate, Host, until};
+use chillgate_tests::{Gate, Host, Redis, until};
 use serde_json::{Value, json};
 
 use crate::mock;
@@ -400,4 +400,32 @@ async fn what_cannot_be_recorded_is_not_done() {
     assert_eq!(status, 503);
     let (_, shown) = ruled.ask("GET", "/api/v1/policies", "").await;
     assert!(shown.to_string().contains("\"3/h\""), "{shown}");
+}
+
+/// Where replicas count together, the admin API of each shows and gives back what all have spent.
+#[tokio::test]
+async fn what_is_spent_in_a_store_is_shown_and_given_back() {
+    let redis = Redis::start().await;
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    // A machine that is busy with other things must not look like a store that is away.
+    let state = format!("[state]\nstore = \"{}\"\ntimeout = \"5s\"\n", redis.url());
+    let table = format!("[admin]\nlisten = \"{admin}\"\ntoken = \"{TOKEN}\"\n");
+    let near = Gate::with(&(mock("a").table("") + HEADER + &state + &table + CALLS));
+    let far = Gate::with(&(mock("a").table("") + HEADER + &state + CALLS));
+    let (gate, far) = tokio::join!(near.audited().start(), far.start());
+    let host = far.host().header("x-agent-id", "one").open().await;
+    let ruled = Ruled { gate, admin };
+    assert_eq!(answered(&host, "pid", 5).await, 3);
+    let (_, shown) = ruled.ask("GET", "/api/v1/quota", "").await;
+    assert_eq!(shown["usage"][0]["spent"], 3, "{shown}");
+    let (status, reset) = ruled
+        .ask("DELETE", "/api/v1/quota?policy=calls&agent=one", "")
+        .await;
+    assert_eq!((status, &reset["reset"][0]["agent"]), (200, &json!("one")));
+    let (_, shown) = ruled.ask("GET", "/api/v1/quota", "").await;
+    assert_eq!(shown, json!({ "usage": [] }));
+    // A refusal is remembered for a second.
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(answered(&host, "pid", 5).await, 3);
+    assert_eq!(acts(&ruled.gate, 1).await[0]["count"], 1);
 }

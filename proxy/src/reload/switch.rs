@@ -3,7 +3,7 @@
 //! One timer, for the next change there is. It is woken once a minute besides, because a calendar
 //! that somebody sets wakes nobody; what is found then is compared, and only what differs is built.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chillgate_policies::engine::Event;
 use tracing::{error, info, warn};
@@ -16,6 +16,8 @@ use crate::standing::Now;
 
 /// The longest that a changed calendar is not noticed, and an end waits to be recorded.
 const LONGEST: Duration = Duration::from_mins(1);
+/// How soon it is looked again after what is overdue.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 impl Reloader {
     pub(super) fn moment(&self) -> Moment {
@@ -31,7 +33,9 @@ impl Reloader {
         let at = self.moment();
         let overrides = &self.fixtures.overrides;
         let schedule = Now::change(&self.live.pin().standings);
-        let by_schedule = schedule.map(|then| then.duration_since(at.wall).unwrap_or_default());
+        // What should have changed already and has not is no reason to look at nothing else.
+        let wait = |then: SystemTime| then.duration_since(at.wall).unwrap_or(SHORTEST);
+        let by_schedule = schedule.map(wait);
         let by_override = overrides.next(at);
         let unrecorded = (!overrides.unrecorded().is_empty()).then_some(LONGEST);
         let waits = [by_schedule, by_override, unrecorded].into_iter().flatten();
