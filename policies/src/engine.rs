@@ -10,6 +10,7 @@ pub mod chain;
 pub mod clock;
 pub mod exceed;
 pub mod fields;
+pub mod hours;
 pub mod kind;
 pub mod ledger;
 pub mod line;
@@ -18,9 +19,11 @@ pub mod policy;
 pub mod record;
 pub mod rooms;
 pub mod rule;
+pub mod schedule;
 pub mod services;
 pub mod slots;
 pub mod span;
+pub mod standing;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,5 +35,6 @@ pub use fields::{Fields, Mistake, Wrong};
 pub use kind::{KeyDoc, Kind, Mode};
 pub use pass::Pass;
 pub use policy::{Admitted, Answer, Deadline, Metered, Policy, Rejection, Stage, Verdict};
-pub use record::{AuditDown, AuditSink, Record};
+pub use record::{AuditDown, AuditSink, Event, Record};
 pub use services::{Meter, Services, Tally};
+pub use standing::Standing;

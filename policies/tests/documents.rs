@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use chillgate_policies::engine::record::{AuditDown, AuditSink, Record};
+use chillgate_policies::engine::record::{AuditDown, AuditSink, Event, Record};
 use chillgate_policies::engine::{Chain, Clock, Services};
 use chillgate_policies::{KINDS, presets};
 use futures_util::future::BoxFuture;
@@ -34,6 +34,10 @@ struct Nowhere;
 
 impl AuditSink for Nowhere {
     fn append(&self, _: &Record<'_>) -> Result<(), AuditDown> {
+        Ok(())
+    }
+
+    fn note(&self, _: &Event<'_>) -> Result<(), AuditDown> {
         Ok(())
     }
 }

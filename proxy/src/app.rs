@@ -17,13 +17,14 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::ahead::Ahead;
 use crate::backend::stdio::Child;
 use crate::clock::TokioClock;
 use crate::config::load::{Loaded, Sources};
 use crate::config::{
-    self, Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Eras, Front, Health as HealthConfig, Listen, Log,
-    LogFormat, Prefix, Server, Transport,
+    self, Config, DEFAULT_HEALTH, DEFAULT_LISTEN, Front, Health as HealthConfig, Listen, Log,
+    LogFormat, Server, Transport,
 };
 use crate::drain::Drain;
 use crate::front::stdio;
@@ -33,7 +34,8 @@ use crate::gate::Gate;
 use crate::health::{self, Health, Heartbeat, Readiness};
 use crate::incidents::Incidents;
 use crate::ops::Operations;
-use crate::reload::{self, Reloader};
+use crate::overrides::{Moment, Overrides};
+use crate::reload::{self, Desk, Reloader};
 use crate::replicas::Replicas;
 use crate::rest;
 use crate::service::Notices;
@@ -50,7 +52,8 @@ mod stop;
 mod told;
 
 use told::{
-    budgets_last_seen, budgets_left, children, endpoint_health, server_state, store_health,
+    budgets_last_seen, budgets_left, children, endpoint_health, overrides_running, server_state,
+    store_health,
 };
 
 /// How long the end may take once what runs has finished: the last answers, servers, the audit log.
@@ -165,6 +168,7 @@ impl App {
         if let Some(shared) = &shared {
             services.ledger = shared.clone();
         }
+        let overrides = overrides_of(&loaded.config, folder.as_deref());
         let incidents = Incidents::open(folder, &loaded.config.remedy);
         let fixtures = Fixtures {
             services: Arc::new(services),
@@ -173,9 +177,10 @@ impl App {
             drain: drain.clone(),
             operations: Operations::new(metrics.clone(), tasks, incidents.clone()),
             incidents,
+            overrides,
             only: None,
         };
-        let first = Snapshot::build(loaded.config.clone(), None, &fixtures)
+        let first = Snapshot::build(&loaded.config, None, &fixtures)
             .map_err(|unfit| reload::explain(&loaded, unfit).render(false))?;
         let live = Live::new(first);
         metrics.config_loaded(Reload::Applied, TokioClock.wall());
@@ -207,6 +212,10 @@ impl App {
                 metrics.store_from(move || store_health(&policies, &store, &replicas));
                 metrics.budgets_from(move || budgets_last_seen(&chain, &own));
             }
+        }
+        if loaded.config.admin.is_some() {
+            let (policies, overrides) = (live.clone(), fixtures.overrides.clone());
+            metrics.overrides_from(move || overrides_running(&policies, &overrides));
         }
         let endpoints = fixtures.operations.endpoints().clone();
         metrics.endpoints_from(move || endpoint_health(&endpoints));
@@ -244,6 +253,24 @@ impl App {
             );
         }
         bound.extend(self.for_replicas(config).await?);
+        // Who wraps one server for a host is no service of its own.
+        let notices = match &self.mode {
+            Mode::Serve => Notices::of_environment(),
+            Mode::Wrap(_) => Notices::default(),
+        };
+        let (reloader, desk) = Reloader::new(
+            sources,
+            loaded,
+            self.live.clone(),
+            self.gate.clone(),
+            self.fixtures.clone(),
+            self.audit.clone(),
+            notices.clone(),
+        );
+        let _admin = match &config.admin {
+            None => None,
+            Some(admin) => Some(self.administration(admin, config, desk).await?),
+        };
         let heartbeat = Heartbeat::default();
         let _health = match health_of(config, &self.mode) {
             None => None,
@@ -267,21 +294,7 @@ impl App {
             running.spawn(async move { gate.turn_out().await });
         }
         running.spawn(rest::watch(self.gate.clone()));
-        // Who wraps one server for a host is no service of its own.
-        let notices = match &self.mode {
-            Mode::Serve => Notices::of_environment(),
-            Mode::Wrap(_) => Notices::default(),
-        };
         running.spawn(self.fixtures.operations.endpoints().clone().keep_checking());
-        let reloader = Reloader::new(
-            sources,
-            loaded,
-            self.live.clone(),
-            self.gate.clone(),
-            self.fixtures.clone(),
-            self.audit.clone(),
-            notices.clone(),
-        );
         running.spawn(reloader.run());
         if matches!(self.mode, Mode::Serve) {
             let first = self.live.pin();
@@ -326,7 +339,7 @@ impl App {
         let Some(settings) = config.replicas.as_ref().filter(|_| replicas.is_shared()) else {
             return Ok(None);
         };
-        let mut front = bare(
+        let mut front = Front::bare(
             Transport::StreamableHttp,
             Some(Listen::Tcp(settings.listen)),
         );
@@ -338,6 +351,23 @@ impl App {
             listens.map_err(|cause| format!("error: replicas.advertise: {cause}"))?;
         }
         Ok(Some(bound.inner()))
+    }
+
+    async fn administration(
+        &self,
+        admin: &config::Admin,
+        config: &Config,
+        desk: Desk,
+    ) -> Result<admin::Serving, String> {
+        let sources = admin::Sources {
+            live: self.live.clone(),
+            desk,
+            overrides: self.fixtures.overrides.clone(),
+            services: self.fixtures.services.clone(),
+            state: config.state.clone(),
+        };
+        let serving = admin::serve(admin, sources).await;
+        serving.map_err(|error| format!("error: {error}"))
     }
 
     fn probes(
@@ -384,6 +414,21 @@ impl App {
                 .collect(),
         }
     }
+}
+
+/// Overrides of before; without an admin API there are none, for nobody could end them.
+fn overrides_of(config: &Config, folder: Option<&Path>) -> Overrides {
+    let Some(admin) = &config.admin else {
+        return Overrides::default();
+    };
+    let at = Moment {
+        now: TokioClock.now(),
+        wall: TokioClock.wall(),
+    };
+    let overrides = Overrides::open(folder, &admin.listen.to_string(), at);
+    // None of those that were over meanwhile holds, not even for a moment.
+    overrides.expire(at);
+    overrides
 }
 
 /// Ends what chillgates before this one left behind, and notes what this one starts.
@@ -433,26 +478,11 @@ fn look_for_server(config: &Config, name: &str, fixtures: &Fixtures) -> Result<(
     }
 }
 
-/// A front of which nothing but its transport and its address is configured.
-fn bare(transport: Transport, listen: Option<Listen>) -> Front {
-    Front {
-        transport,
-        listen,
-        eras: Eras::default(),
-        http_sse: true,
-        prefix: Prefix::Auto,
-        tls: None,
-        allow_anonymous: false,
-        allowed_hosts: Vec::new(),
-        allowed_origins: Vec::new(),
-    }
-}
-
 fn fronts_of(config: &Config, mode: &Mode) -> Vec<Front> {
     match mode {
-        Mode::Wrap(_) => vec![bare(Transport::Stdio, None)],
+        Mode::Wrap(_) => vec![Front::bare(Transport::Stdio, None)],
         Mode::Serve if config.front.is_empty() => {
-            vec![bare(
+            vec![Front::bare(
                 Transport::StreamableHttp,
                 Some(Listen::Tcp(DEFAULT_LISTEN)),
             )]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+mod admin;
 mod child;
 mod confine;
 mod cross;
@@ -19,6 +20,7 @@ pub mod endpoint;
 pub(crate) mod hint;
 pub mod identity;
 pub mod load;
+pub mod office;
 pub mod remedy;
 mod replicas;
 pub mod report;
@@ -32,10 +34,12 @@ mod token;
 pub mod units;
 pub(crate) mod userinfo;
 
+pub use admin::{Admin, SHORTEST};
 pub use child::{CommandServer, Isolation, POOL, Probe};
 pub use confine::{Network, Sandbox, ServerLimits, SystemCalls};
 use endpoint::Endpoint;
 pub use identity::{ApiKeys, Identity, agent_name, key_hash};
+pub use office::Office;
 use remedy::Remedy;
 pub use replicas::Replicas;
 use runbook::Runbook;
@@ -61,6 +65,8 @@ pub struct Config {
     pub front: Vec<Front>,
     /// Probes and metrics. Absent: `127.0.0.1:9901` for `serve`, nothing for `wrap`.
     pub health: Option<Health>,
+    /// The admin API. Absent: there is none.
+    pub admin: Option<Admin>,
     /// How an agent is recognised.
     pub identity: Identity,
     /// The servers behind the gate, by name.
@@ -162,6 +168,23 @@ pub struct Front {
     /// `Origin` values accepted besides the front's own, e.g. `https://app.example`.
     #[serde(default)]
     pub allowed_origins: Vec<String>,
+}
+
+impl Front {
+    /// One with nothing but an address.
+    pub fn bare(transport: Transport, listen: Option<Listen>) -> Self {
+        Self {
+            transport,
+            listen,
+            eras: Eras::default(),
+            http_sse: true,
+            prefix: Prefix::Auto,
+            tls: None,
+            allow_anonymous: false,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -283,7 +306,7 @@ pub struct Health {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Server {
     /// ChillMCP, a server inside chillgate.
-    Builtin(chillgate_chill::Settings),
+    Builtin(Office),
     /// The server for operators inside chillgate.
     Ops,
     /// A child process that speaks stdio.

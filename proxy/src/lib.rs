@@ -6,6 +6,7 @@
 //! user wrote, [`snapshot`] what it means, [`reload`] how it changes, [`app`] how all of it starts
 //! and ends. ARCHITECTURE.md beside this crate walks one message through.
 
+pub mod admin;
 pub mod ahead;
 pub mod app;
 pub mod backend;
@@ -27,6 +28,7 @@ pub mod line;
 mod lock;
 mod map;
 pub mod ops;
+pub mod overrides;
 mod platform;
 pub mod random;
 pub mod reload;
@@ -36,6 +38,8 @@ pub mod route;
 pub mod service;
 pub mod session;
 pub mod snapshot;
+pub mod spent;
+pub mod standing;
 pub mod state;
 pub mod store;
 pub mod supervisor;

@@ -1,8 +1,9 @@
 //! A changed configuration, taken over whole or not at all.
 //!
-//! Triggers are SIGHUP and a change in a directory that holds a configuration file (editors
-//! rename, Kubernetes swaps a symlink). What fails changes nothing: the one before goes on. This
-//! is the only place that publishes a snapshot.
+//! Triggers are SIGHUP, a change in a directory that holds a configuration file (editors rename,
+//! Kubernetes swaps a symlink), an administrator's order, and the hour at which a schedule says
+//! something else. What fails changes nothing: the one before goes on. This is the only place that
+//! publishes a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -26,7 +27,7 @@ use crate::platform::Hangups;
 use crate::route::merge::tell_changes;
 use crate::service::Notices;
 use crate::session::Scope;
-use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
+use crate::snapshot::{Fixtures, Live, Snapshot, Unfit, deciding_lists};
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Reload as Outcome;
 
@@ -37,6 +38,13 @@ const SWAP: Duration = Duration::from_secs(1);
 /// What still runs on servers that are gone may go on for so long.
 const GRACE: Duration = Duration::from_secs(30);
 
+mod orders;
+mod switch;
+
+pub use orders::{Desk, NewOverride, Refused};
+
+use orders::Order;
+
 /// Reads the configuration again whenever there is reason to.
 pub struct Reloader {
     sources: Sources,
@@ -45,6 +53,9 @@ pub struct Reloader {
     fixtures: Fixtures,
     audit: Option<Arc<Audit>>,
     notices: Notices,
+    orders: mpsc::Receiver<Order>,
+    /// What was read last, before the hour and overrides have their say.
+    raw: Config,
     seen: BTreeMap<PathBuf, Option<Vec<u8>>>,
     /// Files whose absence was told.
     gone: BTreeSet<PathBuf>,
@@ -61,14 +72,17 @@ impl Reloader {
         fixtures: Fixtures,
         audit: Option<Arc<Audit>>,
         notices: Notices,
-    ) -> Self {
+    ) -> (Self, Desk) {
         let seen = loaded
             .watch
             .iter()
             .map(|path| (path.clone(), std::fs::read(path).ok()))
             .collect();
         let first = live.pin().config.clone();
-        Self {
+        let (desk, orders) = Desk::open();
+        let reloader = Self {
+            orders,
+            raw: loaded.config.clone(),
             sources,
             live,
             gate,
@@ -78,7 +92,8 @@ impl Reloader {
             seen,
             gone: BTreeSet::new(),
             first,
-        }
+        };
+        (reloader, desk)
     }
 
     /// Watches until the future is dropped.
@@ -88,20 +103,25 @@ impl Reloader {
         let Ok(mut hangups) = Hangups::listen() else {
             return;
         };
+        // Whatever ended while nobody ran.
+        self.switch();
         loop {
+            let waking = self.until_other_values();
             tokio::select! {
+                () = waking => self.switch(),
+                Some(order) = self.orders.recv() => self.obey(order),
                 () = hangups.next() => {
                     if let Some(audit) = &self.audit {
                         // What rotates logs sends this, too.
                         audit.reopen();
                     }
-                    self.reload();
+                    let _ = self.reload();
                 }
                 Some(()) = changes.recv() => {
                     tokio::time::sleep(QUIET).await;
                     while changes.try_recv().is_ok() {}
                     if self.has_changed() {
-                        self.reload();
+                        let _ = self.reload();
                     } else if !self.missing().is_empty() {
                         tokio::time::sleep(SWAP).await;
                         self.tell_missing();
@@ -188,9 +208,10 @@ impl Reloader {
         }
     }
 
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Result<u64, Report> {
         self.notices.reloading();
-        match self.try_reload() {
+        let outcome = self.try_reload();
+        match &outcome {
             Ok(generation) => {
                 self.fixtures
                     .metrics
@@ -206,6 +227,7 @@ impl Reloader {
         }
         // With the old configuration, too: the reload is over.
         self.notices.ready();
+        outcome
     }
 
     fn try_reload(&mut self) -> Result<u64, Report> {
@@ -217,20 +239,49 @@ impl Reloader {
             self.seen.insert(path.clone(), std::fs::read(path).ok());
         }
         let previous = self.live.pin();
-        let next = Snapshot::build(loaded.config.clone(), Some(&previous), &self.fixtures)
+        let next = Snapshot::build(&loaded.config, Some(&previous), &self.fixtures)
             .map_err(|unfit| explain(&loaded, unfit))?;
         drop(previous);
         self.warn_of_restarts(&next.config);
         self.gate.set_memory(next.config.limits.memory);
         self.fixtures.incidents.set_own(&next.config.remedy);
+        self.raw = loaded.config.clone();
         let generation = next.generation;
-        let older = self.live.publish(next);
+        let older = self.publish(next);
         self.fixtures.operations.take_over(&loaded.config);
         self.follow_up(older);
         Ok(generation)
     }
 
-    /// New servers start, old ones end once nothing runs on them, hosts hear of both.
+    /// Makes a snapshot the current one; hosts hear where their lists are others.
+    fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
+        let older = self.live.publish(next);
+        let now = self.live.pin();
+        now.take_effect();
+        if Arc::ptr_eq(&now.routes, &older.routes) {
+            return older;
+        }
+        // A host that listens would hold on to what was before, and hear of no server after.
+        older.routes.supersede();
+        let names = |snapshot: &Snapshot| -> Vec<Arc<str>> {
+            let servers = snapshot.routes.all().iter();
+            servers.map(|server| server.name().clone()).collect()
+        };
+        let listed_anew = names(&now) != names(&older)
+            || !now.dropped(&older).is_empty()
+            || !deciding_lists(&older.config).eq(deciding_lists(&now.config));
+        if listed_anew {
+            for session in self.gate.sessions().all() {
+                *session.learned() = crate::route::catalog::Learned::default();
+                if matches!(session.scope, Scope::Merged(_)) {
+                    tell_changes(&session);
+                }
+            }
+        }
+        older
+    }
+
+    /// New servers start, old ones end once nothing runs on them.
     fn follow_up(&self, older: Arc<Snapshot>) {
         let now = self.live.pin();
         let dropped = now.dropped(&older);
@@ -242,22 +293,9 @@ impl Reloader {
                 .map(|server| server.name().clone())
                 .collect()
         };
-        let listed_anew = names(&now) != names(&older)
-            || !dropped.is_empty()
-            || older.config.policy != now.config.policy;
-        // A host that listens would hold on to what was before, and hear of no server after; a call
-        // that waits for a start would wait for one that nobody wants.
-        older.routes.supersede();
+        // A call that waits for a start would wait for one that nobody wants.
         for server in &dropped {
             server.supersede();
-        }
-        if listed_anew {
-            for session in self.gate.sessions().all() {
-                *session.learned() = crate::route::catalog::Learned::default();
-                if matches!(session.scope, Scope::Merged(_)) {
-                    tell_changes(&session);
-                }
-            }
         }
         // So that no host waits for the keys of an issuer.
         now.identities.warm();
@@ -289,6 +327,7 @@ impl Reloader {
         let changed = [
             ("front", self.first.front != next.front),
             ("health", self.first.health != next.health),
+            ("admin", self.first.admin != next.admin),
             ("audit", self.first.audit != next.audit),
             ("log", self.first.log != next.log),
             ("state", self.first.state != next.state),

@@ -30,8 +30,10 @@ use crate::drain::Drain;
 use crate::identity::Identities;
 use crate::incidents::Incidents;
 use crate::ops::Operations;
+use crate::overrides::Overrides;
 use crate::route::Routes;
 use crate::route::lists::Access;
+use crate::standing::{Now, Standing, server_target};
 use crate::telemetry::metrics::Metrics;
 
 /// Everything that a configuration says, ready to use.
@@ -39,16 +41,18 @@ use crate::telemetry::metrics::Metrics;
 pub struct Snapshot {
     /// Counts up from 1.
     pub generation: u64,
-    /// What was configured.
+    /// What was configured, with the values that hold now.
     pub config: Arc<Config>,
+    /// Who has the say on each policy's values.
+    pub standings: Vec<Standing>,
     /// The policies in their order.
     pub chain: Arc<Chain>,
     /// What lists may show.
     pub access: Access,
     /// The servers.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
     /// Who is who.
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     /// Caps on what hosts may send.
     pub wire: WireLimits,
     backends: BTreeMap<ServerName, Built>,
@@ -77,6 +81,8 @@ pub struct Fixtures {
     pub operations: Operations,
     /// Where failures of servers are remembered.
     pub incidents: Incidents,
+    /// What replaces values of policies for a while.
+    pub overrides: Overrides,
     /// The one era that a server which may speak either is asked in: for a look at each alone.
     pub only: Option<Era>,
 }
@@ -93,18 +99,48 @@ pub enum Unfit {
 impl Snapshot {
     /// Compiles a configuration beside the current one; nothing that runs is touched.
     pub fn build(
-        config: Config,
+        config: &Config,
         previous: Option<&Self>,
         fixtures: &Fixtures,
     ) -> Result<Self, Unfit> {
-        let chain = Chain::build(&config.policy, &fixtures.services).map_err(Unfit::Policies)?;
-        let chain = Arc::new(chain);
+        // The whole of it first: also the hours of a schedule that are not now.
+        Chain::build(&config.policy, &fixtures.services).map_err(Unfit::Policies)?;
         let identities = Identities::new(
             &config.identity,
-            previous.map(|previous| &previous.identities),
+            previous.map(|previous| &*previous.identities),
         )
         .map_err(|cause| Unfit::Other(vec!["identity".into()], cause))?
         .keeping(config.server.values().any(Server::is_by_caller));
+        let wall = fixtures.services.clock.wall();
+        let now = Now::of(config, &fixtures.overrides, &fixtures.services, wall);
+        Self::assemble(now, Arc::new(identities), previous, fixtures)
+    }
+
+    /// The same configuration with the values of another moment. What runs stays as it is, lists too
+    /// where they show the same.
+    pub fn at_another_time(now: Now, previous: &Self, fixtures: &Fixtures) -> Result<Self, Unfit> {
+        Self::assemble(now, previous.identities.clone(), Some(previous), fixtures)
+    }
+
+    /// Puts the generation's values into what runs already. To be called when it has become the
+    /// current one.
+    pub fn take_effect(&self) {
+        for built in self.backends.values() {
+            if let (Some(breaks), Server::Builtin(office)) = (&built.breaks, &built.definition) {
+                breaks.chill().update(office.settings.clone());
+            }
+        }
+    }
+
+    fn assemble(
+        now: Now,
+        identities: Arc<Identities>,
+        previous: Option<&Self>,
+        fixtures: &Fixtures,
+    ) -> Result<Self, Unfit> {
+        let Now { config, standings } = now;
+        let chain = Chain::build(&config.policy, &fixtures.services).map_err(Unfit::Policies)?;
+        let chain = Arc::new(chain);
         let wire = WireLimits {
             message: config.limits.message,
             depth: config.limits.depth,
@@ -116,9 +152,12 @@ impl Snapshot {
             let terms = (wire.message, wire.depth, config.limits.in_flight_per_server);
             let kept = previous
                 .and_then(|previous| previous.backends.get(name))
-                .filter(|built| built.definition == *server && built.terms == terms);
+                .filter(|built| goes_on(&built.definition, server) && built.terms == terms);
             let built = if let Some(built) = kept {
-                built.clone()
+                Built {
+                    definition: server.clone(),
+                    ..built.clone()
+                }
             } else {
                 let terms_of = Terms {
                     server: Arc::from(name.as_str()),
@@ -146,21 +185,31 @@ impl Snapshot {
             .filter(|built| built.breaks.is_some())
             .map(|built| built.backend.name().clone())
             .collect();
-        let access = Access(chain.clone());
-        let servers = backends
+        let servers: Vec<_> = backends
             .values()
             .map(|built| built.backend.clone())
             .collect();
+        // Routes that lead to the same servers and show the same go on, and whoever listens to them.
+        let kept = previous.filter(|previous| {
+            let older = previous.routes.all();
+            let same = |(a, b): (&Arc<dyn Backend>, &Arc<dyn Backend>)| Arc::ptr_eq(a, b);
+            older.len() == servers.len()
+                && older.iter().zip(&servers).all(same)
+                && deciding_lists(&previous.config).eq(deciding_lists(&config))
+        });
+        let (access, routes) = if let Some(previous) = kept {
+            (previous.access.clone(), previous.routes.clone())
+        } else {
+            let access = Access(chain.clone());
+            let (tasks, drain) = (fixtures.tasks.clone(), fixtures.drain.clone());
+            let routes = Routes::new(servers, chill, access.clone(), tasks, drain);
+            (access, Arc::new(routes))
+        };
         Ok(Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             config: Arc::new(config),
-            routes: Routes::new(
-                servers,
-                chill,
-                access.clone(),
-                fixtures.tasks.clone(),
-                fixtures.drain.clone(),
-            ),
+            standings,
+            routes,
             chain,
             access,
             identities,
@@ -184,6 +233,13 @@ impl Snapshot {
             .collect()
     }
 
+    /// The ChillMCP that overrides call so.
+    pub fn office(&self, target: &str) -> Option<&Breaks> {
+        let named = |name: &ServerName| server_target(name.as_str()) == target;
+        let mut all = self.backends.iter();
+        all.find(|(name, _)| named(name))?.1.breaks.as_ref()
+    }
+
     /// The levels of every agent at every ChillMCP.
     pub fn levels(&self) -> Vec<(Arc<str>, u8, u8)> {
         self.backends
@@ -191,6 +247,26 @@ impl Snapshot {
             .filter_map(|built| built.breaks.as_ref())
             .flat_map(Breaks::levels)
             .collect()
+    }
+}
+
+/// The policies that decide what lists show.
+pub fn deciding_lists(config: &Config) -> impl Iterator<Item = &serde_json::Value> {
+    let decides = |table: &&serde_json::Value| {
+        let kind = table.get("type").and_then(serde_json::Value::as_str);
+        matches!(kind, Some("access" | "scope"))
+    };
+    config.policy.iter().filter(decides)
+}
+
+/// Whether what runs by one definition can go on by another: as it is, or under other settings.
+fn goes_on(old: &Server, new: &Server) -> bool {
+    match (old, new) {
+        (Server::Builtin(old), Server::Builtin(new)) => {
+            let (old, new) = (&old.settings, &new.settings);
+            (old.effects, old.scope, old.lang) == (new.effects, new.scope, new.lang)
+        }
+        (old, new) => old == new,
     }
 }
 
@@ -207,8 +283,8 @@ fn backend_of(
     };
     fixtures.metrics.path(&terms.server, path);
     match server {
-        Server::Builtin(settings) => {
-            let breaks = Breaks::new(&terms.server, settings.clone());
+        Server::Builtin(office) => {
+            let breaks = Breaks::new(&terms.server, office.settings.clone());
             let opener = Box::new(Builtin::new(breaks.chill().clone()));
             let start = std::time::Duration::from_secs(10);
             let care = Care::default();

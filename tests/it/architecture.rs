@@ -211,6 +211,7 @@ fn each_outside_thing_has_one_home() {
                 "proxy/src/front",
                 "proxy/src/backend",
                 "proxy/src/health",
+                "proxy/src/admin",
                 "proxy/src/client.rs",
             ],
         ),

@@ -12,6 +12,7 @@
     reason = "a test's futures are few and short-lived"
 )]
 
+mod admin;
 mod apart;
 mod architecture;
 mod bad_input;
@@ -58,6 +59,7 @@ mod ops;
 mod ops_commands;
 mod ops_files;
 mod outward;
+mod overrides;
 mod own_tokens;
 mod parity;
 mod pass_through;
@@ -71,6 +73,7 @@ mod resumption;
 mod rounds;
 mod rules;
 mod sandbox;
+mod schedule;
 mod schemas;
 mod server_requests;
 mod service;

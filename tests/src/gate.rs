@@ -49,6 +49,7 @@ pub struct Gate {
     front: SocketAddr,
     health: SocketAddr,
     folder: TempDir,
+    environment: BTreeMap<String, String>,
     log: Arc<Mutex<Vec<String>>>,
     out: Arc<Mutex<Vec<String>>>,
 }
@@ -139,19 +140,13 @@ impl Builder {
         if let Some(program) = &self.program {
             serve = instead(program, &[], &serve);
         }
-        let mut serve = placed(serve);
-        serve
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = serve.spawn().expect("chillgate can be started");
-        let log = collect(child.stderr.take().expect("stderr is piped"));
-        let out = collect(child.stdout.take().expect("stdout is piped"));
+        let (child, log, out) = spawn(placed(serve));
         let mut gate = Gate {
             child,
             front,
             health,
             folder,
+            environment: self.environment,
             log,
             out,
         };
@@ -310,6 +305,21 @@ impl Gate {
         self.folder
     }
 
+    /// Ends it with SIGKILL and starts it again in the same folder.
+    ///
+    /// # Panics
+    /// When it does not end, or is not ready in time.
+    pub async fn killed_and_started(&mut self) {
+        signal(&self.child, Signal::KILL);
+        within("the end after SIGKILL", STOP, self.child.wait())
+            .await
+            .expect("a child can be waited for");
+        let mut serve = serve(&self.config());
+        serve.envs(&self.environment);
+        (self.child, self.log, self.out) = spawn(serve);
+        self.ready().await;
+    }
+
     /// Waits for its end without a signal.
     ///
     /// # Panics
@@ -340,6 +350,20 @@ impl Gate {
         })
         .await;
     }
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// Starts it, and keeps what it logs and writes.
+fn spawn(mut serve: Command) -> (Child, Lines, Lines) {
+    serve
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = serve.spawn().expect("chillgate can be started");
+    let log = collect(child.stderr.take().expect("stderr is piped"));
+    let out = collect(child.stdout.take().expect("stdout is piped"));
+    (child, log, out)
 }
 
 /// `chillgate serve --config FILE` with a small environment and its streams piped.

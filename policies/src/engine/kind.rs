@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::fields::{Fields, Wrong, nearest};
 use super::policy::{Answer, Policy, Stage};
 use super::rule::Rule;
+use super::schedule;
 use super::services::Services;
 
 /// A kind of policy.
@@ -75,6 +76,11 @@ pub const COMMON_KEYS: &[KeyDoc] = &[
         "\"error\" | \"http-429\" | \"tool-error\"",
         "how a refusal is shown to the host; default error",
     ),
+    KeyDoc::new(
+        "schedule",
+        "[{ at = \"Mon-Fri 09:00-18:00\", in = \"Asia/Seoul\", … }]",
+        "other values in these hours, the first that fits; in: default UTC",
+    ),
 ];
 
 /// Whether a policy acts or only counts.
@@ -110,6 +116,7 @@ impl Common {
     /// Reads the common keys of a table of kind `kind`.
     pub(crate) fn read(fields: &mut Fields<'_>, kind: &str) -> Self {
         fields.value("type");
+        fields.value(schedule::KEY);
         let matched = fields.value("match");
         let per = fields.value("per");
         let name = fields.read("name", |value| {

@@ -23,6 +23,12 @@ pub trait AuditSink: Debug + Send + Sync {
     /// # Errors
     /// When the record is not taken; the call it admits is then refused.
     fn append(&self, record: &Record<'_>) -> Result<(), AuditDown>;
+
+    /// Takes a record of what somebody did to the policies themselves, in the same way.
+    ///
+    /// # Errors
+    /// When the record is not taken; what it tells of is then not done.
+    fn note(&self, event: &Event<'_>) -> Result<(), AuditDown>;
 }
 
 /// The sink cannot take records.
@@ -107,6 +113,54 @@ pub struct Record<'a> {
     pub bytes: Sizes,
     /// Mood levels, where something looked at them.
     pub levels: Option<Levels>,
+}
+
+/// One act of an administrator, or its end: no call, and in no sum of calls.
+#[derive(Clone, Debug, Default)]
+pub struct Event<'a> {
+    /// Which chillgate wrote it.
+    pub instance: &'a str,
+    /// What was done, such as `override-set`.
+    pub action: &'static str,
+    /// Who did it.
+    pub by: &'a str,
+    /// The policy it is about, if one.
+    pub policy: Option<&'a str>,
+    /// The agent it is about, if one alone.
+    pub agent: Option<&'a str>,
+    /// The id of an override.
+    pub id: Option<&'a str>,
+    /// The values that it puts in the place of others.
+    pub values: Option<&'a Value>,
+    /// When it ends.
+    pub until: Option<&'a str>,
+    /// Why, in the words of who did it, or of what ended it.
+    pub reason: Option<&'a str>,
+    /// How many counters were forgotten.
+    pub count: Option<u64>,
+}
+
+impl Event<'_> {
+    /// Appends its members as [`Record::write`] does; `phase` is `admin`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut line = Line::after(out);
+        line.number(name!("v"), 1);
+        line.text(name!("instance"), self.instance);
+        line.word(name!("phase"), "admin");
+        line.word(name!("action"), self.action);
+        line.text(name!("by"), self.by);
+        line.some_text(name!("policy"), self.policy);
+        line.some_text(name!("agent"), self.agent);
+        line.some_text(name!("id"), self.id);
+        if let Some(values) = self.values {
+            line.json(name!("values"), values);
+        }
+        line.some_text(name!("until"), self.until);
+        line.some_text(name!("reason"), self.reason);
+        if let Some(count) = self.count {
+            line.number(name!("count"), count);
+        }
+    }
 }
 
 /// What a host says of itself.

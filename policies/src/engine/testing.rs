@@ -12,7 +12,7 @@ use super::chain::Chain;
 use super::clock::ManualClock;
 use super::pass::Pass;
 use super::policy::Rejection;
-use super::record::{AuditDown, AuditSink, Record};
+use super::record::{AuditDown, AuditSink, Event, Record};
 use super::services::Services;
 
 /// A call without arguments.
@@ -104,6 +104,10 @@ impl AuditSink for Memory {
         line.push(b'}');
         let line = String::from_utf8(line).expect("UTF-8");
         self.lines.lock().expect("not poisoned").push(line);
+        Ok(())
+    }
+
+    fn note(&self, _: &Event<'_>) -> Result<(), AuditDown> {
         Ok(())
     }
 }

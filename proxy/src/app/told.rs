@@ -10,6 +10,7 @@ use crate::backend::{Backend, State};
 use crate::health::endpoint::{EndpointState, Endpoints};
 use crate::health::{self, ServerState};
 use crate::incidents::Incidents;
+use crate::overrides::Overrides;
 use crate::replicas::Replicas;
 use crate::snapshot::Live;
 use crate::store::SharedLedger;
@@ -117,6 +118,15 @@ pub(super) fn budgets_last_seen(live: &Live, store: &SharedLedger) -> Vec<Budget
         })
     });
     seen.collect()
+}
+
+/// How many overrides each policy has.
+pub(super) fn overrides_running(live: &Live, overrides: &Overrides) -> Vec<(Arc<str>, usize)> {
+    let running = overrides.running();
+    let count = |name: &Arc<str>| running.iter().filter(|one| one.policy == *name).count();
+    let snapshot = live.pin();
+    let names = snapshot.standings.iter().map(|one| one.name.clone());
+    names.map(|name| (name.clone(), count(&name))).collect()
 }
 
 /// How the store is that replicas share.

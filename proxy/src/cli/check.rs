@@ -10,6 +10,7 @@ use super::{CheckArgs, Global, compile};
 use crate::config::load::{Loaded, Sources, attempt};
 use crate::config::report::Report;
 use crate::config::{Listen, Server, Transport, userinfo};
+use crate::standing::{Standing, server_target};
 
 /// Checks the configuration and prints what was found.
 pub fn run(_: &CheckArgs, global: &Global) -> ExitCode {
@@ -26,12 +27,12 @@ fn check(sources: &Sources) -> (Answer, Report) {
         .is_some_and(|path| std::fs::read(path).is_err());
     let attempt = attempt(sources);
     let loaded = attempt.loaded;
-    let chain = compile::chain(&loaded);
+    let chain = compile::now(&loaded);
     let report = match &chain {
         Ok(_) => attempt.report,
         Err(mistakes) => attempt.report.and(mistakes.clone()),
     };
-    let Ok(chain) = chain else {
+    let Ok((chain, standings)) = chain else {
         return (found(&report, unreadable), report);
     };
     if !report.is_empty() {
@@ -40,7 +41,7 @@ fn check(sources: &Sources) -> (Answer, Report) {
     let policies = chain.policies();
     let mut out = String::new();
     // Writing to a `String` cannot fail.
-    let _ = summary(&mut out, &loaded, &policies);
+    let _ = summary(&mut out, &loaded, &policies, &standings);
     let mut err = lines(&loaded.notes);
     if loaded.config.server.is_empty() {
         err.push_str(
@@ -72,6 +73,7 @@ fn summary(
     out: &mut String,
     loaded: &Loaded,
     policies: &[chillgate_policies::engine::ExplainLine],
+    standings: &[Standing],
 ) -> std::fmt::Result {
     let config = &loaded.config;
     writeln!(out, "{}: no mistakes", loaded.source.name())?;
@@ -89,6 +91,13 @@ fn summary(
             }
         }
     }
+    if let Some(admin) = &config.admin {
+        writeln!(out, "  admin   on {}", admin.listen)?;
+    }
+    let by_schedule = |out: &mut String, name: &str| match compile::by_schedule(standings, name) {
+        None => Ok(()),
+        Some(by) => writeln!(out, "          {by}"),
+    };
     for (name, server) in &config.server {
         match server {
             Server::Builtin(_) | Server::Ops => writeln!(out, "  server  {name}: built in")?,
@@ -101,6 +110,7 @@ fn summary(
                 writeln!(out, "  server  {name}: at {url}")?;
             }
         }
+        by_schedule(out, &server_target(name.as_str()))?;
     }
     for runbook in &config.runbook {
         writeln!(out, "  runbook {}", runbook.summary())?;
@@ -116,6 +126,7 @@ fn summary(
             ""
         };
         writeln!(out, "  policy  {}: {}{shadow}", line.name, line.summary)?;
+        by_schedule(out, &line.name)?;
     }
     Ok(())
 }
@@ -147,6 +158,26 @@ mod tests {
             answer.out
         );
         assert!(answer.out.contains("policy  calls: "), "{}", answer.out);
+    }
+
+    #[test]
+    fn what_a_schedule_says_now_and_when_it_changes_is_told() {
+        let text = "[server.chill]\nbuiltin = \"chill\"\nschedule = [{ at = \"Mon-Sun\", hold = \"7s\" }]\n\
+                    [[policy]]\ntype = \"quota\"\nname = \"calls\"\nallow = \"60/min\"\n\
+                    schedule = [{ at = \"00:00-12:00\", allow = \"7/min\" }, { at = \"12:00-24:00\", in = \"UTC\", allow = \"8/min\" }]\n";
+        let (answer, report) = checked(text);
+        assert!(report.is_empty(), "{report}");
+        assert!(
+            answer.out.contains("by its schedule now: Mon-Sun in UTC\n"),
+            "{}",
+            answer.out
+        );
+        let now = answer.out.contains("7 per 1m") || answer.out.contains("8 per 1m");
+        assert!(
+            now && answer.out.contains("in UTC; others from 2"),
+            "{}",
+            answer.out
+        );
     }
 
     #[test]

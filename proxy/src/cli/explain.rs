@@ -15,15 +15,16 @@ use super::{ExplainArgs, Global, compile};
 use crate::config::hint;
 use crate::config::load::{Loaded, load};
 use crate::config::{Config, ServerName};
+use crate::standing::Standing;
 
 /// Explains one call and prints it.
 pub fn run(args: &ExplainArgs, global: &Global) -> ExitCode {
     let chain = load(&global.sources()).and_then(|loaded| {
-        let chain = compile::chain(&loaded)?;
-        Ok((loaded, chain))
+        let now = compile::now(&loaded)?;
+        Ok((loaded, now))
     });
     match chain {
-        Ok((loaded, chain)) => explain(args, &loaded, &chain).print(),
+        Ok((loaded, (chain, standings))) => explain(args, &loaded, &chain, &standings).print(),
         Err(report) => {
             report.print();
             ExitCode::from(super::answer::CANNOT)
@@ -31,7 +32,7 @@ pub fn run(args: &ExplainArgs, global: &Global) -> ExitCode {
     }
 }
 
-fn explain(args: &ExplainArgs, loaded: &Loaded, chain: &Chain) -> Answer {
+fn explain(args: &ExplainArgs, loaded: &Loaded, chain: &Chain, standings: &[Standing]) -> Answer {
     let call = match call(args, &loaded.config) {
         Ok(call) => call,
         Err(answer) => return *answer,
@@ -44,6 +45,7 @@ fn explain(args: &ExplainArgs, loaded: &Loaded, chain: &Chain) -> Answer {
         &call,
         &chain.explain(&call),
         &matching(loaded, &call),
+        standings,
     );
     let err = lines(&loaded.notes) + &lines(&doubts);
     Answer {
@@ -155,6 +157,7 @@ fn show(
     call: &Call,
     lines: &[ExplainLine],
     matching: &[String],
+    standings: &[Standing],
 ) -> std::fmt::Result {
     let what = match &call.target {
         Some(_) => format!("{} {}", call.method, call.canonical()),
@@ -185,6 +188,9 @@ fn show(
         writeln!(out, "   type {kind}, stage {stage}, mode {mode}")?;
         writeln!(out, "   match {}", line.rule)?;
         writeln!(out, "   {}", line.summary)?;
+        if let Some(by) = compile::by_schedule(standings, &line.name) {
+            writeln!(out, "   {by}")?;
+        }
     }
     Ok(())
 }
@@ -235,8 +241,8 @@ file = "-"
             ..Sources::default()
         })
         .expect("loads");
-        let chain = compile::chain(&loaded).expect("compiles");
-        explain(args, &loaded, &chain)
+        let (chain, standings) = compile::now(&loaded).expect("compiles");
+        explain(args, &loaded, &chain, &standings)
     }
 
     fn args(tool: &str, agent: &str) -> ExplainArgs {

@@ -1,21 +1,19 @@
-//! `chillgate quota`: what is spent of budgets in the store that replicas share, and how to give it
-//! back.
+//! `chillgate quota`: what is spent of budgets, and how to give it back.
 //!
-//! Asks the store itself, not a running chillgate. It counts nothing.
+//! Asks the store that replicas share, where there is one, else the running chillgate. It counts
+//! nothing.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use chillgate_policies::engine::ledger::Key;
-use chillgate_policies::engine::span::Span;
-use serde_json::{Value, json};
+use http::Method;
+use serde_json::json;
 
 use super::answer::{Answer, CANNOT, FINE};
-use super::{Global, QuotaArgs, compile};
-use crate::config::hint;
+use super::{Global, QuotaArgs, admin, compile};
 use crate::config::load::load;
-use crate::store::list::{Kept, Listing, What};
+use crate::config::{Admin, hint};
+use crate::spent::Spent;
+use crate::store::list::{Kept, Listing};
 use crate::store::{StoreError, Target};
 
 /// Lists them, or forgets some.
@@ -40,9 +38,12 @@ pub fn run(args: &QuotaArgs, global: &Global) -> ExitCode {
     let names: Vec<&str> = counting.map(|policy| &*policy.name).collect();
     let state = &loaded.config.state;
     let Some(target) = Target::of(state) else {
-        let help =
-            "name one with [state] store, or look at chillgate_quota_remaining_ratio in /metrics";
-        let message = "counters are each process's own: there is no store to look into";
+        if let Some(admin) = &loaded.config.admin {
+            return through_admin(args, admin).print();
+        }
+        let help = "write [admin] listen = \"unix:/run/chillgate/admin.sock\", and the running chillgate is asked; \
+                    or name a store that replicas share with [state] store";
+        let message = "counters are each process's own, and nobody can be asked for them";
         return Answer::cannot(message, Some(help)).print();
     };
     if let Some(wanted) = &args.policy
@@ -96,83 +97,49 @@ async fn look(
             all.push(kept);
         }
     }
+    let all: Vec<Spent> = all.iter().map(Spent::of_kept).collect();
+    Ok(shown(args, &all))
+}
+
+fn shown(args: &QuotaArgs, all: &Vec<Spent>) -> Answer {
     let (out, err) = match (args.json, args.reset) {
-        (true, _) => {
-            let list: Vec<Value> = all.iter().map(as_json).collect();
-            (format!("{:#}\n", Value::from(list)), String::new())
-        }
+        (true, _) => (format!("{:#}\n", json!(all)), String::new()),
         (false, true) => (
-            as_text(&all),
+            as_text(all),
             format!("{} forgotten: full again.\n", all.len()),
         ),
         (false, false) if all.is_empty() => (String::new(), "Nothing is spent.\n".to_owned()),
-        (false, false) => (as_text(&all), String::new()),
+        (false, false) => (as_text(all), String::new()),
     };
-    Ok(Answer {
+    Answer {
         out,
         err,
         code: FINE,
-    })
-}
-
-fn parts(key: &Key) -> [(&'static str, Option<&str>); 5] {
-    [
-        ("agent", key.agent.as_deref()),
-        ("group", key.group.as_deref()),
-        ("scope", key.scope.as_deref()),
-        ("server", key.server.as_deref()),
-        ("tool", key.tool.as_deref()),
-    ]
-}
-
-fn as_json(kept: &Kept) -> Value {
-    let mut value = json!({ "policy": kept.name });
-    for (name, part) in parts(&kept.key) {
-        if let Some(part) = part {
-            value[name] = part.into();
-        }
     }
-    match kept.what {
-        What::Spent { spent, full_in } => {
-            value["spent"] = spent.into();
-            value["fullInMs"] = u64::try_from(full_in.as_millis())
-                .unwrap_or(u64::MAX)
-                .into();
-        }
-        What::Alert { level } => value["alert"] = level.into(),
-    }
-    value
 }
 
-fn as_text(all: &[Kept]) -> String {
-    let mut out = String::new();
-    for kept in all {
-        let whose = parts(&kept.key).into_iter();
-        let whose =
-            whose.filter_map(|(name, part)| Some(format!(" {name} {}", part?.escape_debug())));
-        let whose = match whose.collect::<String>() {
-            whose if whose.is_empty() => " all".to_owned(),
-            whose => whose,
-        };
-        // Writing to a `String` cannot fail.
-        let _ = match kept.what {
-            What::Spent { spent, full_in } => {
-                let seconds = Duration::from_secs(
-                    full_in
-                        .as_millis()
-                        .div_ceil(1000)
-                        .try_into()
-                        .unwrap_or(u64::MAX),
-                );
-                writeln!(
-                    out,
-                    "{}{whose}: {spent} spent, full in {}",
-                    kept.name,
-                    Span(seconds)
-                )
+fn as_text(all: &[Spent]) -> String {
+    let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
+    super::answer::lines(&lines)
+}
+
+/// Asks the running chillgate.
+fn through_admin(args: &QuotaArgs, admin: &Admin) -> Answer {
+    admin::with(Some(admin), async |running| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (key, value) in [("policy", &args.policy), ("agent", &args.agent)] {
+            if let Some(value) = value {
+                query.append_pair(key, value);
             }
-            What::Alert { level } => writeln!(out, "{}{whose}: alert {level} of 5", kept.name),
+        }
+        let path = format!("/api/v1/quota?{}", query.finish());
+        let (method, key) = if args.reset {
+            (Method::DELETE, "reset")
+        } else {
+            (Method::GET, "usage")
         };
-    }
-    out
+        let mut answer = running.ask(method, &path, None).await?;
+        let all = serde_json::from_value(answer[key].take()).unwrap_or_default();
+        Ok(shown(args, &all))
+    })
 }

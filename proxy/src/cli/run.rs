@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{Global, Verb, check, doctor, explain, incidents, key, quota, revoke, service};
+use super::{
+    Global, Verb, check, doctor, explain, incidents, key, overrides, quota, revoke, service,
+};
 use crate::app::{self, Mode};
 use crate::config::load::{self, Sources};
 
@@ -24,6 +26,7 @@ pub fn run() -> ExitCode {
         Verb::Incidents(args) => incidents::run(args, &cli.global),
         Verb::Quota(args) => quota::run(args, &cli.global),
         Verb::Revoke(args) => revoke::run(args, &cli.global),
+        Verb::Override(args) => overrides::run(args, &cli.global),
         Verb::Key(args) => key::run(args),
         Verb::Service(args) => service::run(args),
         // main.rs has taken this verb before anything is parsed.

@@ -12,6 +12,7 @@ use super::load::Said;
 use super::source::Step;
 use super::{Config, Front, Listen, Transport, hint};
 
+mod admin;
 mod identity;
 mod replicas;
 mod state;
@@ -34,6 +35,9 @@ pub(super) fn mistakes(config: &Config, wrong: &BTreeSet<String>) -> Vec<Said> {
     }
     if sound(&["front", "health"]) {
         health(config, &mut found);
+    }
+    if sound(&["front", "health", "admin"]) {
+        admin::mistakes(config, &mut found);
     }
     if sound(&["identity"]) {
         identity::mistakes(&config.identity, &mut found);

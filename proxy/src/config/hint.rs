@@ -98,6 +98,15 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ),
     ("health", "[health]"),
     ("health.listen", r#"listen = "127.0.0.1:9901""#),
+    ("admin", "[admin]"),
+    (
+        "admin.listen",
+        r#"listen = "unix:/run/chillgate/admin.sock""#,
+    ),
+    (
+        "admin.token",
+        r#"token = "file:/etc/chillgate/admin.token""#,
+    ),
     ("identity", "[identity]"),
     ("identity.header", r#"header = "x-agent-id""#),
     (
@@ -187,6 +196,10 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ("server.*.scope", r#"scope = "agent""#),
     ("server.*.lang", r#"lang = "en""#),
     ("server.*.stress", "stress = 50"),
+    (
+        "server.*.schedule",
+        r#"schedule = [{ at = "22:00-06:00", in = "Asia/Seoul", boss-alertness = 20 }]"#,
+    ),
     (
         "server.*.command",
         r#"command = ["npx", "-y", "some-server"]"#,
@@ -357,18 +370,6 @@ pub(super) const LINES: &[(&str, &str)] = &[
     ),
     ("remedy.*.check", "check = { port = 8080 }"),
 ];
-
-/// Keys of chillgate's configuration that this version does not have, with what to do instead.
-pub(super) fn not_yet(path: &str) -> Option<&'static str> {
-    let known = [(
-        "admin",
-        "remove [admin]; probes and metrics are [health]'s, and an edited file is reloaded by itself",
-    )];
-    known
-        .iter()
-        .find(|(key, _)| *key == path)
-        .map(|(_, help)| *help)
-}
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use super::endpoint::RawEndpoint;
 use super::report::{Report, ordinal};
 use super::runbook::RawRunbook;
 use super::server::{RawServer, Wrong, kind_mistakes};
-use super::source::{Source, Step};
+use super::source::{self, Source, Step};
 use super::{ApiKeys, Config, Server, ServerName, cross, doubts, hint, system};
 use crate::platform;
 
@@ -244,7 +244,7 @@ fn servers(reader: &mut Reader<'_>, value: Option<Value>) -> BTreeMap<ServerName
             (Err(()), Ok(_)) => {}
             (_, Err(wrong)) => {
                 for wrong in wrong {
-                    let path = wrong.path.iter().map(Step::from);
+                    let path = source::way(&wrong.path);
                     let path = at.iter().cloned().chain(path).collect();
                     let (key, message, help) = (wrong.key, wrong.message, Some(wrong.help));
                     reader.say(Said {
@@ -352,7 +352,7 @@ impl Loaded {
         help: Option<&str>,
     ) -> Report {
         let mut path = vec![Step::from("policy"), Step::Index(index)];
-        path.extend(key.iter().map(Step::from));
+        path.extend(source::way(key));
         let of_key = message.starts_with("unknown key");
         let mut report = Report::default();
         report.add(

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chillgate_chill::{Effects, Lang, Scope, Settings};
+use chillgate_policies::engine::schedule::Schedule;
 use http::{HeaderName, Uri};
 use serde::Deserialize;
 
@@ -15,8 +16,8 @@ use super::child::{Probing, probe_mistakes, probe_opt};
 use super::secret::{AGENT, AGENT_VARIABLE, SecretText};
 use super::units::{span_opt, word_opt};
 use super::{
-    CommandServer, Isolation, Probe, RemoteServer, Sandbox, Server, ServerEra, ServerLimits,
-    ServerToken, confine, hint,
+    CommandServer, Isolation, Office, Probe, RemoteServer, Sandbox, Server, ServerEra,
+    ServerLimits, ServerToken, confine, hint,
 };
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
@@ -38,6 +39,7 @@ pub(super) struct RawServer {
     #[serde(deserialize_with = "word_opt")]
     lang: Option<Lang>,
     stress: Option<i64>,
+    schedule: Option<serde_json::Value>,
     command: Option<Vec<String>>,
     isolation: Option<Isolation>,
     agent_env: Option<BTreeMap<String, String>>,
@@ -63,13 +65,13 @@ pub(super) struct RawServer {
 
 /// A mistake in one server's table.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(crate) struct Wrong {
     /// The way from the server's table; empty for the table itself.
     pub(super) path: Vec<String>,
     /// Whether the key is wrong rather than its value.
     pub(super) key: bool,
-    pub(super) message: String,
-    pub(super) help: String,
+    pub(crate) message: String,
+    pub(crate) help: String,
 }
 
 /// What a key belongs to.
@@ -84,6 +86,7 @@ const KINDS: [(&str, &[&str]); 3] = [
             "scope",
             "lang",
             "stress",
+            "schedule",
         ],
     ),
     (
@@ -197,7 +200,7 @@ impl RawServer {
             self.only_chill(&mut found);
             Server::Ops
         } else if self.builtin.is_some() {
-            Server::Builtin(self.settings(&mut found))
+            Server::Builtin(self.office(&mut found))
         } else if self.command.is_some() {
             Server::Command(self.child(&mut found))
         } else {
@@ -223,6 +226,7 @@ impl RawServer {
             ("scope", self.scope.is_some()),
             ("lang", self.lang.is_some()),
             ("stress", self.stress.is_some()),
+            ("schedule", self.schedule.is_some()),
         ];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
             found.push(wrong(
@@ -234,7 +238,35 @@ impl RawServer {
         }
     }
 
-    fn settings(self, found: &mut Vec<Wrong>) -> Settings {
+    fn office(mut self, found: &mut Vec<Wrong>) -> Office {
+        let schedule = self.schedule.take();
+        let settings = self.settings(found);
+        let schedule = match schedule.as_ref().map(Schedule::read) {
+            None => Schedule::default(),
+            Some(Ok(schedule)) => schedule,
+            Some(Err(all)) => {
+                found.extend(all.into_iter().map(|(way, it)| Wrong {
+                    path: way,
+                    key: false,
+                    message: it.message,
+                    help: it.help.unwrap_or_default(),
+                }));
+                Schedule::default()
+            }
+        };
+        if found.is_empty() {
+            for (index, entry) in schedule.entries().iter().enumerate() {
+                let wrong = Office::with(&settings, &entry.values).err();
+                found.extend(wrong.into_iter().flatten().map(|it| Wrong {
+                    path: [vec!["schedule".to_owned(), index.to_string()], it.path].concat(),
+                    ..it
+                }));
+            }
+        }
+        Office { settings, schedule }
+    }
+
+    pub(super) fn settings(self, found: &mut Vec<Wrong>) -> Settings {
         if let Some(name) = self.builtin.filter(|name| name != "chill") {
             found.push(wrong(
                 &["builtin"],

@@ -46,6 +46,19 @@ impl fmt::Display for Step {
     }
 }
 
+/// The way of these keys. What follows a list of tables is the number of one.
+pub(super) fn way(keys: &[String]) -> impl Iterator<Item = Step> + '_ {
+    let lists = ["schedule", "within"];
+    keys.iter().enumerate().map(move |(at, key)| {
+        let before = at.checked_sub(1).and_then(|before| keys.get(before));
+        let in_list = before.is_some_and(|before| lists.contains(&before.as_str()));
+        match key.parse() {
+            Ok(number) if in_list => Step::Index(number),
+            _ => Step::from(key),
+        }
+    })
+}
+
 /// Where a text can be found again: its name for people and the text itself.
 #[derive(Clone, Debug)]
 pub struct Document {

@@ -44,6 +44,10 @@ fn sockets(config: &Config, system: &str, found: &mut Vec<Said>) {
             ));
         }
     }
+    if let Some(Listen::Unix(_)) = config.admin.as_ref().map(|admin| &admin.listen) {
+        let help = "write listen = \"127.0.0.1:9902\" and a `token`";
+        found.push(Said::at(&["admin", "listen"], message.clone(), help));
+    }
     let help = "let it listen on 127.0.0.1 and write url = \"http://127.0.0.1:PORT/…\"";
     for (name, server) in &config.server {
         if let Server::Remote(remote) = server
@@ -79,6 +83,8 @@ mod tests {
         let text = r#"
 [[front]]
 listen = "unix:/run/chillgate.sock"
+[admin]
+listen = "unix:/run/admin.sock"
 [server.near]
 url = "unix:/run/near.sock"
 [server.far]
@@ -123,7 +129,12 @@ command = ["uptime"]
         assert_eq!(of(true, true), [""; 0]);
         assert_eq!(
             of(false, true),
-            ["front.0.listen", "server.near.url", "endpoint.0.url"]
+            [
+                "front.0.listen",
+                "admin.listen",
+                "server.near.url",
+                "endpoint.0.url"
+            ]
         );
         assert_eq!(of(true, false), ["runbook.0.type"]);
     }

@@ -25,6 +25,12 @@ pub(crate) fn user_of(socket: &UnixStream) -> Option<u32> {
     socket.peer_cred().ok().map(|peer| peer.uid())
 }
 
+/// The number of the user that this process is.
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere users have no numbers")]
+pub(crate) fn own_user() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
 /// Variables that a program of this system needs besides those it needs everywhere.
 pub(crate) const ENVIRONMENT: &[&str] = &[];
 /// Where programs are looked for without a `PATH`, as `execvp` does.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chillgate_policies::engine::clock::Clock;
-use chillgate_policies::engine::record::{AuditDown, AuditSink, Record};
+use chillgate_policies::engine::record::{AuditDown, AuditSink, Event, Record};
 
 use super::metrics::Metrics;
 use crate::lock::locked;
@@ -125,6 +125,17 @@ impl Audit {
 
 impl AuditSink for Audit {
     fn append(&self, record: &Record<'_>) -> Result<(), AuditDown> {
+        self.take(|lines| record.write(lines))
+    }
+
+    fn note(&self, event: &Event<'_>) -> Result<(), AuditDown> {
+        self.take(|lines| event.write(lines))
+    }
+}
+
+impl Audit {
+    /// Takes one line; `write` adds its members.
+    fn take(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), AuditDown> {
         let wall = self.clock.wall();
         let mut state = self.shared.lock();
         if let Some(why) = &state.down {
@@ -139,7 +150,7 @@ impl AuditSink for Audit {
             lines, stamp, seq, ..
         } = &mut *state;
         stamp.write(lines, *seq, wall);
-        line::finish(lines, before, record);
+        line::finish(lines, before, write);
         let after = lines.len();
         drop(state);
         // Once for each batch, not for each record.

@@ -19,6 +19,7 @@ mod chill;
 mod endpoints;
 mod exchange;
 mod families;
+mod overrides;
 #[cfg_attr(target_os = "linux", path = "metrics/own/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "metrics/own/elsewhere.rs")]
 mod own;
@@ -38,6 +39,7 @@ use chill::ChillGauges;
 use endpoints::EndpointGauges;
 use exchange::Exchanges;
 use families::Families;
+use overrides::OverrideGauges;
 use store::StoreGauges;
 
 /// All metrics of one chillgate.
@@ -50,6 +52,7 @@ pub struct Metrics {
     store: StoreGauges,
     children: ChildGauges,
     endpoints: EndpointGauges,
+    overrides: OverrideGauges,
     /// One scrape at a time, so that the gauges filled for one are not seen half-filled by another.
     scrape: Mutex<()>,
 }
@@ -82,6 +85,7 @@ impl Metrics {
         let store = StoreGauges::register(&registry);
         let children = ChildGauges::register(&registry);
         let endpoints = EndpointGauges::register(&registry);
+        let overrides = OverrideGauges::register(&registry);
         own::register(&registry);
         families.build_info();
         let exchanges = Exchanges::default();
@@ -94,6 +98,7 @@ impl Metrics {
             store,
             children,
             endpoints,
+            overrides,
             scrape: Mutex::new(()),
         })
     }
@@ -106,6 +111,7 @@ impl Metrics {
         self.store.fill();
         self.children.fill();
         self.endpoints.fill();
+        self.overrides.fill();
         let gathered = self.registry.gather();
         TextEncoder::new()
             .encode_to_string(&gathered)
@@ -292,6 +298,14 @@ impl Metrics {
     /// Where the health of the shared store is read at each scrape; replaces what was given before.
     pub fn store_from(&self, read: impl Fn() -> StoreHealth + Send + Sync + 'static) {
         self.store.read_from(Box::new(read));
+    }
+
+    /// Where it is read at each scrape how many overrides each policy has; replaces what was given before.
+    pub fn overrides_from(
+        &self,
+        read: impl Fn() -> Vec<(Arc<str>, usize)> + Send + Sync + 'static,
+    ) {
+        self.overrides.read_from(Box::new(read));
     }
 
     /// Where the health of model endpoints is read at each scrape; replaces what was given before.

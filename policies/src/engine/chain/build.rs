@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::super::fields::{Fields, Mistake, Wrong};
 use super::super::kind::{self, Common};
 use super::super::services::Services;
+use super::super::{schedule, standing};
 use super::{Chain, Link, MOST_POLICIES};
 use crate::KINDS;
 
@@ -29,7 +30,7 @@ pub(super) fn chain(tables: &[Value], services: &Services) -> Result<Chain, Vec<
         }]);
     }
     for (index, table) in tables.iter().enumerate() {
-        match link(index, table, services) {
+        match at_all_times(index, table, services) {
             Ok(link) if !names.insert(Arc::clone(&link.name)) => mistakes.push(twice(index, &link)),
             Ok(link) => links.push(link),
             Err(mut wrong) => mistakes.append(&mut wrong),
@@ -50,6 +51,42 @@ pub(super) fn chain(tables: &[Value], services: &Services) -> Result<Chain, Vec<
         Ok(Chain::new(links, Arc::clone(&services.clock)))
     } else {
         Err(mistakes)
+    }
+}
+
+/// The policy of a table's own values; those of its schedule are tried and let go.
+fn at_all_times(index: usize, table: &Value, services: &Services) -> Result<Link, Vec<Mistake>> {
+    let own = link(index, table, services)?;
+    let (tables, mut mistakes) = standing::times(table, index);
+    for (entry, whole) in tables {
+        let wrong = link(index, &whole, services).err().unwrap_or_default();
+        let wrong = wrong.into_iter();
+        mistakes.extend(wrong.map(|mistake| at_entry(mistake, entry, table)));
+    }
+    if mistakes.is_empty() {
+        Ok(own)
+    } else {
+        Err(mistakes)
+    }
+}
+
+/// A mistake in the table that an entry of its schedule makes it.
+fn at_entry(mistake: Mistake, entry: usize, table: &Value) -> Mistake {
+    let begin = [schedule::KEY.to_owned(), entry.to_string()].into_iter();
+    let values = &table[schedule::KEY][entry];
+    // What stands elsewhere is right by itself: it is the entry that does not go with it.
+    let is_own = mistake
+        .key
+        .first()
+        .is_some_and(|key| values.get(key).is_some());
+    let rest = if is_own {
+        mistake.key.clone()
+    } else {
+        Vec::new()
+    };
+    Mistake {
+        key: begin.chain(rest).collect(),
+        ..mistake
     }
 }
 

@@ -123,7 +123,15 @@ impl LocalLedger {
 
     /// Forgets every counter of the policy `name`: an administrator's reset. Returns how many.
     pub fn forget(&self, name: &str) -> usize {
-        self.budgets.forget(name) + self.bosses.forget(name)
+        let fits = |bucket: &Bucket| bucket.policy() == name;
+        self.budgets.forget(fits) + self.bosses.forget(fits)
+    }
+
+    /// The same for what counts an agent alone.
+    pub fn forget_agent(&self, name: &str, agent: &str) -> usize {
+        let fits =
+            |bucket: &Bucket| bucket.policy() == name && bucket.key.agent.as_deref() == Some(agent);
+        self.budgets.forget(fits) + self.bosses.forget(fits)
     }
 
     fn now(&self) -> Moment {

@@ -58,6 +58,12 @@ async fn addresses(config: &Config) -> Vec<Finding> {
             Some(Listen::Unix(path)) => socket(path),
         });
     }
+    if let Some(admin) = &config.admin {
+        findings.push(match &admin.listen {
+            Listen::Tcp(address) => tcp(*address, "administrators", "[admin] listen", runs),
+            Listen::Unix(path) => socket(path),
+        });
+    }
     findings
 }
 

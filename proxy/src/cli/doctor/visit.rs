@@ -24,6 +24,7 @@ use crate::gate::Gate;
 use crate::identity::{Principal, nothing};
 use crate::incidents::Incidents;
 use crate::ops::Operations;
+use crate::overrides::Overrides;
 use crate::replicas::Replicas;
 use crate::session::{Opening, Scope, Session};
 use crate::snapshot::{Fixtures, Live, Snapshot, Unfit};
@@ -72,6 +73,7 @@ pub(super) async fn visit(
         metrics,
         tasks,
         drain: Drain::default(),
+        overrides: Overrides::default(),
         only: Some(era),
     };
     let alone = Config {
@@ -79,7 +81,7 @@ pub(super) async fn visit(
         server: BTreeMap::from([(name.clone(), server)]),
         ..Config::default()
     };
-    let live = match Snapshot::build(alone, None, &fixtures) {
+    let live = match Snapshot::build(&alone, None, &fixtures) {
         Ok(snapshot) => Live::new(snapshot),
         Err(Unfit::Other(_, cause)) => return Seen::without(cause),
         // There are none.

@@ -197,7 +197,7 @@ fn name(path: &[Step]) -> String {
 fn describe(error: &Error, path: Vec<Step>, value: Option<&Value>) -> Said {
     let pattern = pattern(&path);
     match &error.kind {
-        Kind::UnknownField(key, known) => unknown(key, known, path, &pattern),
+        Kind::UnknownField(key, known) => unknown(key, known, path),
         Kind::MissingField(key) => {
             let whole: Vec<_> = [&path[..], &[Step::from(key.as_ref())]].concat();
             let help = line_for(&whole).map(|line| line.replacen("write", "add", 1));
@@ -291,16 +291,7 @@ fn describe(error: &Error, path: Vec<Step>, value: Option<&Value>) -> Said {
     }
 }
 
-fn unknown(key: &str, known: &[&str], path: Vec<Step>, pattern: &str) -> Said {
-    if let Some(help) = hint::not_yet(pattern) {
-        let message = format!("`{key}` is not part of this version of chillgate");
-        return Said {
-            path,
-            key: true,
-            message,
-            help: Some(help.to_owned()),
-        };
-    }
+fn unknown(key: &str, known: &[&str], path: Vec<Step>) -> Said {
     let top = ["front", "policy", "server", "runbook", "endpoint", "remedy"];
     let known: Vec<&str> = match path.len() {
         1 => known.iter().copied().chain(top).collect(),

@@ -105,7 +105,7 @@ fn a_preset_lies_under_the_file() {
     let config = good(text, &[], &[]);
     let chill = config.server.values().next().expect("the preset's server");
     assert!(
-        matches!(chill, Server::Builtin(settings) if settings.alertness == 80),
+        matches!(chill, Server::Builtin(office) if office.settings.alertness == 80),
         "{chill:?}"
     );
     let other = good(
@@ -344,6 +344,7 @@ fn every_line_that_help_proposes_is_right() {
             "scope",
             "lang",
             "stress",
+            "schedule",
         ];
         let text = match parts.as_slice() {
             [_] => format!("{line}\n{SERVER}"),
@@ -359,6 +360,9 @@ fn every_line_that_help_proposes_is_right() {
                 let listen = if *key == "listen" { "" } else { listen };
                 let state = "[state]\nstore = \"redis://redis\"\n";
                 format!("{SERVER}{state}[replicas]\n{listen}{line}\n")
+            }
+            ["admin", "token"] => {
+                format!("{SERVER}[admin]\nlisten = \"127.0.0.1:9902\"\n{line}\n")
             }
             [table, _] => format!("{SERVER}[{table}]\n{line}\n"),
             ["front", _, _] => format!("{SERVER}[[front]]\n{line}\n"),

@@ -452,7 +452,7 @@ where
 
 /// A socket file that nobody listens on any more is in the way of a new one. Anything else at its
 /// place is somebody's file.
-async fn remove_stale(path: &Path) -> std::io::Result<()> {
+pub(crate) async fn remove_stale(path: &Path) -> std::io::Result<()> {
     let Ok(there) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };

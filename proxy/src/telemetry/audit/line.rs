@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chillgate_policies::engine::record::{Record, clipped, json_line};
+use chillgate_policies::engine::record::{clipped, json_line};
 use serde_json::{Map, Value};
 
 /// The longest line, newline included.
@@ -45,10 +45,10 @@ impl Stamp {
     }
 }
 
-/// Goes on with a record and ends the line that begins at `start`.
-pub(super) fn finish(lines: &mut Vec<u8>, start: usize, record: &Record<'_>) {
+/// Goes on with what `write` adds and ends the line that begins at `start`.
+pub(super) fn finish(lines: &mut Vec<u8>, start: usize, write: impl FnOnce(&mut Vec<u8>)) {
     let body = lines.len();
-    record.write(lines);
+    write(lines);
     bound(lines, start, body);
 }
 

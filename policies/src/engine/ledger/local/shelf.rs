@@ -63,13 +63,13 @@ impl<V> Shelf<V> {
         }
     }
 
-    /// Drops every counter of the policy `name`, those of its levels too; how many.
-    pub(super) fn forget(&self, name: &str) -> usize {
+    /// Drops every counter that fits; how many.
+    pub(super) fn forget(&self, fits: impl Fn(&Bucket) -> bool) -> usize {
         let mut gone = 0;
         for index in 0..SHARDS {
             let mut shard = self.lock(index);
             let before = shard.kept.len();
-            shard.kept.retain(|bucket, _| bucket.policy() != name);
+            shard.kept.retain(|bucket, _| !fits(bucket));
             gone += before - shard.kept.len();
         }
         gone
