@@ -396,9 +396,15 @@ impl Inner {
             OnStoreError::Allow => Verdict::Admit,
             OnStoreError::Local => {
                 let patience = self.exceed.wait;
+                // Each of those who share the budget has its part of it: what it counts, counts for all.
+                let sharers = self.ledger.sharers().max(1);
+                let n = n.saturating_mul(sharers);
                 let reply = self.draw(call, n, |draws| self.local.take(draws, patience));
                 match reply {
-                    Reply::Now(take) => self.verdict(take),
+                    Reply::Now(take) => self.verdict(Take {
+                        remaining: take.remaining / sharers,
+                        ..take
+                    }),
                     Reply::Later(_) => Verdict::Admit,
                 }
             }

@@ -1,7 +1,7 @@
 //! The one HTTP client: names, TLS, Unix sockets, pooled connections, own credentials.
 //!
 //! For remote servers, model endpoints and issuers of tokens. Knows HTTP and nothing of MCP. Redirects are not followed: a server that moves is configured
-//! anew, so that credentials never travel to an address nobody wrote down.
+//! anew, so that credentials never travel to an address nobody wrote down (`abroad.rs`).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,9 +32,11 @@ use crate::config::secret::SecretText;
 use crate::config::{RemoteServer, ServerToken, userinfo};
 use crate::platform::UnixStream;
 
+mod abroad;
 mod caller;
 mod tokens;
 
+pub use abroad::is_same_origin;
 pub use caller::{Caller, Credential};
 use tokens::Tokens;
 
@@ -68,6 +70,8 @@ pub struct Destination<'c> {
     pub token: Option<&'c ServerToken>,
     /// A PEM file with certificate authorities to trust besides the system's.
     pub ca: Option<&'c Path>,
+    /// Nobody has configured it: it is only reached where it is public.
+    pub is_named: bool,
 }
 
 impl<'c> From<&'c RemoteServer> for Destination<'c> {
@@ -78,6 +82,7 @@ impl<'c> From<&'c RemoteServer> for Destination<'c> {
             bearer: None,
             token: server.token.as_ref(),
             ca: server.ca.as_deref(),
+            is_named: false,
         }
     }
 }
@@ -178,7 +183,15 @@ impl Http {
             .url
             .parse()
             .map_err(|error| format!("`{}` is no URL: {error}", userinfo::masked(to.url)))?;
-        let mut tcp = HttpConnector::new_with_resolver(Names::default());
+        // An address that stands in the URL is asked of no resolver.
+        if to.is_named && abroad::literal(&uri).is_some_and(|ip| !abroad::is_public(ip)) {
+            return Err(format!(
+                "{} {}",
+                userinfo::masked(to.url),
+                abroad::NOT_PUBLIC
+            ));
+        }
+        let mut tcp = HttpConnector::new_with_resolver(Names::new(to.is_named));
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
         // A machine that has gone without a word is noticed, however long an answer may take.
@@ -438,7 +451,20 @@ fn trust(to: Destination<'_>) -> Result<rustls::ClientConfig, String> {
 
 /// Names to addresses without the C library, so that a static binary resolves them too.
 #[derive(Clone, Debug, Default)]
-struct Names(Arc<std::sync::OnceLock<Result<TokioResolver, String>>>);
+struct Names {
+    resolver: Arc<std::sync::OnceLock<Result<TokioResolver, String>>>,
+    /// Names of what is near are names of nothing.
+    is_public: bool,
+}
+
+impl Names {
+    fn new(is_public: bool) -> Self {
+        Self {
+            is_public,
+            ..Self::default()
+        }
+    }
+}
 
 impl Service<Name> for Names {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -450,10 +476,11 @@ impl Service<Name> for Names {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let cell = self.0.clone();
+        let (cell, is_public) = (self.resolver.clone(), self.is_public);
         Box::pin(async move {
             // RFC 6761, section 6.3: never asked of a resolver, which may not even be there.
-            if name.as_str().eq_ignore_ascii_case("localhost") {
+            let is_local = name.as_str().eq_ignore_ascii_case("localhost");
+            if is_local && !is_public {
                 let addresses = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
                 return Ok(addresses
                     .map(|ip| SocketAddr::new(ip, 0))
@@ -472,11 +499,15 @@ impl Service<Name> for Names {
                 .lookup_ip(name.as_str())
                 .await
                 .map_err(std::io::Error::other)?;
-            Ok(found
+            let found = found
                 .iter()
-                .map(|ip| SocketAddr::new(ip, 0))
-                .collect::<Vec<_>>()
-                .into_iter())
+                .filter(|ip| !is_public || abroad::is_public(*ip));
+            let found: Vec<_> = found.map(|ip| SocketAddr::new(ip, 0)).collect();
+            if found.is_empty() && is_public {
+                let cause = format!("`{}` {}", name.as_str(), abroad::NOT_PUBLIC);
+                return Err(std::io::Error::other(cause));
+            }
+            Ok(found.into_iter())
         })
     }
 }

@@ -294,7 +294,7 @@ impl Replicas {
         loop {
             match &self.0.shared {
                 Some(shared) => self.meet(shared, &link).await,
-                None => self.listen(&link).await,
+                None => self.listen(&link, false).await,
             }
             tokio::select! {
                 () = sleep(MEET) => {}
@@ -303,11 +303,12 @@ impl Replicas {
         }
     }
 
-    /// Hears what all are to know, without being one of them.
-    async fn listen(&self, link: &Link) {
+    /// Is there, and hears what all are to know, but is not to be reached.
+    async fn listen(&self, link: &Link, leaves: bool) {
         let present = Present {
             replica: self.0.own.0,
-            address: "",
+            address: None,
+            leaves,
             gone: GONE,
             rotate: Duration::ZERO,
             kept: 0,
@@ -338,6 +339,7 @@ impl Replicas {
     /// Is not there any more: once this is done, nobody hands anything on to this replica.
     pub async fn leave(&self, link: &Link) {
         let Some(shared) = &self.0.shared else {
+            let _ = tokio::time::timeout(FAREWELL, self.listen(link, true)).await;
             return;
         };
         shared.leaving.store(true, Ordering::Relaxed);
@@ -365,7 +367,8 @@ impl Replicas {
         let is_leaving = shared.leaving.load(Ordering::Relaxed);
         let present = Present {
             replica: self.0.own.0,
-            address: if is_leaving { "" } else { address },
+            address: Some(address),
+            leaves: is_leaving,
             gone: GONE,
             rotate: shared.config.rotate,
             kept: KEPT,
@@ -432,6 +435,7 @@ impl Replicas {
             bearer: None,
             token: None,
             ca,
+            is_named: false,
         })?;
         Ok(Other { id, address, http })
     }

@@ -235,6 +235,10 @@ impl Ledger for SharedLedger {
         ))
     }
 
+    fn sharers(&self) -> u64 {
+        self.0.link.sharers() as u64
+    }
+
     fn charge(&self, draws: &[Draw<'_>]) {
         let (inner, draws) = (Arc::clone(&self.0), self.0.owned(draws));
         self.0.tasks.spawn(async move {

@@ -22,6 +22,8 @@ import json
 import logging
 import os
 import sys
+import urllib.parse
+import urllib.request
 import warnings
 from pathlib import Path
 
@@ -127,7 +129,34 @@ async def echoes(host: Host, _context: dict) -> None:
     await host.call("json_schema_echo", {"schema": schemas["json_schema_2020_12_tool"]})
 
 
+def granted(url: str, context: dict) -> str:
+    """The keys of a server that asks for a token, as an operator would write them: where tokens are had is looked up
+    beforehand, because chillgate is told and does not go looking."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def told(address: str) -> dict:
+        with direct.open(address, timeout=CALLS_SECONDS) as answer:
+            return json.load(answer)
+
+    place = urllib.parse.urlsplit(url)
+    resource = told(f"{place.scheme}://{place.netloc}/.well-known/oauth-protected-resource{place.path}")
+    issuer = resource["authorization_servers"][0].rstrip("/")
+    endpoint = told(f"{issuer}/.well-known/oauth-authorization-server")["token_endpoint"]
+    keys = {
+        "endpoint": endpoint,
+        "client-id": context["client_id"],
+        "client-secret": context["client_secret"],
+        "resource": resource["resource"],
+        "scopes": resource.get("scopes_supported", []),
+    }
+    return f"\n[server.{NAME}.token]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+
+
+# Servers that let chillgate in with a token of its own.
+GRANTED = ("auth/client-credentials-basic",)
+
 SCENARIOS = {
+    "auth/client-credentials-basic": tools_alone,
     "tools_call": adds,
     "request-metadata": lists,
     "http-standard-headers": everything,
@@ -180,6 +209,8 @@ def main() -> int:
     folder = given.folder / scenario
     folder.mkdir(parents=True)
     entry = f"url = {json.dumps(given.url)}\nera = {json.dumps(given.era)}"
+    if scenario in GRANTED:
+        entry += granted(given.url, context)
     mode = "auto" if given.host == "modern" else "legacy"
     try:
         with serving(given.chillgate, NAME, entry, folder) as url:

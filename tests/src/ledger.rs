@@ -109,6 +109,11 @@ impl Entry {
         [&whole, &head.join("\n"), self.body()].join("\n")
     }
 
+    /// Whether it was asked of this path.
+    pub fn is_at(&self, path: &str) -> bool {
+        self.0["path"] == path
+    }
+
     fn body(&self) -> &str {
         self.0["body"].as_str().unwrap_or_default()
     }

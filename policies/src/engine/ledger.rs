@@ -288,6 +288,11 @@ pub trait Ledger: Debug + Send + Sync {
     /// out short by that, never over.
     fn take(&self, draws: &[Draw<'_>], patience: Duration) -> Reply<Take>;
 
+    /// How many count in it, as far as is known: each may have its part while none can.
+    fn sharers(&self) -> u64 {
+        1
+    }
+
     /// Spends what has been used already, also where nothing is left: it is owed, and paid before the
     /// next take.
     fn charge(&self, draws: &[Draw<'_>]);

@@ -20,7 +20,7 @@ use crate::backend::pipes::{Opener, Unopened, Whose};
 use crate::backend::reach::Reach;
 use crate::backend::streamable_http::events::Events;
 use crate::backend::streamable_http::{unwanted, unwelcome};
-use crate::client::{Http, HttpError};
+use crate::client::{Http, HttpError, is_same_origin};
 use crate::config::RemoteServer;
 use crate::line::Line;
 
@@ -209,19 +209,7 @@ fn within_origin(own: &Uri, place: &str) -> Result<Uri, String> {
         let folder = own.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         return within_origin(own, &format!("{folder}/{place}"));
     };
-    let port = |uri: &Uri| {
-        uri.port_u16().or_else(|| {
-            Some(if uri.scheme_str()? == "https" {
-                443
-            } else {
-                80
-            })
-        })
-    };
-    let is_own = uri.scheme_str() == own.scheme_str()
-        && uri.host().map(str::to_ascii_lowercase) == own.host().map(str::to_ascii_lowercase)
-        && port(&uri) == port(own);
-    is_own.then_some(uri).ok_or_else(foreign)
+    is_same_origin(&uri, own).then_some(uri).ok_or_else(foreign)
 }
 
 #[cfg(test)]

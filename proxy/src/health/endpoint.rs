@@ -96,6 +96,7 @@ fn client(endpoint: &Endpoint) -> Result<Http, String> {
         bearer: None,
         token: None,
         ca: endpoint.ca.as_deref(),
+        is_named: false,
     })
 }
 

@@ -65,6 +65,7 @@ impl Reviews {
             bearer: Some(&config.token),
             token: None,
             ca: config.ca.as_deref(),
+            is_named: false,
         })?;
         Ok(Self(Arc::new(Inner {
             config: config.clone(),

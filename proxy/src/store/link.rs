@@ -5,7 +5,7 @@
 //! of its own looks for another. Nothing is asked twice: what may have been granted is not asked for
 //! again.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ struct Inner {
     connection: ArcSwapOption<Connection>,
     down: Mutex<Option<StoreDown>>,
     strikes: AtomicU32,
+    /// How many replicas share the store, as far as is known.
+    sharers: AtomicUsize,
     /// There is no connection any more.
     lost: Notify,
     counts: Counts,
@@ -80,6 +82,7 @@ impl Link {
             connection: ArcSwapOption::empty(),
             down: Mutex::new(Some(StoreDown("it has not been reached yet".to_owned()))),
             strikes: AtomicU32::new(0),
+            sharers: AtomicUsize::new(1),
             lost: Notify::new(),
             counts: Counts::default(),
         }))
@@ -88,6 +91,15 @@ impl Link {
     /// Why the store is away; none while it is there.
     pub fn down(&self) -> Option<StoreDown> {
         locked(&self.0.down).clone()
+    }
+
+    /// How many replicas share the store, as of when they last met.
+    pub fn sharers(&self) -> usize {
+        self.0.sharers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_sharers(&self, count: usize) {
+        self.0.sharers.store(count.max(1), Ordering::Relaxed);
     }
 
     /// What all keys begin with.

@@ -1,9 +1,9 @@
 -- Says that a replica is there, and answers who else is and which keys they seal with.
 --
--- KEYS: the replicas, by number "seen address"; the keys they seal with, by number; what is revoked,
+-- KEYS: the replicas, by number "seen address", `-` for one that is not to be reached; the keys they seal with, by number; what is revoked,
 -- by agent, until when in milliseconds, 0 for good. ARGV: the replica, its address or '' where it leaves,
 -- after how long without a word a replica is gone, how long a key seals (both in milliseconds; 0 where
--- the caller is no replica but wants to know what is revoked), how
+-- it seals nothing for others), how
 -- many keys are kept, two keys to begin with, and those that the replica knows: number, key, ….
 -- Answers { milliseconds by the server's clock, the number of the key that seals now, { replica,
 -- address, … }, { number, key, … }, { revoked, until, … } }.

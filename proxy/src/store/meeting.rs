@@ -15,13 +15,18 @@ use super::{Link, VERSION};
 
 static MEET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("meet.lua")));
 
+/// The address of one that shares the store, and that nobody hands anything on to.
+const NOWHERE: &str = "-";
+
 /// What a replica says of itself.
 #[derive(Debug)]
 pub struct Present<'a> {
     /// Its number.
     pub replica: u64,
-    /// Where others reach it; empty where it leaves.
-    pub address: &'a str,
+    /// Where others reach it; none where they do not.
+    pub address: Option<&'a str>,
+    /// It leaves.
+    pub leaves: bool,
     /// After how long without a word a replica is gone.
     pub gone: Duration,
     /// How long a key seals; nothing where it seals nothing for others.
@@ -41,7 +46,7 @@ pub struct Meeting {
     pub now: u64,
     /// The number of the key that seals now.
     pub key: u64,
-    /// Who is there, by number, and where.
+    /// Who is there to be reached, by number, and where.
     pub here: Vec<(u64, String)>,
     /// All keys, by number.
     pub keys: BTreeMap<u64, [u8; 32]>,
@@ -69,7 +74,12 @@ impl Link {
         }
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         asking.arg(format!("{:016x}", present.replica));
-        asking.arg(present.address).arg(millis(present.gone));
+        let address = match present.address {
+            _ if present.leaves => "",
+            None => NOWHERE,
+            Some(address) => address,
+        };
+        asking.arg(address).arg(millis(present.gone));
         asking.arg(millis(present.rotate)).arg(present.kept);
         for fresh in &present.fresh {
             asking.arg(HEX.encode(fresh));
@@ -78,7 +88,9 @@ impl Link {
             asking.arg(*number).arg(HEX.encode(key));
         }
         let (now, key, here, keys, revoked): Heard = self.ask("meet", &asking).await?;
-        let here = here.into_iter().filter_map(|(replica, address)| {
+        self.note_sharers(here.len());
+        let here = here.into_iter().filter(|(_, address)| address != NOWHERE);
+        let here = here.filter_map(|(replica, address)| {
             Some((u64::from_str_radix(&replica, 16).ok()?, address))
         });
         let keys = keys.into_iter().filter_map(|(number, key)| {

@@ -64,6 +64,7 @@ impl Issuer {
             bearer: None,
             token: None,
             ca: config.ca.as_deref(),
+            is_named: false,
         })?;
         Ok(Self {
             http: Box::new(http),

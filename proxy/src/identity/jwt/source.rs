@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::keys::KeySet;
-use crate::client::{Destination, Http};
+use crate::client::{Destination, Http, is_same_origin};
 use crate::config::identity::{Jwt, Signature};
 
 /// How old keys may be before newer ones are asked for, at an issuer and in a file.
@@ -58,6 +58,7 @@ enum Place {
     Net {
         http: Box<Http>,
         jwks: Option<Uri>,
+        ca: Option<PathBuf>,
     },
 }
 
@@ -89,10 +90,12 @@ impl Source {
                     bearer: jwt.token.as_ref(),
                     token: None,
                     ca: jwt.ca.as_deref(),
+                    is_named: false,
                 })?;
                 let jwks = jwks.is_some().then(|| http.uri().clone());
                 let http = Box::new(http);
-                Place::Net { http, jwks }
+                let ca = jwt.ca.clone();
+                Place::Net { http, jwks, ca }
             }
         };
         let source = Self {
@@ -207,10 +210,26 @@ impl Source {
                 let read = tokio::fs::read(path).await;
                 read.map_err(|error| format!("{}: {error}", path.display()))
             }
-            Place::Net { http, jwks } => match jwks {
-                Some(uri) => get(http, uri).await,
-                None => get(http, &self.discover(http).await?).await,
-            },
+            Place::Net { http, jwks, ca } => {
+                let Some(uri) = jwks else {
+                    let named = self.discover(http).await?;
+                    if is_same_origin(&named, http.uri()) {
+                        return get(http, &named).await;
+                    }
+                    // Nobody has configured it, and what is shown to the issuer is not shown there.
+                    let abroad = Http::new(Destination {
+                        url: &named.to_string(),
+                        headers: &BTreeMap::new(),
+                        bearer: None,
+                        token: None,
+                        ca: ca.as_deref(),
+                        is_named: true,
+                    });
+                    let abroad = abroad.map_err(|cause| format!("its `jwks_uri`: {cause}"))?;
+                    return get(&abroad, &named).await;
+                };
+                get(http, uri).await
+            }
         }
     }
 
