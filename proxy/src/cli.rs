@@ -6,7 +6,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::styling::Styles;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -200,7 +199,7 @@ Examples:
   chillgate override set calls allow=10/min burst=2 --for 2h
   chillgate override list
   chillgate override end 3f9a1c07")]
-    Override(OverrideArgs),
+    Override(overrides::OverrideArgs),
     /// Make an API key for an agent and the line that lets it in.
     #[command(after_long_help = "\
 The key is printed once, on the first line; the second line belongs under [identity.api-keys].
@@ -360,49 +359,6 @@ pub struct RevokeArgs {
     pub json: bool,
 }
 
-/// `chillgate override`.
-#[derive(Args, Clone, Debug)]
-pub struct OverrideArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub verb: OverrideVerb,
-}
-
-/// What can be done with overrides.
-#[derive(Clone, Debug, Subcommand)]
-pub enum OverrideVerb {
-    /// Let other values hold for a while.
-    Set {
-        /// The policy's name as `check` shows it, or server.NAME for ChillMCP.
-        #[arg(value_name = "POLICY")]
-        policy: String,
-        /// A value as the file would have it, such as alertness=95; more than one may be given.
-        #[arg(value_name = "KEY=VALUE", required = true, value_parser = overrides::assignment)]
-        values: Vec<(String, serde_json::Value)>,
-        /// For how long, such as 30m; at most 31d.
-        #[arg(long = "for", value_name = "TIME", required = true, value_parser = overrides::span)]
-        span: Duration,
-        /// Why, for the audit log.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-        /// As JSON, for programs.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show those that hold.
-    List {
-        /// As JSON, for programs.
-        #[arg(long)]
-        json: bool,
-    },
-    /// End one before its time.
-    End {
-        /// Its id, as `list` shows it.
-        #[arg(value_name = "ID", value_parser = override_id)]
-        id: String,
-    },
-}
-
 /// `chillgate key AGENT`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct KeyArgs {
@@ -426,13 +382,6 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Answer> {
         .try_get_matches_from(&args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     read.map_err(|error| usage::answer(&error, &args))
-}
-
-fn override_id(text: &str) -> Result<String, String> {
-    let is_hex =
-        (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let id = is_hex.then(|| text.to_ascii_lowercase());
-    id.ok_or_else(|| "an id as `chillgate override list` shows it".to_owned())
 }
 
 fn server_name(text: &str) -> Result<String, String> {

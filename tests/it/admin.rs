@@ -373,7 +373,7 @@ async fn a_verb_that_finds_nobody_says_what_to_do() {
     );
 }
 
-/// What cannot be recorded is not done, and an end that could not be is recorded later.
+/// What cannot be recorded is not done.
 #[tokio::test]
 async fn what_cannot_be_recorded_is_not_done() {
     let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));

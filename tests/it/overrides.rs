@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use chillgate_tests::http::Connection;
+use chillgate_tests::modern::{fields, message};
+use chillgate_tests::sse::Events;
 use chillgate_tests::wait::seconds;
 use chillgate_tests::{Host, until};
 use rustix::process::Signal;
@@ -62,7 +65,14 @@ async fn alertness_is_raised_for_a_while_and_falls_back_by_itself() {
         (ruled.gate.reloads("applied").await > before).then_some(())
     })
     .await;
-    assert!(took(&host).await >= seconds(1), "a reload ended it");
+    let (_, shown) = ruled.ask("GET", "/api/v1/policies", "").await;
+    let held = &shown["policies"][0]["values"];
+    assert_eq!(
+        (&held["alertness"], &held["hold"]),
+        (&json!(100), &json!("1s")),
+        "a reload ended it"
+    );
+    assert!(took(&host).await >= seconds(1));
 
     ruled.gate.edit("alertness = 1", "alertness = 0");
     ruled.gate.killed_and_started().await;
@@ -351,9 +361,22 @@ async fn hosts_hear_of_an_override_that_changes_their_lists_alone() {
     let host = ruled.agent("one").await;
     assert!(host.tools().await.iter().any(|tool| tool == "pid"));
     let mut stream = host.listen().await;
+    // A host of 2026-07-28 listens on a request that stays open.
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let request = message(&json!(1), "subscriptions/listen", wanted);
+    let mut connection = Connection::open(ruled.gate.front()).await;
+    let raw = request.to_string().into();
+    let headers = fields(&request);
+    let sent = connection.send("POST", "/mcp", &headers, raw).await;
+    let mut modern = Events::new(sent.into_body());
+    let first = timeout(seconds(5), modern.message()).await.unwrap();
+    assert!(first.is_some(), "it is not acknowledged");
+
     assert_eq!(ruled.ask("POST", "/api/v1/overrides", DRILL).await.0, 201);
-    let heard = timeout(Duration::from_millis(500), stream.message()).await;
-    assert!(heard.is_err(), "what nobody sees was told: {heard:?}");
+    for stream in [&mut stream, &mut modern] {
+        let heard = timeout(Duration::from_millis(500), stream.message()).await;
+        assert!(heard.is_err(), "what nobody sees was told: {heard:?}");
+    }
     let closed = r#"{"policy":"doors","values":{"deny":["a__env","a__pid"]},"for":"1m"}"#;
     assert_eq!(ruled.ask("POST", "/api/v1/overrides", closed).await.0, 201);
     let note = timeout(seconds(5), stream.message())

@@ -7,13 +7,57 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chillgate_policies::engine::span::Span;
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, FINE};
-use super::{Global, OverrideArgs, OverrideVerb, admin};
+use super::{Global, admin};
 
 const PATH: &str = "/api/v1/overrides";
+
+/// `chillgate override`.
+#[derive(Args, Clone, Debug)]
+pub struct OverrideArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: OverrideVerb,
+}
+
+/// What can be done with overrides.
+#[derive(Clone, Debug, Subcommand)]
+pub enum OverrideVerb {
+    /// Let other values hold for a while.
+    Set {
+        /// The policy's name as `check` shows it, or server.NAME for ChillMCP.
+        #[arg(value_name = "POLICY")]
+        policy: String,
+        /// A value as the file would have it, such as alertness=95; more than one may be given.
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = assignment)]
+        values: Vec<(String, Value)>,
+        /// For how long, such as 30m; at most 31d.
+        #[arg(long = "for", value_name = "TIME", required = true, value_parser = span)]
+        span: Duration,
+        /// Why, for the audit log.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show those that hold.
+    List {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End one before its time.
+    End {
+        /// Its id, as `list` shows it.
+        #[arg(value_name = "ID", value_parser = id)]
+        id: String,
+    },
+}
 
 /// Does it and prints what came of it.
 pub fn run(args: &OverrideArgs, global: &Global) -> ExitCode {
@@ -109,7 +153,7 @@ fn line(one: &Value) -> String {
 }
 
 /// `KEY=VALUE`: a value of TOML, or a text as it is.
-pub(super) fn assignment(text: &str) -> Result<(String, Value), String> {
+fn assignment(text: &str) -> Result<(String, Value), String> {
     let Some((key, value)) = text.split_once('=') else {
         return Err("KEY=VALUE, such as alertness=95 or allow=10/min".to_owned());
     };
@@ -131,9 +175,16 @@ pub(super) fn assignment(text: &str) -> Result<(String, Value), String> {
 }
 
 /// How long it shall hold.
-pub(super) fn span(text: &str) -> Result<Duration, String> {
+fn span(text: &str) -> Result<Duration, String> {
     let span: Result<Span, _> = text.parse();
     span.map(|span| span.0).map_err(|error| error.to_string())
+}
+
+fn id(text: &str) -> Result<String, String> {
+    let is_hex =
+        (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = is_hex.then(|| text.to_ascii_lowercase());
+    id.ok_or_else(|| "an id as `chillgate override list` shows it".to_owned())
 }
 
 #[cfg(test)]
