@@ -48,7 +48,7 @@ mod manual {
     #[derive(Debug, Default)]
     struct Hands {
         passed: Duration,
-        sleepers: Vec<Waker>,
+        sleepers: Vec<(Duration, Waker)>,
     }
 
     impl Default for ManualClock {
@@ -70,14 +70,16 @@ mod manual {
             }
         }
 
-        /// Moves time forward and wakes every sleeper, so that each looks again.
+        /// Moves time forward and wakes those whose time has come, and nobody else.
         pub fn advance(&self, span: Duration) {
             let woken = {
                 let mut hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
                 hands.passed += span;
-                std::mem::take(&mut hands.sleepers)
+                let now = hands.passed;
+                let due = hands.sleepers.extract_if(.., |(until, _)| *until <= now);
+                due.collect::<Vec<_>>()
             };
-            for sleeper in woken {
+            for (_, sleeper) in woken {
                 sleeper.wake();
             }
         }
@@ -108,7 +110,7 @@ mod manual {
                 if hands.passed >= until {
                     return Poll::Ready(());
                 }
-                hands.sleepers.push(cx.waker().clone());
+                hands.sleepers.push((until, cx.waker().clone()));
                 Poll::Pending
             }))
         }

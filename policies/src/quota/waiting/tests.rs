@@ -1,7 +1,7 @@
 //! Calls that wait for their turn, driven as a runtime would: who is woken is polled, nobody else.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::engine::boss::{Reading, Settings};
 use crate::engine::clock::ManualClock;
 use crate::engine::ledger::Bucket;
 use crate::engine::ledger::{Draw, Ledger, LocalLedger, Reply, Take};
+use crate::engine::services::{Meter, Tally};
 use crate::engine::testing::{call, chain, services};
 use crate::engine::{Call, Chain, Clock, Grants, Pass, Rejection, Services};
 
@@ -332,6 +333,43 @@ fn agents_of_a_team_wait_for_what_the_team_has_and_take_turns_there() {
         "{had:?}: its agents take turns"
     );
     assert!(had[2] >= 26, "{had:?}");
+}
+
+/// Counts decisions.
+#[derive(Clone, Debug, Default)]
+struct Counted(Arc<Mutex<Vec<&'static str>>>);
+
+impl Meter for Counted {
+    fn policy(&self, _: &str, _: &'static str) -> Arc<dyn Tally> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Tally for Counted {
+    fn decided(&self, decision: &'static str, _: &'static str) {
+        self.0.lock().expect("not poisoned").push(decision);
+    }
+
+    fn delayed(&self, _: Duration) {}
+
+    fn holds(&self, _: bool) {}
+}
+
+#[test]
+fn in_shadow_it_is_counted_who_would_wait_and_who_would_be_refused() {
+    let (clock, services) = services();
+    let counted = Counted::default();
+    let services = Services {
+        meter: Arc::new(counted.clone()),
+        ..services
+    };
+    let more = json!({"allow": "1/s", "burst": 1, "mode": "shadow", "exceed": {"wait": "2s"}});
+    let mut floor = Floor::with(&more, clock, services);
+    let calls: Vec<usize> = (0..6).map(|_| floor.send("a")).collect();
+    assert_eq!(floor.admitted(&calls), 6);
+    let counted = counted.0.lock().expect("not poisoned");
+    let (delay, reject) = ("shadow_delay", "shadow_reject");
+    assert_eq!(*counted, ["admit", delay, delay, reject, reject, reject]);
 }
 
 /// A ledger a hop away: every answer comes when it is asked for again.
