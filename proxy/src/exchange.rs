@@ -464,14 +464,15 @@ impl Exchange {
                     let _ = self.send(note);
                 }
             }
-            // Who asked for no progress is woken for a sign of life only.
-            let left = self.quiet_after().saturating_sub(self.began.elapsed());
-            let second = Duration::from_secs(1);
-            match self.token() {
-                Some(_) => tokio::time::sleep(second).await,
-                None if self.is_quiet() => std::future::pending().await,
-                None => tokio::time::sleep(left).await,
-            }
+            // Who asked for no progress is woken for a sign of life only, and then for nothing.
+            let pause = if self.token().is_some() {
+                Duration::from_secs(1)
+            } else if self.is_quiet() {
+                Duration::from_hours(24)
+            } else {
+                self.quiet_after().saturating_sub(self.began.elapsed())
+            };
+            tokio::time::sleep(pause).await;
             if !self.is_quiet() && self.began.elapsed() >= self.quiet_after() {
                 self.grow_quiet();
             }

@@ -261,6 +261,10 @@ impl Pass {
                 link.tally.decided("admit", "none");
             }
             Verdict::Delay(span) => self.hold(index, link, span, waiting).await,
+            Verdict::Rest(span) => {
+                let sleep = self.clock().sleep(span);
+                Box::pin(self.wait(index, link, span, sleep, waiting)).await;
+            }
             Verdict::Metered(metered) => {
                 self.metered(link, metered);
                 self.hold(index, link, metered.wait, waiting).await;
@@ -283,10 +287,9 @@ impl Pass {
                     }
                     Verdict::Metered(metered) => {
                         self.metered(link, metered);
-                        // The last moment of a wait that is booked already.
+                        // The last moment of a wait that is counted already.
                         if !metered.wait.is_zero() {
-                            let sleep = self.clock().sleep(metered.wait);
-                            Box::pin(self.wait(index, link, metered.wait, sleep, waiting)).await;
+                            return Ok(Some(Verdict::Rest(metered.wait)));
                         }
                         Ok(None)
                     }

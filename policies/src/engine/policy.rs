@@ -98,6 +98,8 @@ pub enum Verdict {
     Metered(Metered),
     /// Hold it so long, then ask the next policy.
     Delay(Duration),
+    /// Hold it so much longer: the end of a wait that is counted already.
+    Rest(Duration),
     /// The boss alert was raised; a hold in it is waited for, at most once a call.
     Boss(Reading),
     /// Let it through with a deadline.
@@ -123,6 +125,7 @@ impl fmt::Debug for Verdict {
             Self::Admit => f.write_str("Admit"),
             Self::Metered(metered) => f.debug_tuple("Metered").field(metered).finish(),
             Self::Delay(span) => f.debug_tuple("Delay").field(span).finish(),
+            Self::Rest(span) => f.debug_tuple("Rest").field(span).finish(),
             Self::Boss(reading) => f.debug_tuple("Boss").field(reading).finish(),
             Self::Deadline(deadline) => f.debug_tuple("Deadline").field(deadline).finish(),
             Self::Slot(_) => f.write_str("Slot"),

@@ -24,7 +24,7 @@ pub struct Rooms(Arc<Inner>);
 struct Inner {
     /// How many there are, for those who only look whether anybody waits at all.
     open: AtomicUsize,
-    rooms: Mutex<HashMap<Bucket, Room>>,
+    rooms: Mutex<HashMap<Arc<Bucket>, Room>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ pub struct Ready {
 #[derive(Debug)]
 pub struct Place {
     rooms: Rooms,
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
     ticket: Ticket,
 }
 
@@ -109,19 +109,19 @@ impl Rooms {
         bounds: Bounds,
         ready: Option<Ready>,
     ) -> Result<Place, Full> {
-        let (ticket, out) = self.with(|rooms| {
-            if !rooms.contains_key(bucket) {
-                rooms.insert(bucket.clone(), Room::default());
-                self.0.open.store(rooms.len(), Ordering::Relaxed);
-            }
-            let room = rooms.get_mut(bucket).ok_or(Full::All)?;
+        let (bucket, ticket, out) = self.with(|rooms| {
+            let known = rooms.get_key_value(bucket);
+            let bucket = known.map_or_else(|| Arc::new(bucket.clone()), |(it, _)| Arc::clone(it));
+            let room = rooms.entry(Arc::clone(&bucket)).or_default();
             room.ready = room.ready.or(ready);
-            room.line.join(wants, bounds)
+            let joined = room.line.join(wants, bounds);
+            self.0.open.store(rooms.len(), Ordering::Relaxed);
+            joined.map(|(ticket, out)| (bucket, ticket, out))
         })?;
         out.into_iter().for_each(Waker::wake);
         Ok(Place {
             rooms: self.clone(),
-            bucket: bucket.clone(),
+            bucket,
             ticket,
         })
     }
@@ -149,7 +149,7 @@ impl Rooms {
         self.with(|rooms| rooms.get(bucket).map_or(0, |room| room.line.len()))
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut HashMap<Bucket, Room>) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut HashMap<Arc<Bucket>, Room>) -> R) -> R {
         act(&mut self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -213,7 +213,8 @@ impl Waiter {
             if next.is_none() {
                 let keep = if fresh { 0 } else { self.kept(level) };
                 let ahead = AHEAD * MOST_AHEAD.min(tries.max(1));
-                let take = match self.take(level, keep, ahead).await {
+                // Boxed, so that a call that waits takes no room for it.
+                let take = match Box::pin(self.take(level, keep, ahead)).await {
                     ControlFlow::Continue(take) => take,
                     ControlFlow::Break(verdict) => return verdict,
                 };
