@@ -4,14 +4,22 @@
 //! The issuer is made with a library that chillgate has not got; the server keeps what reaches it. The
 //! same tables run over each transport towards servers.
 
+use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chillgate_tests::gate::{bare, ended};
 use chillgate_tests::http;
 use chillgate_tests::issuer::now;
 use chillgate_tests::ledger::{Entry, Ledger, Way};
 use chillgate_tests::modern::{fields, message};
+use chillgate_tests::process::command;
+use chillgate_tests::script::{interop, python};
 use chillgate_tests::{Gate, Host, Issuer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::mock;
 
@@ -353,4 +361,93 @@ async fn a_renewed_token_is_not_answered_with_the_refusal_of_the_one_before() {
     issuer.set(json!({ "unwilling": [] })).await;
     let new = bearer(&issuer, json!({ "jti": "2" })).await;
     text(&modern(&gate, &new, "x").await);
+}
+
+/// Nobody is there in whose name it could be asked, which is nothing wrong.
+#[tokio::test]
+async fn the_doctor_does_not_visit_what_needs_a_hosts_token() {
+    let (issuer, ledger) = (Issuer::start().await, Ledger::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("chillgate.toml");
+    let server = ledger.table("far", Way::Modern);
+    let tables = format!(
+        "{server}{}{}",
+        exchange(&issuer, RESOURCE),
+        identity(&issuer)
+    );
+    let tables = tables.replace("@DIR@", &folder.path().display().to_string());
+    std::fs::write(&config, tables).unwrap();
+    std::fs::write(folder.path().join("secret"), SECRET).unwrap();
+    let mut doctor = bare();
+    doctor.arg("doctor").arg("--config").arg(&config);
+    let (_, said, wrong) = ended(doctor, 60).await;
+    assert!(said.contains("is not visited: each host"), "{said}{wrong}");
+    assert!(
+        !said.contains("40100") && !said.contains("not available"),
+        "{said}"
+    );
+    assert_eq!(ledger.all().await.len(), 0);
+}
+
+/// The grant is by a library of others: what it demands and how it answers is its own.
+#[tokio::test]
+async fn an_issuer_of_others_making_exchanges_what_chillgate_asks_it_to() {
+    let mut process = command(python())
+        .arg(interop().join("python/exchanger.py"))
+        .arg(RESOURCE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("python is there");
+    let out = process.stdout.take().expect("stdout is piped");
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line).await.unwrap();
+    let name = line.trim();
+    let at: SocketAddr = name.strip_prefix("http://").unwrap().parse().unwrap();
+    let ledger = Ledger::start().await;
+    let identity = format!(
+        "[identity.jwt]\nissuer = \"{name}\"\naudience = \"chillgate\"\njwks = \"{name}/jwks\"\n"
+    );
+    let token = |client: &str| {
+        format!(
+            "[server.far.token]\nendpoint = \"{name}/token\"\nclient-id = \"{client}\"\n\
+             client-secret = \"the-secret-of-the-{client}\"\nexchange = true\nscopes = \"mcp\"\n\
+             resource = \"{RESOURCE}\"\naudience = \"{RESOURCE}\"\n"
+        )
+    };
+    let server = ledger.table("far", Way::Modern);
+    let gate = Gate::with(&format!("{server}{}{identity}", token("gateway")))
+        .start()
+        .await;
+    for user in ["ann", "eve"] {
+        let own = http::get(at, &format!("/of/{user}")).await.text();
+        let answer = modern(&gate, &format!("Bearer {own}"), user).await;
+        assert_eq!(text(&answer), user);
+        let all = ledger.all().await;
+        let (_, entry) = calls(&all).pop().unwrap();
+        let (theirs, claims) = (claims_of(&own), entry.claims());
+        assert_eq!(claims["sub"], theirs["sub"]);
+        assert_eq!(claims["iss"], name);
+        // Made for the one that asked, and not the one that came.
+        assert_eq!(theirs["client_id"], "host");
+        assert_eq!(claims["client_id"], "gateway");
+        assert!(!entry.text().contains(own.rsplit('.').next().unwrap()));
+    }
+    // A client that may not exchange, by its own words.
+    let heard = ledger.all().await.len();
+    let other = Gate::with(&format!("{server}{}{identity}", token("host")))
+        .start()
+        .await;
+    let own = http::get(at, "/of/ann").await.text();
+    refused(
+        &modern(&other, &format!("Bearer {own}"), "x").await,
+        "could not be exchanged",
+    );
+    assert_eq!(ledger.all().await.len(), heard);
+}
+
+fn claims_of(token: &str) -> Value {
+    let claims = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
 }

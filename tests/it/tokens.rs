@@ -245,6 +245,15 @@ async fn who_is_turned_away_hears_how_to_come_back() {
         assert_eq!(ask(gate.front(), Some(wrong)).await.status, 401, "{wrong}");
     }
     assert_eq!(ask(gate.front(), Some("Bearer test")).await.status, 200);
+    // Two good ones are no better than one that is not: which of them counts would be anybody's guess.
+    let twice = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("authorization", "Bearer test"),
+        ("authorization", "Bearer test"),
+    ];
+    let answer = http::request(gate.front(), "POST", "/mcp", &twice, HELLO).await;
+    assert_eq!(answer.status, 401, "{}", answer.text());
     // Never from the address.
     let good = issuer.token(json!({})).await;
     let path = format!("/mcp?access_token={good}");

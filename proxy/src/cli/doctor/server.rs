@@ -68,6 +68,12 @@ pub(super) async fn examine(
             "is at {}",
             userinfo::masked(&remote.url)
         )));
+        if remote.is_by_caller() {
+            let text =
+                "is not visited: each host reaches it with a token of its own (`token.exchange`)";
+            findings.push(Finding::ok(text.to_owned()));
+            return finished(name, kind, facts, findings);
+        }
     }
     let asked = match era {
         ServerEra::Auto => vec![Era::Legacy, Era::Modern],
