@@ -199,9 +199,9 @@ impl App {
         let servers = live.clone();
         let known = fixtures.incidents.clone();
         metrics.children_from(move || children(&servers, &known));
-        let replicas = match loaded.config.replicas.clone() {
-            Some(config) if shared.is_some() => Replicas::together(config),
-            _ => Replicas::alone(),
+        let replicas = match &shared {
+            Some(store) => Replicas::sharing(store.link().clone(), loaded.config.replicas.clone()),
+            None => Replicas::alone(),
         };
         let (chain, ledger) = (live.clone(), fixtures.services.local.clone());
         match shared.clone() {
@@ -287,9 +287,8 @@ impl App {
         });
         running.spawn(heartbeat.clone().keep_beating());
         if let Some(shared) = &self.shared {
-            let link = shared.link().clone();
-            running.spawn(link.clone().keep());
-            running.spawn(self.gate.replicas().clone().keep(link));
+            running.spawn(shared.link().clone().keep());
+            running.spawn(self.gate.replicas().clone().keep());
             let gate = self.gate.clone();
             running.spawn(async move { gate.turn_out().await });
         }

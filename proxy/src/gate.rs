@@ -85,7 +85,7 @@ impl Gate {
             streams: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             suspended: Suspended::default(),
-            handles: Handles::default(),
+            handles: Handles::new(replicas.clone()),
             replicas,
         }))
     }
@@ -521,6 +521,11 @@ impl Gate {
     /// How long a host can come back for what a stream has carried.
     pub fn replay(&self) -> Duration {
         self.0.live.pin().config.limits.replay
+    }
+
+    /// Whose tasks and states are whose.
+    pub fn handles(&self) -> &Handles {
+        &self.0.handles
     }
 
     /// Who else there is.

@@ -16,14 +16,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use data_encoding::HEXLOWER;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::client::{Destination, Http};
 use crate::config;
 use crate::config::secret::SecretText;
 use crate::lock::locked;
 use crate::random;
-use crate::store::{Link, Meeting, Present};
+use crate::store::{Handed, Link, Meeting, Present};
 
 mod pass;
 mod ring;
@@ -62,7 +62,9 @@ pub struct Replicas(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     own: ReplicaId,
-    /// None: alone.
+    /// The store, if there is one.
+    link: Option<Link>,
+    /// None: nothing is handed on.
     shared: Option<Shared>,
     ring: ArcSwap<Ring>,
     here: Mutex<Table>,
@@ -130,6 +132,12 @@ pub enum Place {
     Unsure(ReplicaId),
 }
 
+impl Default for Replicas {
+    fn default() -> Self {
+        Self::alone()
+    }
+}
+
 impl Forwards {
     /// All counts, by outcome.
     pub fn counts(&self) -> [(&'static str, u64); 3] {
@@ -145,20 +153,22 @@ impl Forwards {
 impl Replicas {
     /// No other replicas.
     pub fn alone() -> Self {
-        Self::of(None)
+        Self::of(None, None)
     }
 
-    /// Replicas that find each other through the store.
-    pub fn together(config: config::Replicas) -> Self {
-        Self::of(Some(Shared {
+    /// Replicas that share this store, and reach each other where that is configured.
+    pub fn sharing(link: Link, config: Option<config::Replicas>) -> Self {
+        let shared = config.map(|config| Shared {
             config,
             address: OnceLock::new(),
             leaving: AtomicBool::new(false),
-        }))
+        });
+        Self::of(Some(link), shared)
     }
 
-    fn of(shared: Option<Shared>) -> Self {
+    fn of(link: Option<Link>, shared: Option<Shared>) -> Self {
         Self(Arc::new(Inner {
+            link,
             own: ReplicaId(u64::from_be_bytes(random::bytes())),
             shared,
             ring: ArcSwap::from_pointee(Ring::own()),
@@ -267,6 +277,36 @@ impl Replicas {
         self.place(owner)
     }
 
+    /// This replica has handed a task or a state to this subject: the others hear of it in a moment.
+    pub fn hand_out(&self, kind: &'static str, handle: &str, subject: &str) {
+        let Some(link) = self.0.link.clone() else {
+            return;
+        };
+        let (own, handle, subject) = (self.0.own.0, handle.to_owned(), subject.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = link.hand_out(kind, &handle, &subject, own).await {
+                debug!(%error, "Other replicas do not hear what was handed out.");
+            }
+        });
+    }
+
+    /// Whether this task or state is this subject's, and which replica has handed it out; nothing
+    /// where nobody can be asked.
+    pub async fn handed_out(&self, kind: &str, handle: &str, subject: &str) -> Handed {
+        match &self.0.link {
+            None => Handed::default(),
+            Some(link) => {
+                let found = link.handed_out(kind, handle, subject).await;
+                found.unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether there is a store in which replicas know what others have handed out.
+    pub fn has_store(&self) -> bool {
+        self.0.link.is_some()
+    }
+
     /// Resolves when that replica is not there any more. Safe to cancel.
     pub async fn until_gone(&self, owner: ReplicaId) {
         loop {
@@ -290,7 +330,10 @@ impl Replicas {
     }
 
     /// Meets the others for as long as it runs.
-    pub async fn keep(self, link: Link) {
+    pub async fn keep(self) {
+        let Some(link) = self.0.link.clone() else {
+            return;
+        };
         loop {
             match &self.0.shared {
                 Some(shared) => self.meet(shared, &link).await,
@@ -337,7 +380,10 @@ impl Replicas {
     }
 
     /// Is not there any more: once this is done, nobody hands anything on to this replica.
-    pub async fn leave(&self, link: &Link) {
+    pub async fn leave(&self) {
+        let Some(link) = &self.0.link else {
+            return;
+        };
         let Some(shared) = &self.0.shared else {
             let _ = tokio::time::timeout(FAREWELL, self.listen(link, true)).await;
             return;

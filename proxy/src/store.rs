@@ -24,6 +24,7 @@ use tracing::debug;
 use crate::lock::locked;
 use crate::map::Map;
 
+mod handles;
 mod link;
 pub mod list;
 mod meeting;
@@ -31,6 +32,7 @@ mod memo;
 mod revoked;
 mod target;
 
+pub use handles::Handed;
 pub use link::{Link, StoreDown};
 pub use meeting::{Meeting, Present};
 use memo::Memo;

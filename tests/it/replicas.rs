@@ -8,12 +8,14 @@ use std::time::Duration;
 use chillgate_tests::gate::{bare, ended};
 use chillgate_tests::http::{Connection, get, request};
 use chillgate_tests::modern::{self, answered, body, fields, message};
+use chillgate_tests::server::toml_list;
 use chillgate_tests::sse::Events;
 use chillgate_tests::wait::{all, seconds, within};
 use chillgate_tests::{Gate, Host, Redis, until};
 use serde_json::{Value, json};
 
 use crate::mock;
+use crate::peers::legacy_server;
 
 /// A machine that is busy with other things must not look like a store that is away.
 const STATE: &str = "[identity]\nheader = \"x-agent-id\"\n[state]\ntimeout = \"5s\"\n";
@@ -481,4 +483,53 @@ async fn revoke(gate: &Gate, words: &[&str]) -> (Option<i32>, String) {
         .arg(gate.config());
     let (code, out, err) = ended(command, 20).await;
     (code, out + &err)
+}
+
+/// R-112, faults row 55: a task of one replica's server is asked about through any other, by its own
+/// agent alone; a state of a server is as unknown to others at every replica.
+#[tokio::test]
+async fn a_task_is_asked_about_through_every_replica_by_its_own_agent_alone() {
+    const TASKS: &str = "io.modelcontextprotocol/tasks";
+    let redis = Redis::start().await;
+    let server = format!(
+        "[server.tasks]\ncommand = {}\n",
+        toml_list(&legacy_server())
+    );
+    let gates = replicas(&redis, 3, &server).await;
+    let ask = async |at: &Gate, agent: &str, method: &str, mut params: Value| {
+        params["_meta"][modern::CAPABILITIES] = json!({"extensions": {TASKS: {}}});
+        let sent = message(&json!(1), method, params);
+        let mut headers = fields(&sent);
+        let task = sent["params"]["taskId"].as_str();
+        headers.extend(task.map(|task| ("mcp-name", task)));
+        headers.push(("x-agent-id", agent));
+        let path = "/server/tasks/mcp";
+        body(&request(at.front(), "POST", path, &headers, sent.to_string()).await)
+    };
+    let made = ask(
+        &gates[0],
+        "ann",
+        "tools/call",
+        json!({"name": "slow_compute", "arguments": {"seconds": 3}}),
+    )
+    .await;
+    assert_eq!(made["result"]["resultType"], "task", "{made}");
+    let task = json!({"taskId": made["result"]["taskId"]});
+    for gate in &gates {
+        let told = ask(gate, "ann", "tasks/get", task.clone()).await;
+        assert_eq!(told["result"]["taskId"], task["taskId"], "{told}");
+        let stolen = ask(gate, "eve", "tasks/get", task.clone()).await;
+        let unknown = ask(gate, "eve", "tasks/get", json!({"taskId": "no-such-task"})).await;
+        assert_eq!(stolen["error"]["code"], -32602, "{stolen}");
+        assert_eq!(
+            stolen["error"]["code"], unknown["error"]["code"],
+            "{unknown}"
+        );
+    }
+    until("the task to be done", seconds(10), async || {
+        let told = ask(&gates[2], "ann", "tasks/get", task.clone()).await;
+        (told["result"]["status"] == "completed").then_some(())
+    })
+    .await;
+    assert!(forwards(&gates[1], "answered").await >= 1);
 }

@@ -65,9 +65,7 @@ impl App {
             tokio::time::sleep(linger).await;
             // Hosts of its sessions that reach another replica hear there that this one is no more,
             // and not that it cannot be reached.
-            if let Some(shared) = &self.shared {
-                self.gate.replicas().leave(shared.link()).await;
-            }
+            self.gate.replicas().leave().await;
             drain.refuse();
             drain.until_idle().await;
             while serving.join_next().await.is_some() {}

@@ -376,6 +376,12 @@ impl Endpoint {
             if self.eras == Eras::Legacy {
                 return Err(Box::new(not_modern(&message)));
             }
+            if let Some(named) = self.named(&message) {
+                let elsewhere = self.named_elsewhere(named, &message, head, &scope, &who, &caller);
+                if let Some(reply) = Box::pin(elsewhere).await {
+                    return Ok(reply);
+                }
+            }
             let place = caller.place;
             let outbox = snapshot.config.limits.outbox;
             let running = match self.begin_modern(headers, message, scope, who, outbox, place)? {

@@ -3,7 +3,8 @@
 //! A server sees one client, chillgate, whoever is behind it; so that one agent's task id or
 //! `requestState` is of no use to another is for chillgate to see to. It remembers whom a handle
 //! went to, and on an endpoint of several servers which of them made a task. It never changes one,
-//! and what it has not seen, such as one from before a restart, it leaves to the server.
+//! and what it has not seen, such as one from before a restart, it leaves to the server. Where replicas
+//! share a store, each knows what the others have handed out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,7 @@ use crate::era::rounds;
 use crate::exchange::Exchange;
 use crate::gate::Refusal;
 use crate::lock::locked;
+use crate::replicas::Replicas;
 use crate::route::Route;
 
 /// How many of one agent are remembered, the oldest go first; and of how many agents.
@@ -25,7 +27,10 @@ const SHARED: usize = 64;
 
 /// What was handed out.
 #[derive(Debug, Default)]
-pub struct Handles(Mutex<Owned>);
+pub struct Handles {
+    owned: Mutex<Owned>,
+    replicas: Replicas,
+}
 
 #[derive(Debug, Default)]
 struct Owned {
@@ -49,10 +54,55 @@ fn key(kind: &str, owner: &str, handle: &str) -> Key {
     digest.finalize().into()
 }
 
+/// A task or a state that a request goes on with, or asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// `task` or `state`.
+    pub kind: &'static str,
+    /// What its server calls it.
+    pub handle: String,
+}
+
+impl Named {
+    /// What this request names, where it names one.
+    pub fn of(request: &Envelope) -> Option<Self> {
+        let method = request.method()?;
+        let (kind, member) = match method {
+            _ if method.starts_with("tasks/") => ("task", "taskId"),
+            _ if rounds::may_ask(method) => ("state", rounds::STATE),
+            _ => return None,
+        };
+        let handle = request.text(&["params", member])?.into_owned();
+        Some(Self { kind, handle })
+    }
+}
+
 impl Handles {
+    /// Nothing yet; what other replicas are to know is told to them.
+    pub fn new(replicas: Replicas) -> Self {
+        Self {
+            owned: Mutex::default(),
+            replicas,
+        }
+    }
+
+    /// Why a request is not for its server that names what is another's.
+    pub fn unknown(kind: &str) -> Refusal {
+        let what = if kind == "task" {
+            "there is no such task".to_owned()
+        } else {
+            rounds::Broken.to_string()
+        };
+        Refusal::Answered {
+            code: code::INVALID_PARAMS,
+            message: format!("Invalid params: {what}"),
+            data: None,
+        }
+    }
+
     /// The server that made a task of this agent, as far as is known; of two that did, none.
     pub fn maker(&self, agent: &str, task: &str) -> Option<Arc<str>> {
-        let owned = locked(&self.0);
+        let owned = locked(&self.owned);
         match owned.makers.get(&key("maker", agent, task))?.as_slice() {
             [only] => Some(only.clone()),
             _ => None,
@@ -67,52 +117,45 @@ impl Handles {
         let agent = &exchange.session.subject;
         let server = &route.call.server;
         let is_foreign = |kind, handle: &str| self.is_foreign(kind, agent, server, handle);
-        let unknown = |what: &str| Refusal::Answered {
-            code: code::INVALID_PARAMS,
-            message: format!("Invalid params: {what}"),
-            data: None,
-        };
         if route.call.method.starts_with("tasks/")
             && let Some(task) = route.call.target.as_deref()
             && is_foreign("task", task)
         {
-            return Err(unknown("there is no such task"));
+            return Err(Self::unknown("task"));
         }
         if rounds::may_ask(&route.call.method)
             && let Some(state) = route.request.text(&["params", rounds::STATE])
             && is_foreign("state", &state)
         {
-            return Err(unknown(&rounds::Broken.to_string()));
+            return Err(Self::unknown("state"));
         }
         Ok(())
     }
 
     fn is_foreign(&self, kind: &str, agent: &Arc<str>, server: &str, handle: &str) -> bool {
-        let owned = locked(&self.0);
+        let owned = locked(&self.owned);
         let owners = owned.agents.get(&key(kind, server, handle));
         owners.is_some_and(|owners| !is_among(owners, agent))
     }
 
     /// Notes what an answer hands to its agent; the answer without what is another's.
     pub fn note(&self, exchange: &Exchange, route: &Route, answer: Envelope) -> Envelope {
+        let (subject, server) = (&exchange.session.subject, &route.call.server);
         if let Some(state) = answer.text(&["result", rounds::STATE]) {
-            self.keep(
-                "state",
-                &exchange.session.subject,
-                &route.call.server,
-                &state,
-            );
+            self.keep("state", subject, server, &state);
+            self.replicas.hand_out("state", &state, subject);
         }
         // Flat since 2026-07-28, in an object of its own before.
         for path in [&["result", "taskId"][..], &["result", "task", "taskId"]] {
             if !route.call.method.starts_with("tasks/")
                 && let Some(task) = answer.text(path)
             {
-                self.keep("task", &exchange.session.subject, &route.call.server, &task);
+                self.keep("task", subject, server, &task);
+                self.replicas.hand_out("task", &task, subject);
             }
         }
         if &*route.call.method == "tasks/list" {
-            return self.own_tasks(exchange, &route.call.server, &answer);
+            return self.own_tasks(exchange, server, &answer);
         }
         answer
     }
@@ -121,7 +164,7 @@ impl Handles {
     fn own_tasks(&self, exchange: &Exchange, server: &str, answer: &Envelope) -> Envelope {
         let tasks = answer.get(&["result", "tasks"]).unwrap_or(b"[]");
         let agent = &exchange.session.subject;
-        let owned = locked(&self.0);
+        let owned = locked(&self.owned);
         let is_own = |task: &&[u8]| {
             let id = json::member(task, "taskId").and_then(|at| json::text(&task[at]));
             let owners = id.and_then(|id| owned.agents.get(&key("task", server, &id)));
@@ -142,7 +185,7 @@ impl Handles {
         let agent = agent.clone();
         let by_server = key(kind, server, handle);
         let by_agent = key("maker", &agent, handle);
-        let mut owned = locked(&self.0);
+        let mut owned = locked(&self.owned);
         let Owned {
             agents,
             makers,
@@ -196,7 +239,7 @@ mod tests {
     }
 
     fn held(handles: &Handles) -> usize {
-        let owned = locked(&handles.0);
+        let owned = locked(&handles.owned);
         let in_order: usize = owned.order.values().map(VecDeque::len).sum();
         assert!(owned.agents.len() <= in_order && owned.makers.len() <= in_order);
         owned.agents.len()

@@ -11,14 +11,21 @@ use crate::config::Prefix;
 use crate::identity::Principal;
 
 fn replica() -> Replicas {
-    Replicas::together(config::Replicas {
+    let state = config::State {
+        store: vec!["redis://127.0.0.1:1".to_owned()],
+        ..config::State::default()
+    };
+    let target = crate::store::Target::of(&state).expect("a store");
+    let link = Link::new(target, "test", Duration::from_millis(25));
+    let config = config::Replicas {
         listen: "127.0.0.1:0".parse().expect("an address"),
         advertise: None,
         secret: None,
         tls: None,
         ca: None,
         rotate: Duration::from_hours(24),
-    })
+    };
+    Replicas::sharing(link, Some(config))
 }
 
 /// Two that have met.

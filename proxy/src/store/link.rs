@@ -61,6 +61,7 @@ struct Counts {
     charge: AtomicU64,
     raise: AtomicU64,
     meet: AtomicU64,
+    handle: AtomicU64,
     /// How often the store had lost what it knew.
     emptied: AtomicU64,
 }
@@ -108,13 +109,14 @@ impl Link {
     }
 
     /// Failures so far, by operation.
-    pub fn errors(&self) -> [(&'static str, u64); 4] {
+    pub fn errors(&self) -> [(&'static str, u64); 5] {
         let counts = &self.0.counts;
         [
             ("take", &counts.take),
             ("charge", &counts.charge),
             ("raise", &counts.raise),
             ("meet", &counts.meet),
+            ("handle", &counts.handle),
         ]
         .map(|(op, count)| (op, count.load(Ordering::Relaxed)))
     }
@@ -137,7 +139,8 @@ impl Link {
                 "take" => &counts.take,
                 "charge" => &counts.charge,
                 "raise" => &counts.raise,
-                _ => &counts.meet,
+                "meet" => &counts.meet,
+                _ => &counts.handle,
             };
             count.fetch_add(1, Ordering::Relaxed);
         }

@@ -22,9 +22,11 @@ use super::reply::{events, plain, refuse, refuse_id, worded};
 use super::{Caller, Endpoint, KEEP_ALIVE, Reply, SESSION_ID, read};
 use crate::client::{HttpError, Reply as Answered};
 use crate::drain::Work;
+use crate::era::rounds::{self, Ticket};
+use crate::gate::handles::{Handles, Named};
 use crate::gate::{Gate, Refusal};
 use crate::identity::Principal;
-use crate::replicas::{Other, Pass, PassError, Place, digest};
+use crate::replicas::{Other, Pass, PassError, Place, ReplicaId, digest};
 use crate::session::Scope;
 use crate::snapshot::Snapshot;
 
@@ -104,6 +106,64 @@ impl Endpoint {
         match self.gate.sessions().find(name, subject) {
             Some(_) => None,
             None => replicas.keeps(name, subject),
+        }
+    }
+
+    /// The task or state that a modern request names, where another replica may know it.
+    pub(super) fn named(&self, message: &Envelope) -> Option<Named> {
+        let asks = !self.is_inner && self.gate.replicas().has_store();
+        asks.then(|| Named::of(message)).flatten()
+    }
+
+    /// The reply to a request whose task another replica has, or that names what is another's; none
+    /// where it is answered here.
+    pub(super) async fn named_elsewhere(
+        &self,
+        named: Named,
+        message: &Envelope,
+        head: &Parts,
+        scope: &Scope,
+        who: &Principal,
+        caller: &Caller<'_>,
+    ) -> Option<Reply> {
+        let Named { kind, handle } = named;
+        let replicas = self.gate.replicas();
+        let is_parked = || {
+            let bound = rounds::bound(&who.subject, scope, message);
+            Ticket::open(&replicas.ring(), &handle, &bound).is_ok()
+        };
+        if kind == "state" && is_parked() {
+            return None;
+        }
+        let handed = replicas.handed_out(kind, &handle, &who.subject).await;
+        let Some(owner) = handed.own else {
+            // Nobody's: such as one that a server has made up itself, which it may judge.
+            let refusal = handed.is_known.then(|| Handles::unknown(kind))?;
+            return Some(worded(
+                StatusCode::BAD_REQUEST,
+                message.id().as_ref(),
+                &refusal,
+            ));
+        };
+        // What a server says of a state is the same wherever it is asked.
+        let owner = Some(ReplicaId(owner)).filter(|_| kind == "task" && replicas.is_shared())?;
+        match replicas.place(owner) {
+            place @ Place::At(_) => {
+                let peer = caller.peer.address.clone();
+                let handed = Handed {
+                    head,
+                    scope,
+                    who,
+                    peer,
+                };
+                let snapshot = self.gate.snapshot();
+                Some(
+                    self.hand_on(place, handed, message.raw().clone(), &snapshot)
+                        .await,
+                )
+            }
+            // A task of a server elsewhere goes on without the replica that was asked for it.
+            Place::Here | Place::Gone(_) | Place::Unsure(_) => None,
         }
     }
 
