@@ -415,6 +415,7 @@ impl Gate {
             Ok(()) if self.0.drain.refuses() => Err(Refusal::Draining),
             Ok(()) => {
                 let sessions = &self.0.sessions;
+                self.make_room_for_one(&snapshot.config.limits);
                 sessions
                     .open(opening, &snapshot.config.limits)
                     .map_err(Refusal::Full)
@@ -442,8 +443,25 @@ impl Gate {
         }
         session.close(why);
         self.0.metrics.sessions(self.0.sessions.len());
+        self.detach(session).await;
+    }
+
+    async fn detach(&self, session: &Arc<Session>) {
         for backend in self.0.live.pin().routes.all() {
             backend.detach(session).await;
+        }
+    }
+
+    /// Where there is room for no more sessions, one goes that chillgate keeps for hosts which need
+    /// none: agents without number keep nobody out.
+    fn make_room_for_one(&self, limits: &Limits) {
+        if self.0.sessions.len() < limits.sessions {
+            return;
+        }
+        if let Some(spare) = self.0.sessions.take_spare() {
+            spare.close(Ended::Session);
+            let gate = self.clone();
+            self.0.tasks.spawn(async move { gate.detach(&spare).await });
         }
     }
 

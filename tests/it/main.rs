@@ -46,6 +46,7 @@ mod hung;
 mod idle;
 mod incidents;
 mod isolation;
+mod labels;
 mod leftovers;
 mod limits;
 mod listening;

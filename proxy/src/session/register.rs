@@ -3,7 +3,7 @@
 //! The only place where a session is found by its id, and only by its own subject. It never looks
 //! into one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +15,9 @@ use crate::config::Limits;
 use crate::lock::locked;
 use crate::map::Map;
 use crate::replicas::Replicas;
+
+/// How many ids of sessions that are gone may be kept.
+const STALE: usize = 1024;
 
 /// An agent's own counters, shared by its sessions.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Sessions {
     by_id: Mutex<Map<Arc<str>, Arc<Session>>>,
     agents: Mutex<HashMap<Arc<str>, Arc<Agent>>>,
     standing: Mutex<HashMap<Arc<Standing>, Arc<Session>>>,
+    /// The ids of those, in the order in which they are looked at when one has to go.
+    order: Mutex<VecDeque<Arc<str>>>,
     /// For what hosts may come back for.
     replays: Memory,
     /// Who else may keep sessions.
@@ -57,6 +62,7 @@ impl Sessions {
             by_id: Mutex::default(),
             agents: Mutex::default(),
             standing: Mutex::default(),
+            order: Mutex::default(),
             replays: Memory::new(memory),
             replicas,
         }
@@ -99,6 +105,7 @@ impl Sessions {
         drop(sessions);
         if let (Some(alike), Some(standing)) = (&mut alike, standing) {
             alike.insert(standing, session.clone());
+            self.note_order(&session.id);
         }
         Ok(session)
     }
@@ -138,6 +145,38 @@ impl Sessions {
             locked(&self.standing).remove(standing);
         }
         Some(session)
+    }
+
+    fn note_order(&self, id: &Arc<str>) {
+        let mut order = locked(&self.order);
+        order.push_back(id.clone());
+        let sessions = locked(&self.by_id);
+        // Most go by themselves, and leave their ids here.
+        if order.len() > 2 * sessions.len() + STALE {
+            order.retain(|id| sessions.contains_key(id));
+        }
+    }
+
+    /// Takes out a session that no host has opened and that nobody uses at the moment, for another to
+    /// have its room: chillgate opens it again for whoever comes back. Not one that was used since it
+    /// was last looked at, where there are others.
+    pub fn take_spare(&self) -> Option<Arc<Session>> {
+        let mut order = locked(&self.order);
+        // Twice round: those that were used since the last look are passed over once.
+        for _ in 0..2 * order.len() {
+            let id = order.pop_front()?;
+            let Some(session) = locked(&self.by_id).get(&id).cloned() else {
+                continue;
+            };
+            let was_used = session.unused.fetch_max(1, Ordering::Relaxed) == 0;
+            if was_used || session.is_used() {
+                order.push_back(id);
+                continue;
+            }
+            drop(order);
+            return self.remove(&id);
+        }
+        None
     }
 
     /// All sessions, as of now.
