@@ -3,16 +3,20 @@
 //! It stands apart from replicas that only count together: here a host says one thing to one replica
 //! and the next to another. Who did the work is read from each replica's own server.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chillgate_tests::gate::{bare, ended};
-use chillgate_tests::http::{Connection, get, request};
+use chillgate_tests::http::{Connection, get, raw, request, statuses};
 use chillgate_tests::modern::{self, answered, body, fields, message};
+use chillgate_tests::process::free_port;
 use chillgate_tests::server::toml_list;
 use chillgate_tests::sse::Events;
 use chillgate_tests::wait::{all, seconds, within};
 use chillgate_tests::{Gate, Host, Redis, until};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::mock;
 use crate::peers::legacy_server;
@@ -22,8 +26,12 @@ const STATE: &str = "[identity]\nheader = \"x-agent-id\"\n[state]\ntimeout = \"5
 const REPLICAS: &str = "[replicas]\nlisten = \"127.0.0.1:0\"\n";
 
 async fn replica(redis: &Redis, more: &str) -> Gate {
+    replica_at(redis, REPLICAS, more).await
+}
+
+async fn replica_at(redis: &Redis, at: &str, more: &str) -> Gate {
     let store = format!("store = \"{}\"\n", redis.url());
-    let tables = mock("a").ledger().table("") + STATE + &store + REPLICAS + more;
+    let tables = mock("a").ledger().table("") + STATE + &store + at + more;
     Gate::with(&tables).audited().start().await
 }
 
@@ -532,4 +540,87 @@ async fn a_task_is_asked_about_through_every_replica_by_its_own_agent_alone() {
     })
     .await;
     assert!(forwards(&gates[1], "answered").await >= 1);
+}
+
+/// Somebody between two replicas, who changes what they say, and keeps it.
+struct Between {
+    port: u16,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Between {
+    /// Passes on to this port of loopback, with each `from` become `to`.
+    async fn to(port: u16, from: &'static [u8], to: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let keeping = heard.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let ((mut from_near, mut to_near), (mut from_far, mut to_far)) =
+                    (near.into_split(), far.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_far, &mut to_near).await });
+                let keeping = keeping.clone();
+                tokio::spawn(async move {
+                    let mut bytes = vec![0; 64 << 10];
+                    while let Ok(count @ 1..) = from_near.read(&mut bytes).await {
+                        let mut said = bytes[..count].to_vec();
+                        while let Some(at) = said.windows(from.len()).position(|part| part == from)
+                        {
+                            said[at..at + to.len()].copy_from_slice(to);
+                        }
+                        keeping.lock().unwrap().extend_from_slice(&said);
+                        if to_far.write_all(&said).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port: own, heard }
+    }
+}
+
+/// Whoever is between two replicas can neither change what is handed on nor send it again, and reads no
+/// credential there.
+#[tokio::test]
+async fn what_is_handed_on_is_done_as_it_was_said_and_once() {
+    let redis = Redis::start().await;
+    let listens = free_port();
+    let between = Between::to(listens, b"fair", b"foul").await;
+    let at = format!(
+        "[replicas]\nlisten = \"127.0.0.1:{listens}\"\nadvertise = \"127.0.0.1:{}\"\n",
+        between.port
+    );
+    let owner = replica_at(&redis, &at, "").await;
+    let other = replica(&redis, "").await;
+    until_known(&other, 2).await;
+    let host = ann(&owner)
+        .header("authorization", "Bearer s3cret")
+        .open()
+        .await;
+    let host = host.at(other.front());
+    let changed = host.call("echo", json!({"message": "fair"})).await;
+    assert_eq!(
+        (changed.status, changed.code()),
+        (503, Some(50_305)),
+        "{changed:?}"
+    );
+    assert_eq!(owner.heard("a").calls(), 0, "what nobody said was done");
+    between.heard.lock().unwrap().clear();
+    let said = host.call("echo", json!({"message": "plain"})).await;
+    assert_eq!(said.tool_text(), "plain");
+    let heard = between.heard.lock().unwrap().clone();
+    let text = String::from_utf8_lossy(&heard).into_owned();
+    assert!(text.contains("plain") && !text.contains("s3cret"), "{text}");
+    let inner = ([127, 0, 0, 1], listens).into();
+    let again = raw(inner, &heard, Duration::from_secs(1)).await;
+    assert_eq!(
+        statuses(&again),
+        [421],
+        "{}",
+        String::from_utf8_lossy(&again)
+    );
+    assert_eq!(owner.heard("a").calls(), 1, "it was done twice");
 }

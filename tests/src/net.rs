@@ -1,8 +1,8 @@
 //! A network of a test's own: machines with addresses of their own, and links that can be cut.
 //!
 //! It stands apart because a test that uses it runs in a namespace of its own, which ends with it:
-//! nothing of the machine's network is touched, and nothing is left behind. It needs root, `ip`,
-//! `unshare`, `nsenter` and `nft`, and fails without them.
+//! nothing of the machine's network is touched, and nothing is left behind. It needs root or a kernel
+//! that lets users make namespaces, `ip`, `unshare`, `nsenter` and `nft`, and fails without them.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -28,6 +28,9 @@ pub async fn apart(test: &str) -> bool {
     }
     let own = std::env::current_exe().expect("a test knows its program");
     let mut inside = command("unshare");
+    if !rustix::process::getuid().is_root() {
+        inside.arg("--map-root-user");
+    }
     inside.args(["--net", "--"]).arg(own);
     inside
         .args(["--exact", test, "--nocapture"])
