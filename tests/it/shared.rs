@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chillgate_tests::gate::{bare, ended};
 use chillgate_tests::http::{Connection, collect};
-use chillgate_tests::modern::{body, fields, message};
+use chillgate_tests::modern::{CAPABILITIES, answered, body, fields, message, send};
 use chillgate_tests::pace::p99;
 use chillgate_tests::process::{command, free_port};
 use chillgate_tests::wait::{all, long, seconds};
@@ -551,6 +551,9 @@ async fn a_store_behind_tls_lets_in_who_it_knows() {
         "-@all",
         "+@scripting",
         "+hset",
+        "+hget",
+        "+hlen",
+        "+expire",
         "+hsetnx",
         "+hdel",
         "+hgetall",
@@ -563,7 +566,7 @@ async fn a_store_behind_tls_lets_in_who_it_knows() {
     let table = |user: &str, ca: &str| {
         let password = path("password");
         std::fs::write(&password, "hunter2\n").unwrap();
-        mock("a").ledger().table("")
+        mock("a").flags(&["--eras", "modern"]).table("")
             + HEADER
             + &format!(
                 "[state]\nstore = \"rediss://127.0.0.1:{port}\"\nusername = \"{user}\"\n\
@@ -574,6 +577,27 @@ async fn a_store_behind_tls_lets_in_who_it_knows() {
     };
     let gate = Gate::with(&table("gate", &path("cert.pem"))).start().await;
     assert_eq!(Client::of(&gate, "one").await.use_up().await, 3);
+    // What a server hands out is known to all replicas, and asked for when it comes back.
+    let params = json!({"name": "elicit", "_meta": {CAPABILITIES: {"elicitation": {}}}});
+    let asked = body(
+        &send(
+            gate.front(),
+            &message(&json!(1), "tools/call", params.clone()),
+        )
+        .await,
+    );
+    let answer = json!({"action": "accept", "content": {"name": "Ada"}});
+    let again = message(
+        &json!(2),
+        "tools/call",
+        answered(&params, &asked["result"], &answer),
+    );
+    until("what was handed out to be known", seconds(10), async || {
+        (!redis.tell(&["KEYS", "*:handle"]).await.is_empty()).then_some(())
+    })
+    .await;
+    let answer = body(&send(gate.front(), &again).await);
+    assert!(answer["result"].to_string().contains("Ada"), "{answer}");
     let denied = redis.tell(&["ACL", "LOG"]).await;
     assert!(
         !denied.contains("gate"),

@@ -3,15 +3,12 @@
 //! It makes honest tokens and forged ones, and can be made to fail. Nothing here judges a token.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 use crate::http;
-use crate::process::command;
-use crate::script::interop;
+use crate::script::serving;
 
 /// A running issuer; it ends with this value.
 #[derive(Debug)]
@@ -26,21 +23,10 @@ impl Issuer {
     /// # Panics
     /// When Node or its packages are not there.
     pub async fn start() -> Self {
-        let mut process = command("node")
-            .arg(interop().join("ts/issuer.mjs"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("node is installed");
-        let out = process.stdout.take().expect("stdout is piped");
-        let mut line = String::new();
-        let read = BufReader::new(out).read_line(&mut line).await;
-        read.expect("the issuer says where it is");
-        let address = line.trim().strip_prefix("http://").unwrap_or_default();
+        let (process, address) = serving("ts/issuer.mjs").await;
         Self {
             _process: process,
-            address: address.parse().expect("the issuer listens: run tests/run"),
+            address,
         }
     }
 

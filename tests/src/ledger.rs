@@ -4,17 +4,14 @@
 //! else: here the same question is put to every transport.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 use crate::http;
-use crate::process::command;
-use crate::script::interop;
+use crate::script::serving;
 
 /// A transport towards the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +41,10 @@ impl Ledger {
     /// # Panics
     /// When Node is not there.
     pub async fn start() -> Self {
-        let mut process = command("node")
-            .arg(interop().join("ts/ledger.mjs"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("node is installed");
-        let out = process.stdout.take().expect("stdout is piped");
-        let mut line = String::new();
-        let read = BufReader::new(out).read_line(&mut line).await;
-        read.expect("the ledger says where it is");
-        let address = line.trim().strip_prefix("http://").unwrap_or_default();
+        let (process, address) = serving("ts/ledger.mjs").await;
         Self {
             _process: process,
-            address: address.parse().expect("the ledger listens: run tests/run"),
+            address,
         }
     }
 

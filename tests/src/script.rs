@@ -3,12 +3,14 @@
 //! It stands apart because a test names a suite and an endpoint, not an interpreter. It fails when
 //! an interpreter or a package is missing: `tests/run` installs them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
 
 use crate::process::{command, root};
 use crate::wait::within;
@@ -114,6 +116,29 @@ impl Script {
             .filter_map(|check| check["check"].as_str().map(str::to_owned))
             .collect()
     }
+}
+
+/// Starts a script of ours that serves on loopback, and ends with its standard input; where it is.
+///
+/// # Panics
+/// When Node or its packages are not there: `tests/run` installs them.
+pub async fn serving(script: &str) -> (Child, SocketAddr) {
+    let mut process = command("node")
+        .arg(interop().join(script))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node is installed");
+    let out = process.stdout.take().expect("stdout is piped");
+    let mut line = String::new();
+    let read = BufReader::new(out).read_line(&mut line).await;
+    read.unwrap_or_else(|error| panic!("{script}: {error}"));
+    let address = line.trim().strip_prefix("http://").unwrap_or_default();
+    let address = address.parse();
+    (
+        process,
+        address.unwrap_or_else(|_| panic!("{script} does not listen: run tests/run")),
+    )
 }
 
 /// The folder with scripts and packages.
